@@ -1,0 +1,295 @@
+"""Every number that shapes the model, in frozen dataclasses, and the table of released presets.
+
+A configuration is checked when it is built: what cannot run together is refused with a
+message that names the field, its value and what would be right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+SHORTCUT_MODES = ("8,16,16", "16,16,8")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of the diffusion transformer (reference section 1).
+
+    ``latent_channels`` is what the VAE gives; with ``duplicate_channels`` (24B) the latent is
+    repeated on the channel axis going in and only the first half comes out.
+    """
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_groups: int
+    head_dim: int
+    latent_channels: int = 16
+    duplicate_channels: bool = False
+    gated: bool = False
+    rescale: float = 1.0
+    caption_channels: int = 4096
+    caption_length: int = 800
+    patch: int = 2
+    eps: float = 1e-6
+    fp8: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden", "ffn", "heads", "kv_groups", "head_dim", "patch"):
+            value = getattr(self, name)
+            require(value > 0, f"DiTConfig.{name} is {value}; it must be a positive integer")
+        require(
+            self.heads % self.kv_groups == 0,
+            f"DiTConfig.kv_groups is {self.kv_groups}; it must divide heads ({self.heads})",
+        )
+        require(
+            self.head_dim % 8 == 0,
+            f"DiTConfig.head_dim is {self.head_dim}; it must be a multiple of 8, because each of "
+            "the three axes rotates head_dim / 8 pairs",
+        )
+        require(
+            (self.heads * self.head_dim) % 8 == 0 and self.hidden % 4 == 0,
+            f"DiTConfig: heads * head_dim ({self.heads * self.head_dim}) must be a multiple of 8 "
+            f"and hidden ({self.hidden}) a multiple of 4",
+        )
+        require(
+            self.caption_length >= 50,
+            f"DiTConfig.caption_length is {self.caption_length}; the null caption is the first 50 "
+            "rows of a table of that length",
+        )
+        require(self.rescale > 0, f"DiTConfig.rescale is {self.rescale}; it must be positive")
+
+    @property
+    def channels(self) -> int:
+        """Channels that enter and leave the transformer."""
+        return self.latent_channels * (2 if self.duplicate_channels else 1)
+
+    @property
+    def condition(self) -> int:
+        """Width of the time and caption condition."""
+        return self.hidden // 4
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Sizes of the ViT autoencoder (reference section 5)."""
+
+    width: int = 1024
+    depth: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    latent_channels: int = 16
+    patch_size: int = 8
+    patch_length: int = 4
+    video_size: int = 256
+    video_length: int = 16
+    qkv_bias: bool = True
+    final_proj: bool = False
+    scale_factor: float = 0.18215
+
+    def __post_init__(self) -> None:
+        require(
+            self.width % self.heads == 0,
+            f"VAEConfig.heads is {self.heads}; it must divide width ({self.width})",
+        )
+        pixels = self.patch_length * self.patch_size**2
+        require(
+            self.final_proj or self.width % pixels == 0,
+            f"VAEConfig.width is {self.width}; without final_proj it must be a multiple of "
+            f"patch_length * patch_size^2 = {pixels}",
+        )
+        for size, patch in (("video_size", "patch_size"), ("video_length", "patch_length")):
+            a, b = getattr(self, size), getattr(self, patch)
+            require(a % b == 0, f"VAEConfig.{size} is {a}; it must be a multiple of {patch} ({b})")
+
+    @staticmethod
+    def from_ddconfig(dd: dict[str, Any], scale_factor: float = 0.18215) -> VAEConfig:
+        """Read the ``ddconfig`` of a released ``ViTVAE``; refuse what the released VAE never does.
+
+        Raises:
+            ValueError: a flag has a value that this architecture does not cover.
+        """
+        fixed = {
+            "in_chans": 3,
+            "double_z": True,
+            "with_cls_token": True,
+            "norm_code": False,
+            "ln_in_attn": True,
+            "conv_last_layer": True,
+        }
+        for name, value in fixed.items():
+            got = dd.get(name, value)
+            require(got == value, f"VAE ddconfig {name} is {got!r}; only {value!r} is supported")
+        return VAEConfig(
+            width=dd["embed_dim"],
+            depth=dd["depth"],
+            heads=dd["num_heads"],
+            mlp_ratio=dd["mlp_ratio"],
+            latent_channels=dd["z_chans"],
+            patch_size=dd["patch_size"],
+            patch_length=dd["patch_length"],
+            video_size=dd["video_size"],
+            video_length=dd["video_length"],
+            qkv_bias=dd.get("qkv_bias", True),
+            final_proj=dd.get("use_final_proj", False),
+            scale_factor=scale_factor,
+        )
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How chunks are denoised (reference section 4).
+
+    passes: 3 = base weights with guidance from three passes; 1 = guidance is in the weights.
+    kv_range: how many chunks, itself included, a chunk sees; the first entry is for the noisiest.
+    clean_kv_range: the same for a clean chunk whose keys are being cached; -1 = last of kv_range.
+    solo_above_t, solo_weight: one-pass sampler only; the oldest chunk in flight, once cleaner
+        than this, is also run seeing only itself, with this share of its velocity.
+    """
+
+    num_steps: int = 64
+    window_size: int = 4
+    chunk_width: int = 6
+    passes: int = 3
+    distilled: bool = False
+    kv_range: tuple[int, ...] = (5, 4, 3, 2)
+    clean_kv_range: int = 1
+    clean_t: float = 0.9999
+    guidance_t: tuple[float, ...] = (0.0, 0.0217, 0.1, 0.3, 0.999)
+    prev_scales: tuple[float, ...] = (1.5, 1.5, 1.5, 1.0, 1.0)
+    text_scales: tuple[float, ...] = (7.5, 7.5, 7.5, 0.0, 0.0)
+    solo_above_t: float = 0.3
+    solo_weight: float = 0.3
+    shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "window_size", "chunk_width"):
+            value = getattr(self, name)
+            require(
+                isinstance(value, int) and value > 0,
+                f"SamplerConfig.{name} is {value!r}; it must be a positive integer",
+            )
+        require(
+            self.passes in (1, 3),
+            f"SamplerConfig.passes is {self.passes}; base weights need 3, distilled ones 1",
+        )
+        require(
+            not (self.distilled and self.passes == 3),
+            "SamplerConfig.passes is 3, but the weights are distilled: their guidance is in the "
+            "weights, so passes must be 1",
+        )
+        require(
+            self.num_steps % self.window_size == 0,
+            f"SamplerConfig.num_steps is {self.num_steps}; it must be divisible by window_size "
+            f"({self.window_size}), because every chunk in flight takes the same number of steps "
+            "a stage",
+        )
+        require(
+            len(self.kv_range) > 0 and all(r >= 1 for r in self.kv_range),
+            f"SamplerConfig.kv_range is {self.kv_range}; every entry counts the chunk itself and "
+            "must be at least 1",
+        )
+        require(
+            self.num_steps % len(self.kv_range) == 0,
+            f"SamplerConfig.num_steps is {self.num_steps}; it must be divisible by the number of "
+            f"key ranges ({len(self.kv_range)}, kv_range = {self.kv_range})",
+        )
+        require(
+            self.clean_kv_range == -1 or self.clean_kv_range >= 1,
+            f"SamplerConfig.clean_kv_range is {self.clean_kv_range}; it must be -1 or at least 1",
+        )
+        require(
+            len(self.guidance_t) == len(self.prev_scales) == len(self.text_scales) > 0,
+            "SamplerConfig: guidance_t, prev_scales and text_scales must have the same length, not "
+            f"{len(self.guidance_t)}, {len(self.prev_scales)} and {len(self.text_scales)}",
+        )
+        require(
+            self.shortcut_mode in SHORTCUT_MODES,
+            f"SamplerConfig.shortcut_mode is {self.shortcut_mode!r}; it must be one of "
+            f"{SHORTCUT_MODES}",
+        )
+
+    @property
+    def steps_per_stage(self) -> int:
+        """Denoising steps between two emitted chunks."""
+        return self.num_steps // self.window_size
+
+    @property
+    def clean_range(self) -> int:
+        """Chunks that a clean chunk sees, itself included, with -1 resolved."""
+        return self.kv_range[-1] if self.clean_kv_range == -1 else self.clean_kv_range
+
+    @property
+    def history(self) -> int:
+        """Clean chunks that must be kept so that every chunk sees all of its range."""
+        return max(max(self.kv_range) - 1, self.clean_range if self.clean_range > 1 else 0)
+
+
+@dataclass(frozen=True)
+class MagiConfig:
+    """One released (or shipped) model: transformer, autoencoder, sampler, and the video's form."""
+
+    name: str
+    dit: DiTConfig
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    frame_size: tuple[int, int] = (720, 720)
+    fps: int = 24
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+    def __post_init__(self) -> None:
+        require(
+            self.dit.latent_channels == self.vae.latent_channels,
+            f"MagiConfig {self.name}: the transformer takes {self.dit.latent_channels} latent "
+            f"channels but the VAE gives {self.vae.latent_channels}",
+        )
+        unit = self.vae.patch_size * self.dit.patch
+        for side, size in zip(("height", "width"), self.frame_size, strict=True):
+            low, high = size // unit * unit, -(-size // unit) * unit
+            require(
+                size > 0 and size % unit == 0,
+                f"MagiConfig.frame_size {side} is {size}; it must be divisible by {unit} "
+                f"(nearest: {low or unit} or {high})",
+            )
+        require(
+            self.dtype in ("float32", "bfloat16"),
+            f"MagiConfig.dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'",
+        )
+
+    @property
+    def frames_per_chunk(self) -> int:
+        """Video frames in one chunk."""
+        return self.sampler.chunk_width * self.vae.patch_length
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(H, W) of a latent frame."""
+        return tuple(s // self.vae.patch_size for s in self.frame_size)  # type: ignore[return-value]
+
+    def with_options(
+        self,
+        num_steps: int | None = None,
+        window_size: int | None = None,
+        frame_size: tuple[int, int] | None = None,
+        dtype: Literal["float32", "bfloat16"] | None = None,
+    ) -> MagiConfig:
+        """A copy with the options that a user may choose; ``None`` keeps what is there."""
+        sampler = replace(
+            self.sampler,
+            num_steps=self.sampler.num_steps if num_steps is None else num_steps,
+            window_size=self.sampler.window_size if window_size is None else window_size,
+        )
+        return replace(
+            self,
+            sampler=sampler,
+            frame_size=self.frame_size if frame_size is None else frame_size,
+            dtype=self.dtype if dtype is None else dtype,
+        )

@@ -1,0 +1,296 @@
+"""The diffusion transformer of MAGI-1: noisy chunks in, flow velocity out (reference section 3).
+
+Shapes, used throughout:
+    B   worlds in the batch          N   chunks of one forward        W  latent frames a chunk
+    h,w patches of a latent frame    S   tokens of a chunk = W*h*w    L  rows of a caption
+    D   hidden size                  Hq  query heads                  Hkv  key/value groups
+    hd  head dim                     C   latent channels              p  spatial patch
+Latents are (B, N, C, W, h*p, w*p); tokens are (B, N, S, D) in (t, h, w) order.
+
+The transformer does not know which keys a chunk may see: that is decided by the two callables it
+is given, one for self-attention (the rolling cache of `magi_world.sampling`, or a training mask)
+and one for the text.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from magi_world.config import DiTConfig
+from magi_world.model.layers import (
+    AdaGate,
+    CaptionEmbedder,
+    FeedForward,
+    Float32Linear,
+    LayerNorm1p,
+    TimeEmbedder,
+    linear,
+)
+from magi_world.model.quant import Fp8Linear
+from magi_world.model.rope import Rope, rotate
+
+NULL_CAPTION_ROWS = 50
+
+
+class SelfAttend(Protocol):
+    """Self-attention of one forward: stores new keys, reads those that each chunk may see."""
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Store k, v (B, N, S, Hkv, hd) of this forward's chunks."""
+
+    def read(self, layer: int, q: Tensor) -> Tensor:
+        """Attend q (B, N, S, Hq, hd) over the keys of each chunk's range; same shape."""
+
+
+class CrossAttend(Protocol):
+    """Cross-attention of one forward: every chunk reads its own caption."""
+
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """Attend q (B, N, S, Hq, hd) over the captions; same shape."""
+
+
+class QKV(nn.Module):
+    """The norm and the four projections in front of attention."""
+
+    def __init__(self, config: DiTConfig, fp8: bool) -> None:
+        super().__init__()
+        queries, keys = config.heads * config.head_dim, config.kv_groups * config.head_dim
+        self.layer_norm = nn.LayerNorm(config.hidden, config.eps)
+        self.q = linear(config.hidden, queries, fp8)
+        self.qx = linear(config.hidden, queries, fp8)
+        self.k = linear(config.hidden, keys, fp8)
+        self.v = linear(config.hidden, keys, fp8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(..., D) -> self query, text query, key, value, each (..., heads * hd)."""
+        a = self.layer_norm(x)
+        return self.q(a), self.qx(a), self.k(a), self.v(a)
+
+
+class Attention(nn.Module):
+    """Self-attention and cross-attention in parallel, joined by one projection."""
+
+    def __init__(self, config: DiTConfig, fp8: bool) -> None:
+        super().__init__()
+        hd, eps = config.head_dim, config.eps
+        self.head_dim = hd
+        self.linear_qkv = QKV(config, fp8)
+        self.linear_kv_xattn = nn.Linear(config.hidden, 2 * config.kv_groups * hd, bias=False)
+        joined = 2 * config.heads * hd
+        self.linear_proj = (
+            Fp8Linear(joined, config.hidden, per_channel=True)
+            if fp8
+            else Float32Linear(joined, config.hidden, bias=False)
+        )
+        self.q_layernorm = LayerNorm1p(hd, eps)
+        self.k_layernorm = LayerNorm1p(hd, eps)
+        self.q_layernorm_xattn = LayerNorm1p(hd, eps)
+        self.k_layernorm_xattn = LayerNorm1p(hd, eps)
+
+    def project(
+        self, x: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Stream (B, N, S, D) -> q, qx (.., Hq, hd) and k, v (.., Hkv, hd), normed and rotated."""
+        q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
+        q = rotate(self.q_layernorm(q), rope).to(v.dtype)
+        k = rotate(self.k_layernorm(k), rope).to(v.dtype)
+        return q, self.q_layernorm_xattn(qx), k, v
+
+    def text_keys(self, caption: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected caption (L, D) -> k, v (L, Hkv, hd)."""
+        both = self.linear_kv_xattn(caption).unflatten(-1, (-1, 2 * self.head_dim))
+        k, v = both.chunk(2, dim=-1)
+        return self.k_layernorm_xattn(k), v
+
+    def join(self, own: Tensor, text: Tensor) -> Tensor:
+        """Self- and cross-attention, each (B, N, S, Hq, hd) -> (B, N, S, D)."""
+        # The released projection expects its input columns as 8 slices of both in turn.
+        pair = torch.stack([own.flatten(-2), text.flatten(-2)], dim=-2)
+        return self.linear_proj(pair.unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3))
+
+
+class Block(nn.Module):
+    """x + norm(gate * attention), then x + norm(gate * feed-forward)."""
+
+    def __init__(self, config: DiTConfig, fp8: bool) -> None:
+        super().__init__()
+        self.ada_modulate_layer = AdaGate(config)
+        self.self_attention = Attention(config, fp8)
+        self.self_attn_post_norm = LayerNorm1p(config.hidden, config.eps)
+        self.mlp = FeedForward(config, fp8)
+        self.mlp_post_norm = LayerNorm1p(config.hidden, config.eps)
+
+    def merge(self, x: Tensor, branch: Tensor, gates: tuple[Tensor, Tensor]) -> Tensor:
+        """Add the attention branch, then the feed-forward, each gated, normed, summed in float32.
+
+        Args:
+            x, branch: (B, N, S, D); the stream and what `Attention.join` gave.
+            gates: the two (B, N, 1, D) of `AdaGate`.
+        """
+        attn_gate, mlp_gate = gates
+        x = (x.float() + self.self_attn_post_norm(attn_gate.float() * branch)).to(x.dtype)
+        return (x.float() + self.mlp_post_norm(mlp_gate.float() * self.mlp(x))).to(x.dtype)
+
+
+class Blocks(nn.Module):
+    """The stack and the norm behind it."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        last = config.layers - 1
+        self.layers = nn.ModuleList(
+            Block(config, fp8=config.fp8 and 0 < i < last) for i in range(config.layers)
+        )
+        self.final_layernorm = LayerNorm1p(config.hidden, config.eps)
+
+
+class FinalLinear(nn.Module):
+    """The way out of the hidden width."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.hidden, config.patch**2 * config.channels, bias=False)
+
+
+class DiT(nn.Module):
+    """The transformer, with the parameter names of the released checkpoints."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        patch = (1, config.patch, config.patch)
+        self.x_embedder = nn.Conv3d(config.channels, config.hidden, patch, patch, bias=False)
+        self.t_embedder = TimeEmbedder(config.condition)
+        self.y_embedder = CaptionEmbedder(config)
+        self.rope = Rope(config.head_dim)
+        self.videodit_blocks = Blocks(config)
+        self.final_linear = FinalLinear(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The stream's precision; single parts are kept in float32 (see `parameter_dtype`)."""
+        return self.videodit_blocks.layers[0].self_attention.linear_qkv.layer_norm.weight.dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        frames: Tensor,
+        own: SelfAttend,
+        text: CrossAttend,
+        conditional: bool = True,
+        interval: float | None = None,
+    ) -> Tensor:
+        """Flow velocity (clean minus noise) of every chunk.
+
+        Args:
+            x: latents (B, N, C, W, H, W').
+            t: (B, N) in [0, 1]; 0 is noise, 1 is clean.
+            frames: (B, N, W) int64, index of each latent frame from the start of the video.
+            own, text: which keys each chunk reads.
+            conditional: whether the ada condition says that a caption is there.
+            interval: distilled weights only, the scalar of the second time embedding.
+
+        Returns:
+            (B, N, C, W, H, W') float32.
+        """
+        h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
+        tokens, rope = self.embed(x), self.rope(frames, h, w)
+        condition = self.condition(t, conditional, interval)
+        for i, block in enumerate(self.videodit_blocks.layers):
+            attn = block.self_attention
+            q, qx, k, v = attn.project(tokens, rope)
+            own.write(i, k, v)
+            branch = attn.join(own.read(i, q), text(i, qx))
+            tokens = block.merge(tokens, branch, block.ada_modulate_layer(condition))
+        return self.head(tokens, h, w)
+
+    def write_keys(
+        self,
+        x: Tensor,
+        t: Tensor,
+        frames: Tensor,
+        own: SelfAttend,
+        text: CrossAttend,
+        conditional: bool = True,
+        interval: float | None = None,
+    ) -> None:
+        """`forward` for a clean chunk, of which only the keys and values are wanted.
+
+        Takes what `forward` takes; the last layer stops as soon as its keys are written.
+        """
+        h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
+        tokens, rope = self.embed(x), self.rope(frames, h, w)
+        condition = self.condition(t, conditional, interval)
+        last = len(self.videodit_blocks.layers) - 1
+        for i, block in enumerate(self.videodit_blocks.layers):
+            attn = block.self_attention
+            q, qx, k, v = attn.project(tokens, rope)
+            own.write(i, k, v)
+            if i < last:
+                branch = attn.join(own.read(i, q), text(i, qx))
+                tokens = block.merge(tokens, branch, block.ada_modulate_layer(condition))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Latents (B, N, C, W, H, W') -> tokens (B, N, S, D)."""
+        if self.config.duplicate_channels:
+            x = torch.cat([x, x], dim=2)
+        patches = self.x_embedder((x * self.config.rescale).flatten(0, 1))
+        return patches.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2]).to(self.dtype)
+
+    def condition(self, t: Tensor, conditional: bool, interval: float | None) -> Tensor:
+        """Times (B, N) -> ada condition (B, N, D/4) float32."""
+        time = self.t_embedder(t, self.dtype)
+        if interval is not None:
+            time = time + self.t_embedder(t.new_tensor(interval), self.dtype)
+        return time + self.y_embedder.condition(conditional)
+
+    def text_keys(self, caption: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """Caption features (L, caption_channels), None = null -> per layer k, v (L, Hkv, hd)."""
+        if caption is None:
+            caption = self.y_embedder.null_caption_embedding[:NULL_CAPTION_ROWS]
+        projected = self.y_embedder.y_proj_xattn(caption.float()).to(self.dtype)
+        return [block.self_attention.text_keys(projected) for block in self.videodit_blocks.layers]
+
+    def head(self, tokens: Tensor, h: int, w: int) -> Tensor:
+        """Tokens (B, N, S, D) -> velocity (B, N, C, W, h*p, w*p) float32."""
+        cfg = self.config
+        y = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))
+        b, n = y.shape[:2]
+        y = y.view(b, n, -1, h, w, cfg.patch, cfg.patch, cfg.channels)
+        y = y.permute(0, 1, 7, 2, 3, 5, 4, 6)[:, :, : cfg.latent_channels]
+        return y.reshape(b, n, cfg.latent_channels, -1, h * cfg.patch, w * cfg.patch) / cfg.rescale
+
+
+# Parts that hold and compute in float32 also when the stream is bfloat16.
+_FLOAT32 = (
+    "x_embedder.",
+    "y_embedder.",
+    "t_embedder.",
+    "final_linear.",
+    "rope.",
+    "q_layernorm.",
+    "k_layernorm.",
+    "self_attn_post_norm.",
+    "mlp_post_norm.",
+    "final_layernorm.",
+    "_scale",
+)
+
+
+def parameter_dtype(name: str, stored: torch.dtype, dtype: torch.dtype) -> torch.dtype:
+    """Precision of the parameter ``name`` in a stream of ``dtype`` (reference section 3).
+
+    ``stored`` is its dtype on disk: fp8 weights stay fp8, and linear_proj, which multiplies in
+    float32, keeps bfloat16 where that is what was released (nothing is lost, half the memory).
+    """
+    if stored == torch.float8_e4m3fn:
+        return stored
+    if any(part in name for part in _FLOAT32):
+        return torch.float32
+    if "linear_proj." in name and stored != torch.bfloat16:
+        return torch.float32
+    return dtype

@@ -1,0 +1,123 @@
+"""The small parts of the transformer: norms, embedders, gates, feed-forward.
+
+Shapes: B worlds, N chunks, S tokens a chunk, D hidden, C = D/4 condition width, L caption rows.
+Sub-module names are those of the released checkpoints (reference section 2).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magi_world.config import DiTConfig
+from magi_world.model.quant import Fp8Linear
+
+SINUSOID = 256
+
+
+class LayerNorm1p(nn.Module):
+    """LayerNorm whose effective weight is ``weight + 1``; computes in the weight's own dtype."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., size) -> (..., size) in the weight's dtype."""
+        weight = self.weight + 1
+        return F.layer_norm(x.to(weight.dtype), weight.shape, weight, self.bias, self.eps)
+
+
+class TimeEmbedder(nn.Module):
+    """Sinusoid of a scalar, then a two-layer MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(SINUSOID, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor, rounding: torch.dtype) -> Tensor:
+        """(...) -> (..., C). ``rounding`` is the stream's dtype: the sinusoid passes through it."""
+        half = SINUSOID // 2
+        steps = torch.arange(half, device=t.device, dtype=torch.float32)
+        angle = (t.float() * 1000)[..., None] * torch.exp(steps * (-math.log(10000) / half))
+        sinusoid = torch.cat([angle.cos(), angle.sin()], dim=-1)
+        return self.mlp(sinusoid.to(rounding).to(self.mlp[0].weight.dtype))
+
+
+class CaptionEmbedder(nn.Module):
+    """Projects caption features for cross-attention and the null caption for the condition."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.y_proj_xattn = nn.Sequential(
+            nn.Linear(config.caption_channels, config.hidden), nn.SiLU()
+        )
+        self.y_proj_adaln = nn.Sequential(nn.Linear(config.caption_channels, config.condition))
+        table = torch.randn(config.caption_length, config.caption_channels) * 0.02
+        self.null_caption_embedding = nn.Parameter(table)
+
+    def condition(self, conditional: bool) -> Tensor:
+        """(C,): a row of the null caption says only whether there is a caption at all."""
+        return self.y_proj_adaln(self.null_caption_embedding[-2 if conditional else -1])
+
+
+class AdaGate(nn.Module):
+    """Condition -> the two gates of a block."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Linear(config.condition, 2 * config.hidden))
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, C) -> attention gate and feed-forward gate, each (B, N, 1, D)."""
+        linear = self.proj[0]
+        gates = torch.tanh(linear(F.silu(condition).to(linear.weight.dtype)))
+        attn, mlp = gates[:, :, None].chunk(2, dim=-1)
+        return attn, mlp
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, fc1, GELU (erf) or SwiGLU, fc2."""
+
+    def __init__(self, config: DiTConfig, fp8: bool) -> None:
+        super().__init__()
+        wide = config.ffn * (2 if config.gated else 1)
+        self.gated = config.gated
+        self.layer_norm = nn.LayerNorm(config.hidden, config.eps)
+        self.linear_fc1 = linear(config.hidden, wide, fp8)
+        self.linear_fc2 = linear(config.ffn, config.hidden, fp8, per_channel=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        x = self.linear_fc1(self.layer_norm(x))
+        if self.gated:
+            gate, value = x.chunk(2, dim=-1)
+            x = F.silu(gate) * value
+        else:
+            x = F.gelu(x)
+        return self.linear_fc2(x)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that multiplies and answers in float32, whatever it is stored in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) float32."""
+        if x.is_cuda and x.dtype == self.weight.dtype == torch.bfloat16:
+            # A product of two bfloat16 numbers is exact in float32, so the tensor cores, which
+            # sum in float32, do the same multiplication many times faster.
+            flat = torch.mm(x.flatten(0, -2), self.weight.t(), out_dtype=torch.float32)
+            return flat.view(*x.shape[:-1], -1)
+        return F.linear(x.float(), self.weight.float())
+
+
+def linear(size_in: int, size_out: int, fp8: bool, per_channel: bool = False) -> nn.Module:
+    """A layer without bias, quantised or not."""
+    if fp8:
+        return Fp8Linear(size_in, size_out, per_channel)
+    return nn.Linear(size_in, size_out, bias=False)
