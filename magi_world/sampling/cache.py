@@ -1,0 +1,165 @@
+"""The rolling cache of keys and values: fixed size, allocated once.
+
+Shapes: Ly layers, B worlds, P slots, S tokens a chunk, Hkv key/value groups, hd head dim.
+
+    slot:   0 ........ history-1 | history .............. P-1
+            clean chunks, newest | chunks of the current forward,
+            on the right         | oldest first
+
+A chunk always reads one run of slots, so a key range is a slice and never a mask or a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magi_world.model.attention import Backend, attention
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Size and place of a cache. ``flight``: most chunks that one forward carries."""
+
+    layers: int
+    worlds: int
+    history: int
+    flight: int
+    tokens: int
+    kv_groups: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def shape(self) -> tuple[int, ...]:
+        """(Ly, B, P, S, Hkv, hd) of the keys, and of the values."""
+        slots = self.history + self.flight
+        return (self.layers, self.worlds, slots, self.tokens, self.kv_groups, self.head_dim)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of keys and values together."""
+        return 2 * torch.Size(self.shape()).numel() * self.dtype.itemsize
+
+
+class KeyValueCache:
+    """Keys and values of the last ``history`` clean chunks of every world.
+
+    Copies made by `share` use the same memory until one side writes.
+    """
+
+    def __init__(self, config: CacheConfig) -> None:
+        self.config = config
+        self.filled = [0] * config.worlds
+        self.k = torch.zeros(config.shape(), dtype=config.dtype, device=config.device)
+        self.v = torch.zeros_like(self.k)
+        self._shared = False
+
+    def share(self) -> KeyValueCache:
+        """A copy that costs nothing until this cache or the copy is written to."""
+        twin = object.__new__(KeyValueCache)
+        twin.config, twin.filled = self.config, list(self.filled)
+        twin.k, twin.v = self.k, self.v
+        self._shared = twin._shared = True
+        return twin
+
+    def own(self) -> None:
+        """Make sure that writing here is seen nowhere else."""
+        if not self._shared:
+            return
+        history = self.config.history
+        old_k, old_v = self.k, self.v
+        self.k, self.v = torch.zeros_like(old_k), torch.zeros_like(old_v)
+        self.k[:, :, :history] = old_k[:, :, :history]
+        self.v[:, :, :history] = old_v[:, :, :history]
+        self._shared = False
+
+    def clean(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the clean slots, each (Ly, B, history, S, Hkv, hd)."""
+        history = self.config.history
+        return self.k[:, :, :history], self.v[:, :, :history]
+
+    def forget(self, worlds: Sequence[int]) -> None:
+        """Drop the history of these worlds."""
+        for world in worlds:
+            self.filled[world] = 0
+
+    def push(self, worlds: Sequence[int]) -> None:
+        """Make room for one more clean chunk in slot history - 1; the oldest one goes."""
+        self.own()
+        rows = self.rows(worlds)
+        for slot in range(self.config.history - 1):
+            self.k[:, rows, slot] = self.k[:, rows, slot + 1]
+            self.v[:, rows, slot] = self.v[:, rows, slot + 1]
+        for world in worlds:
+            self.filled[world] = min(self.filled[world] + 1, self.config.history)
+
+    def rows(self, worlds: Sequence[int]) -> slice | list[int]:
+        """An index for the worlds: a slice (no copy) when they are all of them."""
+        everyone = list(worlds) == list(range(self.config.worlds))
+        return slice(None) if everyone else list(worlds)
+
+
+class CacheReads:
+    """Self-attention of one forward over consecutive slots of the cache."""
+
+    def __init__(
+        self,
+        cache: KeyValueCache,
+        worlds: Sequence[int],
+        first_slot: int,
+        ranges: Sequence[int],
+        backend: Backend,
+    ) -> None:
+        """The chunks of this forward go to slots first_slot, first_slot + 1, ...
+
+        Args:
+            worlds: which worlds the batch rows are.
+            ranges: per chunk, how many slots it sees, ending with its own. Slots that a world
+                has not filled yet are left out for that world.
+        """
+        cache.own()
+        self.cache, self.backend = cache, backend
+        self.rows = cache.rows(worlds)
+        self.slots = slice(first_slot, first_slot + len(ranges))
+        history = cache.config.history
+        # Per chunk: {run of slots: batch rows that read it}. Worlds differ only in how much
+        # history they have.
+        self.reads: list[dict[_Run, list[int]]] = []
+        for chunk, length in enumerate(ranges):
+            end = first_slot + chunk + 1
+            runs: dict[_Run, list[int]] = {}
+            for row, world in enumerate(worlds):
+                start = max(end - length, history - cache.filled[world])
+                runs.setdefault(_Run(start, end), []).append(row)
+            self.reads.append(runs)
+        self.worlds = list(worlds)
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Store k, v (B, N, S, Hkv, hd)."""
+        self.cache.k[layer, self.rows, self.slots] = k
+        self.cache.v[layer, self.rows, self.slots] = v
+
+    def read(self, layer: int, q: Tensor) -> Tensor:
+        """q (B, N, S, Hq, hd) -> the same shape."""
+        k, v = self.cache.k[layer], self.cache.v[layer]
+        out = torch.empty_like(q)
+        for chunk, runs in enumerate(self.reads):
+            for run, batch_rows in runs.items():
+                everyone = len(runs) == 1
+                mine = slice(None) if everyone else batch_rows
+                rows = self.rows if everyone else [self.worlds[r] for r in batch_rows]
+                keys, values = (x[rows, run.start : run.end].flatten(1, 2) for x in (k, v))
+                out[mine, chunk] = attention(q[mine, chunk], keys, values, self.backend)
+        return out
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Slots [start, end)."""
+
+    start: int
+    end: int

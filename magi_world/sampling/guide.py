@@ -1,0 +1,208 @@
+"""One denoising step: which passes are run, and how their velocities are combined.
+
+Shapes as in `stream`. Base weights take three passes (own caption, no caption, alone), distilled
+ones take one (reference section 4, "Guidance" and "One pass").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from magi_world.config import SamplerConfig
+from magi_world.sampling import schedule
+from magi_world.sampling.cache import CacheReads
+from magi_world.sampling.captions import CaptionReads, TextKeys
+
+if TYPE_CHECKING:
+    from magi_world.sampling.stream import ChunkStream, Lane
+
+
+def extra_chunks(config: SamplerConfig) -> int:
+    """Chunks of a forward beyond the window: the oldest one's solo copy."""
+    return int(config.passes == 1 and config.solo_weight > 0)
+
+
+def denoise(
+    stream: ChunkStream, worlds: Sequence[int], lanes: Sequence[Lane], x: Tensor, step: int
+) -> Tensor:
+    """Euler step ``step`` of a stage for the chunks x (B, N, C, W, H, W'), oldest first."""
+    config = stream.config.sampler
+    steps = [schedule.step_of(config, s, step) for s in lanes[0].flight.stages()]
+    grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
+    t, t_next = grid[steps], grid[[s + 1 for s in steps]]
+    x = x.clone()
+    overwrite_start(lanes, x)
+    passes = Passes(stream, worlds, lanes, x, t, steps, step)
+    v = passes.one() if config.passes == 1 else passes.three()
+    dt = (t_next - t).to(x.device)
+    return x + v * dt[:, None, None, None, None]
+
+
+def overwrite_start(lanes: Sequence[Lane], x: Tensor) -> None:
+    """Put a partial prefix over the first frames of its chunk, in place."""
+    for row, lane in enumerate(lanes):
+        chunk = lane.start_chunk - lane.flight.first
+        if lane.start is not None and 0 <= chunk < x.shape[1]:
+            x[row, chunk, :, : lane.start.shape[1]] = lane.start
+
+
+def cache_clean(
+    stream: ChunkStream, worlds: Sequence[int], clean: Tensor, index: int | Tensor, step: int
+) -> None:
+    """Write the keys of a whole prefix chunk, clean (B, C, W, H, W'), chunk ``index``."""
+    write_clean(stream, worlds, clean, index, step, stream.config.sampler.passes == 1)
+
+
+def write_clean(
+    stream: ChunkStream,
+    worlds: Sequence[int],
+    clean: Tensor,
+    index: int | Tensor,
+    step: int,
+    conditional: bool,
+) -> None:
+    """Keys of the newest clean chunk: at clean_t, with the null caption, into their slot."""
+    config = stream.config.sampler
+    batch, width = len(worlds), config.chunk_width
+    first = torch.as_tensor(index, device=clean.device).expand(batch)[:, None, None] * width
+    reads = CacheReads(
+        stream.cache,
+        worlds,
+        stream.cache.config.history - 1,
+        [config.clean_range],
+        stream.config.attention,
+    )
+    stream.dit.write_keys(
+        clean[:, None],
+        torch.full((batch, 1), config.clean_t, device=clean.device),
+        first + torch.arange(width, device=clean.device),
+        reads,
+        CaptionReads([[stream.null]] * batch, stream.config.attention),
+        conditional,
+        schedule.step_embedding(config, step),
+    )
+
+
+class Passes:
+    """The forwards of one step. A pass whose weight is zero is not run."""
+
+    def __init__(
+        self,
+        stream: ChunkStream,
+        worlds: Sequence[int],
+        lanes: Sequence[Lane],
+        x: Tensor,
+        t: Tensor,
+        steps: Sequence[int],
+        step: int,
+    ) -> None:
+        """``steps``: place of every chunk on the grid; ``step``: place within the stage."""
+        self.stream, self.worlds, self.lanes, self.x, self.t = stream, worlds, lanes, x, t
+        self.step = step
+        self.interval = schedule.step_embedding(stream.config.sampler, step)
+        self.ranges = [schedule.key_range(stream.config.sampler, s) for s in steps]
+        self.captions = [lane.captions for lane in lanes]
+        self.fresh_clean = step == 0 and lanes[0].clean_pending
+
+    def one(self) -> Tensor:
+        """Distilled weights: guidance is in the weights; the oldest chunk may also run alone."""
+        config = self.stream.config.sampler
+        if self.fresh_clean:
+            self.write_newest_clean(conditional=True)
+        # Compared in float64: three quarters of the grid is t = float32(0.3), just above 0.3.
+        solo = config.solo_weight > 0 and float(self.t[0]) > config.solo_above_t
+        if not solo:
+            return self.forward(self.x, self.t, self.ranges, self.captions, True)
+        v = self.forward(
+            torch.cat([self.x, self.x[:, :1]], dim=1),
+            torch.cat([self.t, self.t[:1]]),
+            [*self.ranges, 1],
+            [(*c, c[0]) for c in self.captions],
+            True,
+        )
+        v, alone = v[:, :-1], v[:, -1]
+        v[:, 0] = (1 - config.solo_weight) * v[:, 0] + config.solo_weight * alone
+        return v
+
+    def three(self) -> Tensor:
+        """Base weights: (1 - a) v_none + (a - b) v_prev + b v_text, for each chunk its a and b."""
+        weights = [schedule.guidance(self.stream.config.sampler, float(t)) for t in self.t]
+        none, prev, text = ([w[i] for w in weights] for i in range(3))
+        null = [[self.stream.null] * self.x.shape[1]] * len(self.worlds)
+        v = torch.zeros_like(self.x)
+        # Newer chunks read the keys of older ones, so a pass runs from the oldest chunk to the
+        # newest that needs it. The text pass comes first: the clean keys that stay in the cache
+        # are those of the pass without captions.
+        if count := _needed(text):
+            if self.fresh_clean:
+                self.write_newest_clean(conditional=True)
+            part = self.forward_first(count, self.captions, conditional=True)
+            v[:, :count] += _per_chunk(text[:count], v) * part
+        if self.fresh_clean:
+            self.write_newest_clean(conditional=False)
+        if count := _needed(prev):
+            part = self.forward_first(count, null, conditional=False)
+            v[:, :count] += _per_chunk(prev[:count], v) * part
+        if alone := [i for i, w in enumerate(none) if w]:
+            captions = [row[: len(alone)] for row in null]
+            ranges = [1] * len(alone)
+            part = self.forward(self.x[:, alone], self.t[alone], ranges, captions, False, alone)
+            v[:, alone] += _per_chunk([none[i] for i in alone], v) * part
+        return v
+
+    def write_newest_clean(self, conditional: bool) -> None:
+        """Keys of the chunk that became clean at the end of the last stage."""
+        clean = self.stream.newest_clean[list(self.worlds)]
+        before = torch.tensor([lane.flight.first - 1 for lane in self.lanes], device=clean.device)
+        write_clean(self.stream, self.worlds, clean, before, self.step, conditional)
+
+    def forward_first(
+        self, count: int, captions: Sequence[Sequence[TextKeys]], conditional: bool
+    ) -> Tensor:
+        """Velocity of the ``count`` oldest chunks with everything they may see."""
+        captions = [row[:count] for row in captions]
+        x, t, ranges = self.x[:, :count], self.t[:count], self.ranges[:count]
+        return self.forward(x, t, ranges, captions, conditional)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        ranges: Sequence[int],
+        captions: Sequence[Sequence[TextKeys]],
+        conditional: bool,
+        chunks: Sequence[int] | None = None,
+    ) -> Tensor:
+        """One forward. ``chunks``: places in flight of x's chunks, where they are not 0, 1, ..."""
+        stream = self.stream
+        count = x.shape[1]
+        frames = stream.frame_index(self.lanes, self.x.shape[1])
+        if chunks is not None:
+            frames = frames[:, list(chunks)]
+        elif count > frames.shape[1]:
+            frames = torch.cat([frames, frames[:, :1]], dim=1)
+        else:
+            frames = frames[:, :count]
+        backend = stream.config.attention
+        return stream.dit(
+            x,
+            t.to(x.device).expand(len(self.worlds), count),
+            frames,
+            CacheReads(stream.cache, self.worlds, stream.cache.config.history, ranges, backend),
+            CaptionReads(captions, backend),
+            conditional,
+            self.interval,
+        )
+
+
+def _needed(weights: Sequence[float]) -> int:
+    """How many chunks, from the oldest, a pass with these weights must run."""
+    return max((i + 1 for i, w in enumerate(weights) if w), default=0)
+
+
+def _per_chunk(weights: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(weights, device=like.device)[:, None, None, None, None]

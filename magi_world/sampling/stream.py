@@ -1,0 +1,248 @@
+"""Endless video in latents: one new chunk of noise goes in, one clean chunk comes out.
+
+Shapes: B worlds, N chunks in flight, C latent channels, W latent frames a chunk, H, W' latent size.
+
+A *stage* is num_steps / window_size denoising steps. It admits one chunk of noise, moves every
+chunk in flight a stage on, and lets the oldest one go once it is clean. An endless stream runs
+stages for ever; a finite video is the same stream, drained at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from magi_world.config import SamplerConfig
+from magi_world.model.attention import Backend, check_backend
+from magi_world.model.dit import DiT
+from magi_world.sampling import guide
+from magi_world.sampling.cache import CacheConfig, KeyValueCache
+from magi_world.sampling.captions import TextKeys
+from magi_world.sampling.flight import Flight, seeded_noise
+
+Noise = Callable[[int, int, tuple[int, ...]], Tensor]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """What a stream is built for. ``latent_size`` is (H, W') of a latent frame."""
+
+    sampler: SamplerConfig
+    latent_size: tuple[int, int]
+    num_worlds: int = 1
+    attention: Backend = "sdpa"
+    noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_worlds < 1:
+            raise ValueError(f"num_worlds is {self.num_worlds}; it must be at least 1")
+        if not self.noise_scale > 0:
+            raise ValueError(f"noise_scale is {self.noise_scale}; it must be positive")
+        check_backend(self.attention)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Everything about one world that is not in the big tensors.
+
+    captions: one per chunk in flight, oldest first.
+    clean_pending: the newest clean chunk's keys are not in the cache yet.
+    start: latents (C, w, H, W'), w < chunk_width, that replace the first frames of chunk
+        ``start_chunk``; None without a partial prefix.
+    """
+
+    seed: int = 0
+    flight: Flight = Flight()
+    captions: tuple[TextKeys, ...] = ()
+    clean_pending: bool = False
+    start: Tensor | None = None
+    start_chunk: int = 0
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """All that decides the future of a stream. Tensors in it are never written to."""
+
+    lanes: tuple[Lane, ...]
+    latents: Tensor
+    newest_clean: Tensor
+    cache: KeyValueCache
+
+
+class ChunkStream:
+    """B endless streams of latents, denoised in one batch over a rolling cache."""
+
+    def __init__(self, dit: DiT, config: StreamConfig, noise: Noise = seeded_noise) -> None:
+        """``noise(seed, chunk index, shape)`` gives what a chunk starts from."""
+        self.dit, self.config, self.noise = dit, config, noise
+        self.device = dit.final_linear.linear.weight.device
+        sampler, (height, width) = config.sampler, config.latent_size
+        patch = dit.config.patch
+        if height % patch or width % patch:
+            raise ValueError(
+                f"latent_size is {config.latent_size}; both must be divisible by the patch {patch}"
+            )
+        frames = sampler.chunk_width
+        self.chunk_shape = (dit.config.latent_channels, frames, height, width)
+        worlds, window = config.num_worlds, sampler.window_size
+        self.latents = torch.zeros(worlds, window, *self.chunk_shape, device=self.device)
+        self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
+        self.cache = KeyValueCache(
+            CacheConfig(
+                layers=dit.config.layers,
+                worlds=worlds,
+                history=sampler.history,
+                flight=window + guide.extra_chunks(sampler),
+                tokens=frames * (height // patch) * (width // patch),
+                kv_groups=dit.config.kv_groups,
+                head_dim=dit.config.head_dim,
+                dtype=dit.dtype,
+                device=self.device,
+            )
+        )
+        self.lanes = [Lane() for _ in range(worlds)]
+        self.null = self.caption(None)
+
+    @torch.inference_mode()
+    def caption(self, features: Tensor | None) -> TextKeys:
+        """Text keys of caption features (L, caption_channels); None or L = 0 is the null caption.
+
+        Raises:
+            ValueError: wrong number of channels.
+        """
+        if features is not None and len(features) == 0:
+            return self.null
+        if features is not None:
+            channels = self.dit.config.caption_channels
+            if features.ndim != 2 or features.shape[1] != channels:
+                raise ValueError(
+                    f"caption features have shape {tuple(features.shape)}; expected (L, {channels})"
+                )
+            features = features.to(self.device)
+        layers = tuple((k[None], v[None]) for k, v in self.dit.text_keys(features))
+        return TextKeys(features, layers)
+
+    @torch.inference_mode()
+    def reset(self, worlds: Sequence[int], seeds: Sequence[int], prefix: Tensor | None) -> None:
+        """Start these worlds anew. No other world is touched.
+
+        Args:
+            seeds: one per world.
+            prefix: scaled latents (len(worlds), C, T, H, W') of any length T, or None.
+
+        Raises:
+            ValueError: wrong shape of the prefix.
+        """
+        channels, width, *size = self.chunk_shape
+        prefix = torch.zeros(len(worlds), channels, 0, *size) if prefix is None else prefix
+        expected = (len(worlds), channels, prefix.shape[2], *size)
+        if tuple(prefix.shape) != expected:
+            raise ValueError(f"prefix has shape {tuple(prefix.shape)}; expected {expected}")
+        prefix = prefix.to(self.device, torch.float32)
+        whole, rest = divmod(prefix.shape[2], width)
+        chunks = prefix[:, :, : whole * width].unflatten(2, (whole, width)).transpose(1, 2)
+        self.cache.own()
+        self.cache.forget(worlds)
+        for row, world in enumerate(worlds):
+            start = prefix[row, :, whole * width :].clone() if rest else None
+            self.lanes[world] = Lane(seeds[row], Flight(whole), start=start, start_chunk=whole)
+        # A clean chunk that sees only itself leaves no trace in later ones, so of a long prefix
+        # only what stays in the cache has to be run.
+        alone = self.config.sampler.clean_range == 1
+        for index in range(max(0, whole - self.cache.config.history) if alone else 0, whole):
+            if self.cache.config.history:
+                self.cache.push(worlds)
+                guide.cache_clean(self, worlds, chunks[:, index], index, 0)
+
+    @torch.inference_mode()
+    def stage(
+        self,
+        worlds: Sequence[int],
+        captions: Sequence[TextKeys] | None,
+        progress: Progress | None = None,
+    ) -> Tensor | None:
+        """Run one stage of these worlds, which must be equally far into their pipeline.
+
+        Args:
+            captions: one per world for the chunk that is admitted; None admits none (draining).
+            progress: called with (steps done, steps of the stage).
+
+        Returns:
+            Latents (len(worlds), C, W, H, W') of the chunk that became clean, or None. Nothing
+            but the cache's scratch has changed until the stage is complete.
+
+        Raises:
+            ValueError: the worlds are at different points, or nothing is left in flight.
+        """
+        lanes = [self._admit(w, c) for w, c in zip(worlds, captions or [None] * len(worlds))]
+        form = {(lane.flight.count, lane.flight.newest_stage, lane.clean_pending) for lane in lanes}
+        if len(form) != 1:
+            raise ValueError(f"worlds {list(worlds)} are at different points of their pipelines")
+        if not lanes[0].flight.count:
+            raise ValueError(f"worlds {list(worlds)} have no chunk in flight and none was given")
+        x = self._in_flight(worlds, lanes, admitted=captions is not None)
+        for step in range(self.config.sampler.steps_per_stage):
+            x = guide.denoise(self, worlds, lanes, x, step)
+            if progress is not None:
+                progress(step + 1, self.config.sampler.steps_per_stage)
+        return self._commit(worlds, lanes, x)
+
+    def replace_captions(self, world: int, caption: TextKeys) -> None:
+        """Steer the chunks that are already in flight as well."""
+        lane = self.lanes[world]
+        self.lanes[world] = replace(lane, captions=(caption,) * lane.flight.count)
+
+    def state(self) -> StreamState:
+        """Everything that decides the future; costs nothing until the stream moves on."""
+        return StreamState(
+            tuple(self.lanes), self.latents.clone(), self.newest_clean.clone(), self.cache.share()
+        )
+
+    def set_state(self, state: StreamState) -> None:
+        """Continue from ``state``, which stays valid."""
+        self.lanes = list(state.lanes)
+        self.latents, self.newest_clean = state.latents.clone(), state.newest_clean.clone()
+        self.cache = state.cache.share()
+
+    def frame_index(self, lanes: Sequence[Lane], count: int) -> Tensor:
+        """(B, count, W) index of each latent frame of the first ``count`` chunks in flight."""
+        width = self.config.sampler.chunk_width
+        first = torch.tensor([lane.flight.first for lane in lanes], device=self.device)
+        frames = torch.arange(count * width, device=self.device).view(count, width)
+        return first[:, None, None] * width + frames
+
+    def _admit(self, world: int, caption: TextKeys | None) -> Lane:
+        lane = self.lanes[world]
+        if caption is None:
+            return lane
+        return replace(lane, flight=lane.flight.admit(), captions=(*lane.captions, caption))
+
+    def _in_flight(self, worlds: Sequence[int], lanes: Sequence[Lane], admitted: bool) -> Tensor:
+        count = lanes[0].flight.count
+        x = self.latents[list(worlds), :count].clone()
+        if admitted:
+            for row, lane in enumerate(lanes):
+                noise = self.noise(lane.seed, lane.flight.end - 1, self.chunk_shape)
+                x[row, -1] = noise.to(self.device) * self.config.noise_scale
+        return x
+
+    def _commit(self, worlds: Sequence[int], lanes: Sequence[Lane], x: Tensor) -> Tensor | None:
+        flights = [lane.flight.advance(self.config.sampler.window_size) for lane in lanes]
+        landed, history = flights[0][1], self.cache.config.history
+        if landed and history:
+            self.cache.push(worlds)
+        guide.overwrite_start(lanes, clean := x.clone())
+        for row, world in enumerate(worlds):
+            lane, (flight, _) = lanes[row], flights[row]
+            pending = bool(history) if landed else False
+            self.lanes[world] = replace(
+                lane, flight=flight, captions=lane.captions[landed:], clean_pending=pending
+            )
+            self.latents[world, : flight.count] = x[row, landed:]
+            if landed:
+                self.newest_clean[world] = clean[row, 0]
+        return x[:, 0] if landed else None
