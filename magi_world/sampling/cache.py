@@ -82,6 +82,22 @@ class KeyValueCache:
         history = self.config.history
         return self.k[:, :, :history], self.v[:, :, :history]
 
+    @staticmethod
+    def from_clean(config: CacheConfig, filled: list[int], k: Tensor, v: Tensor) -> KeyValueCache:
+        """The cache whose clean slots are k, v (Ly, B, history, S, Hkv, hd)."""
+        cache = KeyValueCache(config)
+        cache.filled = list(filled)
+        cache.k[:, :, : config.history], cache.v[:, :, : config.history] = k, v
+        return cache
+
+    def copy_world(self, world: int, other: KeyValueCache, row: int) -> None:
+        """Make the history of ``world`` that of world ``row`` in ``other``."""
+        self.own()
+        k, v = other.clean()
+        self.k[:, world, : self.config.history] = k[:, row]
+        self.v[:, world, : self.config.history] = v[:, row]
+        self.filled[world] = other.filled[row]
+
     def forget(self, worlds: Sequence[int]) -> None:
         """Drop the history of these worlds."""
         for world in worlds:

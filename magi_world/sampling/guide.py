@@ -50,25 +50,26 @@ def overwrite_start(lanes: Sequence[Lane], x: Tensor) -> None:
             x[row, chunk, :, : lane.start.shape[1]] = lane.start
 
 
-def cache_clean(
-    stream: ChunkStream, worlds: Sequence[int], clean: Tensor, index: int | Tensor, step: int
-) -> None:
-    """Write the keys of a whole prefix chunk, clean (B, C, W, H, W'), chunk ``index``."""
-    write_clean(stream, worlds, clean, index, step, stream.config.sampler.passes == 1)
-
-
 def write_clean(
     stream: ChunkStream,
     worlds: Sequence[int],
     clean: Tensor,
-    index: int | Tensor,
+    index: Sequence[int],
     step: int,
     conditional: bool,
 ) -> None:
-    """Keys of the newest clean chunk: at clean_t, with the null caption, into their slot."""
+    """Keys of the newest clean chunks: at clean_t, with the null caption, into their slot.
+
+    Args:
+        clean: (B, C, W, H, W') latents.
+        index: per world, which chunk of its video that is.
+        step: place within the stage (distilled weights see it).
+        conditional: what the ada condition says; the one-pass sampler says True, in the three-pass
+            sampler it is that of the pass.
+    """
     config = stream.config.sampler
     batch, width = len(worlds), config.chunk_width
-    first = torch.as_tensor(index, device=clean.device).expand(batch)[:, None, None] * width
+    first = torch.tensor(index, device=clean.device)[:, None, None] * width
     reads = CacheReads(
         stream.cache,
         worlds,
@@ -106,7 +107,8 @@ class Passes:
         self.interval = schedule.step_embedding(stream.config.sampler, step)
         self.ranges = [schedule.key_range(stream.config.sampler, s) for s in steps]
         self.captions = [lane.captions for lane in lanes]
-        self.fresh_clean = step == 0 and lanes[0].clean_pending
+        pending = [row for row, lane in enumerate(lanes) if lane.clean_pending]
+        self.fresh_clean = pending if step == 0 else []
 
     def one(self) -> Tensor:
         """Distilled weights: guidance is in the weights; the oldest chunk may also run alone."""
@@ -156,9 +158,10 @@ class Passes:
 
     def write_newest_clean(self, conditional: bool) -> None:
         """Keys of the chunk that became clean at the end of the last stage."""
-        clean = self.stream.newest_clean[list(self.worlds)]
-        before = torch.tensor([lane.flight.first - 1 for lane in self.lanes], device=clean.device)
-        write_clean(self.stream, self.worlds, clean, before, self.step, conditional)
+        worlds = [self.worlds[row] for row in self.fresh_clean]
+        before = [self.lanes[row].flight.first - 1 for row in self.fresh_clean]
+        clean = self.stream.newest_clean[worlds]
+        write_clean(self.stream, worlds, clean, before, self.step, conditional)
 
     def forward_first(
         self, count: int, captions: Sequence[Sequence[TextKeys]], conditional: bool

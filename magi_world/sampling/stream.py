@@ -156,7 +156,9 @@ class ChunkStream:
         for index in range(max(0, whole - self.cache.config.history) if alone else 0, whole):
             if self.cache.config.history:
                 self.cache.push(worlds)
-                guide.cache_clean(self, worlds, chunks[:, index], index, 0)
+                clean, place = chunks[:, index], [index] * len(worlds)
+                conditional = self.config.sampler.passes == 1
+                guide.write_clean(self, worlds, clean, place, 0, conditional)
 
     @torch.inference_mode()
     def stage(
@@ -178,8 +180,8 @@ class ChunkStream:
         Raises:
             ValueError: the worlds are at different points, or nothing is left in flight.
         """
-        lanes = [self._admit(w, c) for w, c in zip(worlds, captions or [None] * len(worlds))]
-        form = {(lane.flight.count, lane.flight.newest_stage, lane.clean_pending) for lane in lanes}
+        lanes = [self._admit(w, c) for w, c in zip(worlds, captions or [None] * len(worlds), strict=True)]
+        form = {(lane.flight.count, lane.flight.newest_stage) for lane in lanes}
         if len(form) != 1:
             raise ValueError(f"worlds {list(worlds)} are at different points of their pipelines")
         if not lanes[0].flight.count:
@@ -204,9 +206,18 @@ class ChunkStream:
 
     def set_state(self, state: StreamState) -> None:
         """Continue from ``state``, which stays valid."""
-        self.lanes = list(state.lanes)
+        lanes = [self._ready(lane) for lane in state.lanes]
         self.latents, self.newest_clean = state.latents.clone(), state.newest_clean.clone()
         self.cache = state.cache.share()
+        self.lanes = lanes
+
+    def set_lane(self, world: int, state: StreamState, row: int) -> None:
+        """Continue one world as row ``row`` of ``state``; the other worlds go on untouched."""
+        lane = self._ready(state.lanes[row])
+        self.cache.copy_world(world, state.cache, row)
+        self.latents[world] = state.latents[row]
+        self.newest_clean[world] = state.newest_clean[row]
+        self.lanes[world] = lane
 
     def frame_index(self, lanes: Sequence[Lane], count: int) -> Tensor:
         """(B, count, W) index of each latent frame of the first ``count`` chunks in flight."""
@@ -214,6 +225,12 @@ class ChunkStream:
         first = torch.tensor([lane.flight.first for lane in lanes], device=self.device)
         frames = torch.arange(count * width, device=self.device).view(count, width)
         return first[:, None, None] * width + frames
+
+    def _ready(self, lane: Lane) -> Lane:
+        # A caption that comes from a file has its features only.
+        captions = (c if c.layers else self.caption(c.features) for c in lane.captions)
+        start = None if lane.start is None else lane.start.to(self.device)
+        return replace(lane, captions=tuple(captions), start=start)
 
     def _admit(self, world: int, caption: TextKeys | None) -> Lane:
         lane = self.lanes[world]

@@ -1,0 +1,52 @@
+"""What a world gives back: one chunk of video for every world of the batch.
+
+Shapes: B worlds, T video frames, H, W pixels, C latent channels, w latent frames, h, l latent size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """A clean chunk of every world.
+
+    latents: (B, C, w, h, l) float32, scaled, on the world's device.
+    pixels: (B, T, H, W, 3) uint8 on the world's device; None until decoded.
+    index: per world, steps since its reset; 0 is what the reset gave.
+    prompts: per world, the command that is in force.
+    lands: per world, the index of the first chunk that the command in force conditions.
+    skip: per world, video frames at the front that only repeat the start video.
+    """
+
+    latents: Tensor
+    index: tuple[int, ...]
+    prompts: tuple[str, ...]
+    lands: tuple[int, ...]
+    skip: tuple[int, ...]
+    pixels: Tensor | None = None
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """(B, T, H, W, 3) uint8 in host memory, made on first use.
+
+        Raises:
+            ValueError: the chunk has not been decoded (`World.decode`).
+        """
+        return self.decoded.cpu().numpy()
+
+    @property
+    def decoded(self) -> Tensor:
+        """`pixels`, or a clear error where there are none."""
+        if self.pixels is None:
+            raise ValueError("this chunk holds latents only; World.decode(chunk) makes its frames")
+        return self.pixels
+
+    def with_pixels(self, pixels: Tensor) -> Chunk:
+        """The decoded chunk."""
+        return replace(self, pixels=pixels)

@@ -1,0 +1,81 @@
+"""What a world tells about itself: its picture, its pace, the commands that it was trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from magi_world.config import require
+
+
+@dataclass(frozen=True)
+class Command:
+    """One thing that can be said to the world.
+
+    name: the canonical phrase, e.g. "turn left".
+    phrases: other ways to say it that the world was trained on.
+    held_out: further ways, kept out of training to measure understanding.
+    keys: names of keyboard keys, e.g. ("left", "a"); a combination is joined with "+".
+    """
+
+    name: str
+    phrases: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(bool(self.name.strip()), "Command.name is empty; it must be a phrase")
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """Facts about a world that its users need; `quality` and `provenance` are free-form records.
+
+    frame_size: (height, width) in pixels.    fps: video frames a second.
+    prompt_template: how scene and command become the caption of a chunk.
+    fingerprint: changes whenever the weights do; sessions and snapshots carry it.
+    """
+
+    name: str
+    frame_size: tuple[int, int]
+    frames_per_chunk: int
+    fps: float
+    commands: tuple[Command, ...] = ()
+    default_command: str | None = None
+    scene: str = ""
+    prompt_template: str = "{scene} {command}"
+    description: str = ""
+    licence: str = ""
+    fingerprint: str = ""
+    num_starts: int = 0
+    quality: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = self.command_names
+        require(len(set(names)) == len(names), f"WorldSpec.commands has a name twice: {names}")
+        require(
+            self.default_command is None or self.default_command in names,
+            f"WorldSpec.default_command is {self.default_command!r}; it must be one of {names}",
+        )
+        for part in ("{scene}", "{command}"):
+            require(
+                self.prompt_template.count(part) <= 1,
+                f"WorldSpec.prompt_template is {self.prompt_template!r}; {part} may occur once",
+            )
+        require("{command}" in self.prompt_template, "WorldSpec.prompt_template needs {command}")
+
+    @property
+    def command_names(self) -> tuple[str, ...]:
+        """The canonical phrases, in order."""
+        return tuple(c.name for c in self.commands)
+
+    @property
+    def chunk_seconds(self) -> float:
+        """How long one chunk plays."""
+        return self.frames_per_chunk / self.fps
+
+    def caption(self, scene: str, command: str) -> str:
+        """The text that conditions a chunk."""
+        text = self.prompt_template.replace("{scene}", scene).replace("{command}", command)
+        return " ".join(text.split())

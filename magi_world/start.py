@@ -1,0 +1,119 @@
+"""What a world begins with: its own start videos, an image, a video, or nothing but text.
+
+Shapes: n worlds, T video frames, H, W pixels, C latent channels, t latent frames, h, l latent size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magi_world.model.pixels import frames_to_video
+from magi_world.model.tiling import encode_tiled
+from magi_world.parts import WorldParts
+
+Pixels = np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Start:
+    """latents: (n, C, t, h, l) scaled. frames: (n, T, H, W, 3) uint8, None where they must be decoded."""
+
+    latents: Tensor
+    frames: Tensor | None = None
+
+
+def choose_start(
+    parts: WorldParts,
+    seeds: Sequence[int],
+    image: Pixels | None,
+    video: Pixels | None,
+    start: int | Literal["text"] | None,
+) -> Start | None:
+    """The start that `World.reset` was asked for; None means text alone.
+
+    Raises:
+        ValueError: more than one start, an unknown one, pixels of the wrong shape or dtype.
+    """
+    options = (("image", image), ("video", video), ("start", start))
+    given = [name for name, value in options if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} were given; a world starts from one of them")
+    if image is not None:
+        return _encode(parts, _frames(parts, "image", image, len(seeds)))
+    if video is not None:
+        return _encode(parts, _frames(parts, "video", video, len(seeds)))
+    count = 0 if parts.starts is None else len(parts.starts)
+    if start == "text" or (start is None and count == 0):
+        return None
+    if start is not None and not (isinstance(start, int) and 0 <= start < count):
+        choice = f"'text' or 0 .. {count - 1}" if count else "'text': there are no start videos"
+        raise ValueError(f"start is {start!r}; it must be {choice}")
+    picked = [_pick(seed, count) if start is None else start for seed in seeds]
+    assert parts.starts is not None
+    return Start(parts.starts[picked].float())
+
+
+def first_chunk(start: Start, width: int, frames_per_chunk: int) -> tuple[Tensor, Tensor | None]:
+    """The last chunk's worth of a start: latents (n, C, width, h, l) and frames, if there are any.
+
+    A shorter start is padded at the front with its first frame.
+    """
+    latents = _last(start.latents, 2, width)
+    frames = None if start.frames is None else _last(start.frames, 1, frames_per_chunk)
+    return latents, frames
+
+
+def _last(x: Tensor, axis: int, count: int) -> Tensor:
+    missing = max(0, count - x.shape[axis])
+    repeats = x.narrow(axis, 0, 1).repeat_interleave(missing, axis)
+    return torch.cat([repeats, x], axis).narrow(axis, x.shape[axis] + missing - count, count)
+
+
+def _pick(seed: int, count: int) -> int:
+    digest = hashlib.blake2b(f"{seed}:start".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % count
+
+
+def _frames(parts: WorldParts, name: str, given: Pixels, worlds: int) -> Tensor:
+    """uint8 (n, T, H, W, 3) of an image (H, W, 3) or video (T, H, W, 3), with or without n."""
+    if not isinstance(given, np.ndarray | Tensor):
+        raise ValueError(f"{name} is a {type(given).__name__}; it must be a uint8 array")
+    frames = torch.as_tensor(given)
+    if frames.dtype != torch.uint8:
+        raise ValueError(f"{name} has dtype {frames.dtype}; it must be uint8, 0 .. 255")
+    single = 3 if name == "image" else 4
+    if frames.ndim == single:
+        frames = frames.expand(worlds, *frames.shape)
+    if name == "image" and frames.ndim == 4:
+        frames = frames[:, None]
+    height, width = parts.spec.frame_size
+    expected = (worlds, *frames.shape[1:2], height, width, 3)
+    if tuple(frames.shape) != expected or frames.shape[1] == 0:
+        raise ValueError(
+            f"{name} has shape {tuple(given.shape)}; expected "
+            f"{'' if name == 'image' else '(T, '}({height}, {width}, 3)"
+            f"{'' if name == 'image' else ')'}, or the same for each of {worlds} worlds "
+            "(magi_world.media.fit scales and crops)"
+        )
+    return frames
+
+
+def _encode(parts: WorldParts, frames: Tensor) -> Start:
+    """Whole groups of frames, the newest ones; fewer than one group stand for an image."""
+    length = parts.config.vae.patch_length
+    count = frames.shape[1]
+    used = frames[:, :1] if count == 1 else frames[:, count % length if count >= length else 0 :]
+    if 1 < count < length:
+        used = _last(used, 1, length)
+    weights = parts.vae.encoder.pos_embed
+    video = frames_to_video(used.to(weights.device), weights.dtype)
+    tile = parts.tile
+    encoded = parts.vae.encode(video) if tile is None else encode_tiled(parts.vae, video, tile)
+    return Start(parts.vae.scale(encoded).float(), used)

@@ -1,0 +1,346 @@
+"""The world: text and pixels in, chunks of video out.
+
+Shapes: B worlds, T video frames, H, W pixels, C latent channels, t latent frames, h, l latent size.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from magi_world.arguments import per_world, seeds_per_world, world_rows
+from magi_world.chunk import Chunk
+from magi_world.model.attention import Backend
+from magi_world.model.pixels import video_to_frames
+from magi_world.model.text import check_prompt
+from magi_world.model.tiling import decode_tiled
+from magi_world.parts import WorldParts
+from magi_world.sampling.captions import TextKeys
+from magi_world.sampling.stream import ChunkStream, Progress, StreamConfig
+from magi_world.snapshot import Snapshot, Story, placed
+from magi_world.spec import WorldSpec
+from magi_world.start import Pixels, choose_start, first_chunk
+from magi_world.weights import find_nan
+
+Steer = Literal["now", "queue"]
+PROMPTS_KEPT = 32
+
+
+class World:
+    """``num_worlds`` independent worlds, stepped together.
+
+    Every world has its own seed, prompt, start and history; nothing that happens to one is seen by
+    another. The same model, seeds and commands give the same bytes on the same device.
+    """
+
+    def __init__(
+        self,
+        parts: WorldParts,
+        num_worlds: int = 1,
+        attention: Backend = "sdpa",
+        noise_scale: float = 1.0,
+    ) -> None:
+        """Allocates everything that the worlds will ever need.
+
+        Args:
+            attention: which kernel (`magi_world.model.attention`).
+            noise_scale: standard deviation of the noise that chunks start from; below 1 the
+                world takes fewer chances.
+
+        Raises:
+            ValueError: an argument out of range.
+        """
+        self.parts = parts
+        config = StreamConfig(
+            parts.config.sampler, parts.config.latent_size, num_worlds, attention, noise_scale
+        )
+        self._stream = ChunkStream(parts.dit, config)
+        self._stories = [Story() for _ in range(num_worlds)]
+        self._captions: OrderedDict[str, TextKeys] = OrderedDict()
+        self._started = [False] * num_worlds
+        self._weights_checked = False
+
+    @property
+    def spec(self) -> WorldSpec:
+        """Name, frame size, pace, commands."""
+        return self.parts.spec
+
+    @property
+    def num_worlds(self) -> int:
+        """Worlds in the batch."""
+        return self._stream.config.num_worlds
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._stream.device
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Seed of every world."""
+        return tuple(lane.seed for lane in self._stream.lanes)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the rolling cache; it never grows."""
+        return self._stream.cache.config.nbytes
+
+    @torch.inference_mode()
+    def reset(
+        self,
+        seed: int | Sequence[int] | None = 0,
+        prompt: str | Sequence[str] | None = None,
+        image: Pixels | None = None,
+        video: Pixels | None = None,
+        start: int | Literal["text"] | None = None,
+        worlds: Sequence[int] | None = None,
+    ) -> Chunk:
+        """Start anew, all worlds or some; the others are not touched.
+
+        Args:
+            seed: one number (world i gets seed + i), one per world, or None for fresh ones.
+            prompt: the scene, one or one per world; None is the world's own.
+            image: one (H, W, 3) uint8 array for all, or (n, H, W, 3).
+            video: (T, H, W, 3) uint8 array for all, or (n, T, H, W, 3), of any length T.
+            start: number of one of the world's own start videos, or "text" for none at all; by
+                default the seed picks one where the world has them and nothing else is given.
+            worlds: which ones, by default all.
+
+        Returns:
+            The start frames, padded or cut to one chunk; with text alone the first chunk, denoised.
+
+        Raises:
+            ValueError: an argument of the wrong kind, shape or number. Nothing has changed then.
+        """
+        rows = world_rows(worlds, self.num_worlds)
+        seeds = seeds_per_world(seed, len(rows))
+        scenes = per_world("prompt", prompt, len(rows), str)
+        scenes = [self.spec.scene if s is None else check_prompt(s) for s in scenes]
+        chosen = choose_start(self.parts, seeds, image, video, start)
+        stories = [Story(scene, self.spec.default_command or "") for scene in scenes]
+        captions = [self._caption(self.spec.caption(s.scene, s.command)) for s in stories]
+        self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
+        for row, story in zip(rows, stories, strict=True):
+            self._stories[row], self._started[row] = story, True
+        none = [0] * len(rows)
+        if chosen is None:
+            self._fill_window(rows, captions)
+            return self.decode(self._chunk(rows, self._finish(rows, captions, None), none))
+        width, length = self.parts.config.sampler.chunk_width, self.spec.frames_per_chunk
+        latents, frames = first_chunk(chosen, width, length)
+        chunk = self._chunk(rows, latents.to(self.device), none)
+        return self.decode(chunk) if frames is None else chunk.with_pixels(frames.to(self.device))
+
+    def step(
+        self,
+        command: str | Sequence[str] | None = None,
+        steer: Steer = "now",
+        progress: Progress | None = None,
+    ) -> Chunk:
+        """The next chunk of every world, under the given command.
+
+        Args:
+            command: one for all or one per world; None goes on with the command in force.
+            steer: with several chunks in flight, "now" puts them all under the new command,
+                "queue" only those that begin now.
+            progress: called with (denoising steps done, steps in all).
+
+        Returns:
+            The decoded chunk; `Chunk.lands` says which chunk the command conditions first.
+
+        Raises:
+            ValueError: a command that is no str, empty, too long, or the wrong number of them; a
+                world that was not reset; weights that hold NaN. The world is as before then.
+        """
+        return self.decode(self.step_latents(command, steer, progress))
+
+    @torch.inference_mode()
+    def step_latents(
+        self,
+        command: str | Sequence[str] | None = None,
+        steer: Steer = "now",
+        progress: Progress | None = None,
+    ) -> Chunk:
+        """`step` without decoding, so that `decode` can overlap with the next chunk."""
+        if not all(self._started):
+            raise ValueError(f"world {self._started.index(False)} was not reset; call reset first")
+        if steer not in ("now", "queue"):
+            raise ValueError(f"steer is {steer!r}; it must be 'now' or 'queue'")
+        commands = per_world("command", command, self.num_worlds, str)
+        rows = range(self.num_worlds)
+        stories, captions = [], []
+        for row, text in zip(rows, commands, strict=True):
+            story = self._stories[row]
+            text = story.command if text is None else check_prompt(text)
+            lands = story.lands if text == story.command else self._landing(row, steer)
+            stories.append(replace(story, command=text, steps=story.steps + 1, lands=lands))
+            captions.append(self._caption(self.spec.caption(story.scene, text)))
+        self._fill_window(rows, captions)
+        before = list(self._stream.lanes)
+        try:
+            if steer == "now":
+                for row, caption in enumerate(captions):
+                    self._stream.replace_captions(row, caption)
+            latents = self._finish(rows, captions, progress)
+        except BaseException:
+            self._stream.lanes = before
+            raise
+        self._stories = stories
+        return self._chunk(rows, latents, [self._skip(row) for row in rows])
+
+    @torch.inference_mode()
+    def decode(self, chunk: Chunk) -> Chunk:
+        """The same chunk with its frames. May run while the next chunk is denoised."""
+        vae, tile = self.parts.vae, self.parts.tile
+        latents = vae.unscale(chunk.latents)
+        if tile is None:
+            video = vae.decode(latents, first_frame_only=False)
+        else:
+            video = decode_tiled(vae, latents, tile, first_frame_only=False)
+        return chunk.with_pixels(video_to_frames(video))
+
+    def snapshot(self) -> Snapshot:
+        """The state of all worlds; costs nothing until the world moves on."""
+        if not all(self._started):
+            raise ValueError(f"world {self._started.index(False)} was not reset; call reset first")
+        return Snapshot(
+            self.spec.fingerprint,
+            self.parts.config.sampler,
+            self._stream.state(),
+            tuple(self._stories),
+        )
+
+    @torch.inference_mode()
+    def restore(
+        self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
+    ) -> None:
+        """Continue from a snapshot, exactly.
+
+        Args:
+            worlds: which worlds are put back; by default all.
+            row: the world of the snapshot that each of them continues; by default its own.
+
+        Raises:
+            ValueError: a snapshot of another world, sampler, size or batch. Nothing changed then.
+        """
+        self._check_snapshot(snapshot)
+        state = placed(snapshot.state, self.device)
+        if worlds is None and row is None and snapshot.num_worlds == self.num_worlds:
+            self._stream.set_state(state)
+            self._stories, self._started = list(snapshot.stories), [True] * self.num_worlds
+            return
+        targets = world_rows(worlds, self.num_worlds)
+        sources = [target if row is None else row for target in targets]
+        if max(sources) >= snapshot.num_worlds:
+            raise ValueError(
+                f"the snapshot holds {snapshot.num_worlds} worlds; there is no world {max(sources)}"
+                " in it (row picks one)"
+            )
+        for target, source in zip(targets, sources, strict=True):
+            self._stream.set_lane(target, state, source)
+            self._stories[target], self._started[target] = snapshot.stories[source], True
+
+    def fork(self, n: int) -> list[World]:
+        """``n`` worlds that continue from here; memory is shared until they diverge."""
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        snapshot, forks = self.snapshot(), []
+        for _ in range(n):
+            twin = World(self.parts, self.num_worlds, self._stream.config.attention)
+            twin._stream.config = self._stream.config
+            twin._captions = self._captions.copy()
+            twin.restore(snapshot)
+            forks.append(twin)
+        return forks
+
+    def fork_batch(self, n: int) -> World:
+        """One world of n * B rows; rows i*n .. i*n + n - 1 continue world i. For planners."""
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be at least 1")
+        config = self._stream.config
+        wide = World(self.parts, n * self.num_worlds, config.attention, config.noise_scale)
+        snapshot = self.snapshot()
+        for row in range(self.num_worlds):
+            wide.restore(snapshot, range(row * n, row * n + n), row)
+        return wide
+
+    def _fill_window(self, rows: Sequence[int], captions: Sequence[TextKeys]) -> None:
+        """Bring worlds that were just reset to where the others are: one chunk short of full."""
+        lanes = self._stream.lanes
+        of_row = dict(zip(rows, captions, strict=True))
+        for count in range(self.parts.config.sampler.window_size - 1):
+            if behind := [row for row in rows if lanes[row].flight.count == count]:
+                self._stream.stage(behind, [of_row[row] for row in behind])
+
+    def _finish(
+        self, rows: Sequence[int], captions: Sequence[TextKeys], progress: Progress | None
+    ) -> Tensor:
+        """Latents of the next clean chunk."""
+        latents = self._stream.stage(rows, captions, progress)
+        if latents is None:
+            raise RuntimeError("a full window gave no chunk")
+        if not self._weights_checked and not torch.isfinite(latents).all():
+            name = find_nan(self.parts.dit) or find_nan(self.parts.vae)
+            raise ValueError(
+                f"the weights of {self.spec.name} hold NaN or infinity: {name}"
+                if name
+                else f"{self.spec.name} computed NaN or infinity from finite weights"
+            )
+        self._weights_checked = True
+        return latents
+
+    def _caption(self, text: str) -> TextKeys:
+        if text in self._captions:
+            self._captions.move_to_end(text)
+            return self._captions[text]
+        caption = self._stream.caption(self.parts.text.encode(text) if text else None)
+        self._captions[text] = caption
+        while len(self._captions) > PROMPTS_KEPT:
+            self._captions.popitem(last=False)
+        return caption
+
+    def _landing(self, row: int, steer: Steer) -> int:
+        flight = self._stream.lanes[row].flight
+        return self._stories[row].steps + 1 + (flight.count if steer == "queue" else 0)
+
+    def _skip(self, row: int) -> int:
+        """Frames of the chunk that has just left which only repeat the start video."""
+        lane = self._stream.lanes[row]
+        if lane.start is None or lane.flight.first - 1 != lane.start_chunk:
+            return 0
+        frames = lane.start.shape[1]
+        # A start of a single latent frame is part of the video (reference section 4, "Prefix").
+        image = lane.start_chunk == 0 and frames == 1
+        return 0 if image else frames * self.parts.config.vae.patch_length
+
+    def _chunk(self, rows: Sequence[int], latents: Tensor, skip: Sequence[int]) -> Chunk:
+        stories = [self._stories[row] for row in rows]
+        return Chunk(
+            latents.clone(),
+            index=tuple(s.steps for s in stories),
+            prompts=tuple(s.command for s in stories),
+            lands=tuple(s.lands for s in stories),
+            skip=tuple(skip),
+        )
+
+    def _check_snapshot(self, snapshot: Snapshot) -> None:
+        if not isinstance(snapshot, Snapshot):
+            raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
+        pairs = (
+            ("world", snapshot.fingerprint, self.spec.fingerprint),
+            ("sampler", snapshot.sampler, self.parts.config.sampler),
+            (
+                "latent shape",
+                tuple(snapshot.state.newest_clean.shape[1:]),
+                self._stream.chunk_shape,
+            ),
+        )
+        for name, theirs, mine in pairs:
+            if theirs != mine:
+                raise ValueError(f"the snapshot is of another {name}: {theirs}, this is {mine}")
+
