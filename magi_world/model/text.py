@@ -1,0 +1,173 @@
+"""Captions as features: who makes them, and what is put in front of them.
+
+Shapes: L unmasked rows of a caption, C caption channels (4096 for T5-XXL). No padding travels
+through this package: a caption is (L, C), and L = 0 is the null caption, whose features lie in
+the transformer's own weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magi_world.config import require
+
+# T5 reads 800 tokens, about 3,500 characters of English, and would ignore the rest unsaid. Up to
+# here a prompt is cut as the reference cuts it; beyond, its end would certainly be lost.
+MAX_PROMPT_CHARACTERS = 4096
+
+
+class TextEncoder(Protocol):
+    """What turns a prompt into caption features."""
+
+    @property
+    def channels(self) -> int:
+        """C, the width of the features."""
+
+    def encode(self, prompt: str) -> Tensor:
+        """Features (L, C) float32 of one prompt: its unmasked rows only, L at least 1.
+
+        Raises:
+            ValueError: see :func:`check_prompt`; or the encoder cannot answer for this prompt.
+        """
+
+
+def check_prompt(prompt: object) -> str:
+    """Return ``prompt`` if it can be encoded.
+
+    Raises:
+        ValueError: not a str, empty, longer than ``MAX_PROMPT_CHARACTERS``, or not valid Unicode.
+    """
+    if not isinstance(prompt, str):
+        raise ValueError(
+            f"prompt is {prompt!r:.80}, a {type(prompt).__name__}; it must be a str such as "
+            "'turn left'"
+        )
+    require(bool(prompt.strip()), f"prompt is {prompt!r:.80}; it must say something")
+    require(
+        len(prompt) <= MAX_PROMPT_CHARACTERS,
+        f"prompt has {len(prompt):,} characters ({prompt!r:.40}...); it must have at most "
+        f"{MAX_PROMPT_CHARACTERS:,}, because the encoder would not read the rest",
+    )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt is {prompt!a:.80}; it must be valid Unicode, without lone surrogates"
+        ) from error
+    return prompt
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Features that MAGI-1 was trained to see in front of a caption (reference section 2).
+
+    caption, logo: (1, C).
+    other: (100, C). Rows: 0 transition, 1 HQ, 2 static first frames, 3 dynamic first frames,
+        4 borderness, 7..14 duration 1..8, 15 3-D model, 16 2-D anime.
+    """
+
+    caption: Tensor
+    logo: Tensor
+    other: Tensor
+
+    HQ = 1
+    FIRST_DURATION = 7
+    DURATIONS = 8
+
+    def __post_init__(self) -> None:
+        rows = self.FIRST_DURATION + self.DURATIONS
+        require(
+            self.other.dim() == 2 and len(self.other) >= rows,
+            f"SpecialTokens.other has shape {tuple(self.other.shape)}; it must be (100, channels)",
+        )
+        for name in ("caption", "logo"):
+            shape, right = tuple(getattr(self, name).shape), (1, self.channels)
+            require(shape == right, f"SpecialTokens.{name} has shape {shape}; it must be {right}")
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.other.shape[1]
+
+    @staticmethod
+    def load(path: str | Path, device: str | torch.device = "cpu") -> SpecialTokens:
+        """Read ``special_tokens.npz``; float32, but rounded to float16 as the model saw them.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or an array is missing or of the wrong shape.
+        """
+        try:
+            # Never unpickled: an npz may hold objects, these arrays are plain.
+            with np.load(path, allow_pickle=False) as arrays:
+                raw = {name: np.asarray(arrays[f"{name}_token{s}"]) for name, s in _ARRAYS}
+        except (ValueError, EOFError, BadZipFile) as error:
+            raise ValueError(f"{path} is not a readable npz file: {error}") from error
+        except KeyError as error:
+            raise ValueError(
+                f"{path} has no array {error}; it must have caption_token, logo_token and "
+                "other_tokens"
+            ) from error
+        tables = {
+            name: torch.from_numpy(array.astype(np.float16)).float().to(device)
+            for name, array in raw.items()
+        }
+        return SpecialTokens(**tables)
+
+
+_ARRAYS = (("caption", ""), ("logo", ""), ("other", "s"))
+
+
+def with_special_tokens(
+    caption: Tensor, special: SpecialTokens, chunks_left: int | None, caption_length: int
+) -> Tensor:
+    """Put the HQ feature, then the duration feature, in front of a caption.
+
+    Args:
+        caption: (L, C).
+        special: the features.
+        chunks_left: chunks of the video after this one; 0 = this is the last. None = an endless
+            stream, which counts as more than the table knows.
+        caption_length: rows to keep; what is pushed beyond is cut off at the end.
+
+    Returns:
+        (min(L + 2, caption_length), C): duration, HQ, caption.
+
+    Source: reference section 4, "Text".
+    """
+    most = SpecialTokens.DURATIONS - 1
+    left = most if chunks_left is None else min(chunks_left, most)
+    require(left >= 0, f"chunks_left is {chunks_left}; it must be 0 (the last chunk) or more")
+    duration = special.other[SpecialTokens.FIRST_DURATION + left]
+    front = torch.stack([duration, special.other[SpecialTokens.HQ]]).to(caption)
+    return torch.cat([front, caption])[:caption_length]
+
+
+def chunk_captions(
+    caption: Tensor, special: SpecialTokens, chunks: int, clean_chunks: int, caption_length: int
+) -> list[Tensor]:
+    """The caption that each chunk of a finite video reads.
+
+    Args:
+        caption: (L, C), the same for all chunks.
+        special: the features in front.
+        chunks: n, prefix chunks included.
+        clean_chunks: how many of them are a whole-chunk prefix; they read the null caption.
+        caption_length: rows of a caption at most.
+
+    Returns:
+        n tensors; (0, C), the null caption, for the prefix.
+    """
+    return [
+        caption[:0]
+        if i < clean_chunks
+        else with_special_tokens(caption, special, chunks - i - 1, caption_length)
+        for i in range(chunks)
+    ]
