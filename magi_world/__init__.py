@@ -1,0 +1,43 @@
+"""magi-world: a live video world that obeys text, one chunk at a time.
+
+Importing this registers the Gymnasium environment by name and does nothing else; torch is loaded
+with the first public name that is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs.registration import register
+
+if TYPE_CHECKING:
+    from magi_world.chunk import Chunk
+    from magi_world.loading import list_worlds, load_world
+    from magi_world.snapshot import Snapshot
+    from magi_world.spec import WorldSpec
+    from magi_world.world import World
+
+__version__ = "0.1.0"
+__all__ = ["Chunk", "Snapshot", "World", "WorldSpec", "list_worlds", "load_world"]
+
+_HOME = {
+    "Chunk": "magi_world.chunk",
+    "Snapshot": "magi_world.snapshot",
+    "World": "magi_world.world",
+    "WorldSpec": "magi_world.spec",
+    "list_worlds": "magi_world.loading",
+    "load_world": "magi_world.loading",
+}
+
+register(
+    id="MagiWorld-v0",
+    entry_point="magi_world.envs:MagiWorldEnv",
+    vector_entry_point="magi_world.envs:MagiWorldVectorEnv",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'magi_world' has no attribute {name!r}")

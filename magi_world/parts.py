@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from magi_world.config import MagiConfig
@@ -12,6 +13,7 @@ from magi_world.model.text import TextEncoder
 from magi_world.model.tiling import TileConfig
 from magi_world.model.vae import VAE
 from magi_world.spec import WorldSpec
+from magi_world.weights import find_nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,3 +33,13 @@ class WorldParts:
     starts: Tensor | None = None
     heads: nn.Module | None = None
     tile: TileConfig | None = None
+
+
+def check_finite(latents: Tensor, parts: WorldParts) -> None:
+    """Raise ValueError, naming the weight to blame, where the transformer gave NaN or infinity."""
+    if torch.isfinite(latents).all():
+        return
+    name = find_nan(parts.dit) or find_nan(parts.vae)
+    if name:
+        raise ValueError(f"the weights of {parts.spec.name} hold NaN or infinity: {name}")
+    raise ValueError(f"{parts.spec.name} computed NaN or infinity from finite weights")

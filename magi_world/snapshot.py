@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.config import SamplerConfig
+from magi_world.config import MagiConfig, SamplerConfig
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight
 from magi_world.sampling.stream import Lane, StreamState
+from magi_world.spec import WorldSpec
 from magi_world.weights import load_tensors, read_metadata, save_tensors
 
 SNAPSHOT_VERSION = 1
@@ -104,6 +105,22 @@ class Snapshot:
             StreamState(lanes, tensors["latents"], tensors["newest_clean"], cache),
             tuple(Story(**s) for s in record["stories"]),
         )
+
+
+def check_snapshot(
+    snapshot: Snapshot, spec: WorldSpec, config: MagiConfig, chunk_shape: tuple[int, ...]
+) -> None:
+    """Raise ValueError unless the snapshot is of this world, sampler and picture size."""
+    if not isinstance(snapshot, Snapshot):
+        raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
+    pairs = (
+        ("world", snapshot.fingerprint, spec.fingerprint),
+        ("sampler", snapshot.sampler, config.sampler),
+        ("latent shape", tuple(snapshot.state.newest_clean.shape[1:]), chunk_shape),
+    )
+    for name, theirs, mine in pairs:
+        if theirs != mine:
+            raise ValueError(f"the snapshot is of another {name}: {theirs}, this is {mine}")
 
 
 def _lane_record(

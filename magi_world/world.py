@@ -5,7 +5,6 @@ Shapes: B worlds, T video frames, H, W pixels, C latent channels, t latent frame
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -19,16 +18,15 @@ from magi_world.model.attention import Backend
 from magi_world.model.pixels import video_to_frames
 from magi_world.model.text import check_prompt
 from magi_world.model.tiling import decode_tiled
-from magi_world.parts import WorldParts
+from magi_world.parts import WorldParts, check_finite
+from magi_world.prompts import PromptKeys
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.stream import ChunkStream, Progress, StreamConfig
-from magi_world.snapshot import Snapshot, Story, placed
+from magi_world.snapshot import Snapshot, Story, check_snapshot, placed
 from magi_world.spec import WorldSpec
 from magi_world.start import Pixels, choose_start, first_chunk
-from magi_world.weights import find_nan
 
 Steer = Literal["now", "queue"]
-PROMPTS_KEPT = 32
 
 
 class World:
@@ -61,7 +59,7 @@ class World:
         )
         self._stream = ChunkStream(parts.dit, config)
         self._stories = [Story() for _ in range(num_worlds)]
-        self._captions: OrderedDict[str, TextKeys] = OrderedDict()
+        self._keys = PromptKeys(self._stream, parts.text)
         self._started = [False] * num_worlds
         self._weights_checked = False
 
@@ -123,7 +121,7 @@ class World:
         scenes = [self.spec.scene if s is None else check_prompt(s) for s in scenes]
         chosen = choose_start(self.parts, seeds, image, video, start)
         stories = [Story(scene, self.spec.default_command or "") for scene in scenes]
-        captions = [self._caption(self.spec.caption(s.scene, s.command)) for s in stories]
+        captions = [self._keys(self.spec.caption(s.scene, s.command)) for s in stories]
         self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
         for row, story in zip(rows, stories, strict=True):
             self._stories[row], self._started[row] = story, True
@@ -179,7 +177,7 @@ class World:
             text = story.command if text is None else check_prompt(text)
             lands = story.lands if text == story.command else self._landing(row, steer)
             stories.append(replace(story, command=text, steps=story.steps + 1, lands=lands))
-            captions.append(self._caption(self.spec.caption(story.scene, text)))
+            captions.append(self._keys(self.spec.caption(story.scene, text)))
         self._fill_window(rows, captions)
         before = list(self._stream.lanes)
         try:
@@ -228,7 +226,7 @@ class World:
         Raises:
             ValueError: a snapshot of another world, sampler, size or batch. Nothing changed then.
         """
-        self._check_snapshot(snapshot)
+        check_snapshot(snapshot, self.spec, self.parts.config, self._stream.chunk_shape)
         state = placed(snapshot.state, self.device)
         if worlds is None and row is None and snapshot.num_worlds == self.num_worlds:
             self._stream.set_state(state)
@@ -249,11 +247,9 @@ class World:
         """``n`` worlds that continue from here; memory is shared until they diverge."""
         if n < 1:
             raise ValueError(f"n is {n}; it must be at least 1")
-        snapshot, forks = self.snapshot(), []
+        config, snapshot, forks = self._stream.config, self.snapshot(), []
         for _ in range(n):
-            twin = World(self.parts, self.num_worlds, self._stream.config.attention)
-            twin._stream.config = self._stream.config
-            twin._captions = self._captions.copy()
+            twin = World(self.parts, self.num_worlds, config.attention, config.noise_scale)
             twin.restore(snapshot)
             forks.append(twin)
         return forks
@@ -284,25 +280,10 @@ class World:
         latents = self._stream.stage(rows, captions, progress)
         if latents is None:
             raise RuntimeError("a full window gave no chunk")
-        if not self._weights_checked and not torch.isfinite(latents).all():
-            name = find_nan(self.parts.dit) or find_nan(self.parts.vae)
-            raise ValueError(
-                f"the weights of {self.spec.name} hold NaN or infinity: {name}"
-                if name
-                else f"{self.spec.name} computed NaN or infinity from finite weights"
-            )
+        if not self._weights_checked:
+            check_finite(latents, self.parts)
         self._weights_checked = True
         return latents
-
-    def _caption(self, text: str) -> TextKeys:
-        if text in self._captions:
-            self._captions.move_to_end(text)
-            return self._captions[text]
-        caption = self._stream.caption(self.parts.text.encode(text) if text else None)
-        self._captions[text] = caption
-        while len(self._captions) > PROMPTS_KEPT:
-            self._captions.popitem(last=False)
-        return caption
 
     def _landing(self, row: int, steer: Steer) -> int:
         flight = self._stream.lanes[row].flight
@@ -327,20 +308,3 @@ class World:
             lands=tuple(s.lands for s in stories),
             skip=tuple(skip),
         )
-
-    def _check_snapshot(self, snapshot: Snapshot) -> None:
-        if not isinstance(snapshot, Snapshot):
-            raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
-        pairs = (
-            ("world", snapshot.fingerprint, self.spec.fingerprint),
-            ("sampler", snapshot.sampler, self.parts.config.sampler),
-            (
-                "latent shape",
-                tuple(snapshot.state.newest_clean.shape[1:]),
-                self._stream.chunk_shape,
-            ),
-        )
-        for name, theirs, mine in pairs:
-            if theirs != mine:
-                raise ValueError(f"the snapshot is of another {name}: {theirs}, this is {mine}")
-

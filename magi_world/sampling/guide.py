@@ -79,7 +79,7 @@ def write_clean(
     )
     stream.dit.write_keys(
         clean[:, None],
-        torch.full((batch, 1), config.clean_t, device=clean.device),
+        torch.full((1, 1), config.clean_t, device=clean.device),
         first + torch.arange(width, device=clean.device),
         reads,
         CaptionReads([[stream.null]] * batch, stream.config.attention),
@@ -193,7 +193,7 @@ class Passes:
         backend = stream.config.attention
         return stream.dit(
             x,
-            t.to(x.device).expand(len(self.worlds), count),
+            t.to(x.device)[None],
             frames,
             CacheReads(stream.cache, self.worlds, stream.cache.config.history, ranges, backend),
             CaptionReads(captions, backend),

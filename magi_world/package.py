@@ -1,0 +1,234 @@
+"""A world package: a folder that holds everything a world needs (docs/worlds.md).
+
+    world.json            schema, configs, commands, licence, how it was trained, how good it is
+    dit.safetensors       transformer          vae.safetensors     autoencoder
+    text/                 text encoder         starts.safetensors  start videos, as latents
+    heads.safetensors     reward and end predictors (optional)
+
+Nothing is unpickled. What is missing, damaged or newer than this package is named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from magi_world.checkpoint import WeightsError
+from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
+from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.vae import VAE
+from magi_world.parts import WorldParts
+from magi_world.spec import Command, WorldSpec
+from magi_world.weights import load_into, load_tensors, save_tensors
+
+SCHEMA = 1
+RECORD = "world.json"
+_SPEC = ("default_command", "scene", "prompt_template", "description", "licence")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Config = TypeVar("Config")
+
+
+def read_record(folder: str | Path) -> dict[str, Any]:
+    """world.json of a package.
+
+    Raises:
+        FileNotFoundError: no such package.
+        WeightsError: not JSON, or of a newer schema.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a world package: it has no {RECORD}")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} is damaged: {error}") from error
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if not isinstance(schema, int):
+        raise WeightsError(f"{path} has no integer field 'schema'")
+    if schema > SCHEMA:
+        raise WeightsError(
+            f"{path} has schema {schema}; this magi-world reads up to {SCHEMA}: upgrade it"
+        )
+    return record
+
+
+def read_package(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    num_steps: int | None = None,
+    window_size: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+) -> WorldParts:
+    """Load a world package.
+
+    Args:
+        dtype: "float32" or "bfloat16" for the transformer; None is the package's own.
+        num_steps, window_size, frame_size: instead of the package's own.
+
+    Raises:
+        FileNotFoundError: no package, or a file of it is missing.
+        WeightsError: a field or tensor is missing, extra, damaged or of the wrong shape.
+        ValueError: options that this world cannot run with.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    config = _config(record, folder).with_options(num_steps, window_size, frame_size, dtype)
+    stream_dtype = _DTYPES[config.dtype]
+    with torch.device("meta"):
+        dit, vae = DiT(config.dit), VAE(config.vae)
+    dit = load_into(
+        dit,
+        folder / "dit.safetensors",
+        device,
+        lambda name, info: parameter_dtype(name, torch.float32, stream_dtype),
+    )
+    vae = load_into(vae, folder / "vae.safetensors", device, lambda name, info: torch.float32)
+    starts = None
+    if (folder / "starts.safetensors").is_file():
+        starts = load_tensors(folder / "starts.safetensors")["latents"].float()
+    heads = _read_heads(record, folder, device)
+    return WorldParts(
+        spec=_spec(record, config, 0 if starts is None else len(starts)),
+        config=config,
+        dit=_frozen(dit),
+        vae=_frozen(vae),
+        text=_read_text(folder),
+        starts=starts,
+        heads=heads,
+    )
+
+
+def write_package(
+    folder: str | Path, parts: WorldParts, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a package; an older one in the same folder is replaced file by file, world.json last.
+
+    Args:
+        dtype: of the transformer's matrices on disk; everything else is kept in float32, or in
+            float16 where that is exact enough (autoencoder, start latents).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dit = {
+        name: value.to(dtype if value.ndim > 1 else torch.float32)
+        for name, value in parts.dit.state_dict().items()
+    }
+    vae = {
+        name: value.to(torch.float16 if value.ndim > 1 else torch.float32)
+        for name, value in parts.vae.state_dict().items()
+    }
+    save_tensors(folder / "dit.safetensors", dit)
+    save_tensors(folder / "vae.safetensors", vae)
+    if parts.starts is not None:
+        latents = {"latents": parts.starts.to(torch.float16)}
+        save_tensors(folder / "starts.safetensors", latents)
+    if isinstance(parts.heads, Heads):
+        save_tensors(folder / "heads.safetensors", parts.heads.state_dict())
+    if not isinstance(parts.text, StaticTextEncoder):
+        raise ValueError(
+            f"a {type(parts.text).__name__} cannot be packed; it must be a StaticTextEncoder"
+        )
+    parts.text.save(folder / "text")
+    spec, config = parts.spec, parts.config
+    record = {
+        "schema": SCHEMA,
+        "name": spec.name,
+        "frame_size": config.frame_size,
+        "fps": spec.fps,
+        "dtype": config.dtype,
+        **{name: getattr(spec, name) for name in _SPEC},
+        "commands": [asdict(c) for c in spec.commands],
+        "dit": asdict(config.dit),
+        "vae": asdict(config.vae),
+        "sampler": asdict(config.sampler),
+        "heads": asdict(parts.heads.config) if isinstance(parts.heads, Heads) else None,
+        "files": file_hashes(folder),
+        "quality": spec.quality,
+        "provenance": spec.provenance,
+    }
+    write_record(folder, record)
+
+
+def write_record(folder: str | Path, record: dict[str, Any]) -> None:
+    """Replace world.json, whole or not at all."""
+    path = Path(folder) / RECORD
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def file_hashes(folder: str | Path) -> dict[str, str]:
+    """SHA-256 of every file of a package but world.json."""
+    files = sorted(p for p in Path(folder).rglob("*") if p.is_file() and p.name != RECORD)
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in files
+        if not p.name.startswith(".")
+    }
+
+
+def check_package(folder: str | Path) -> list[str]:
+    """What is wrong with a package's files; empty when they are those that were written."""
+    record = read_record(folder)
+    now, written = file_hashes(folder), record.get("files", {})
+    problems = [f"{name} is missing" for name in written if name not in now]
+    problems += [f"{name} was not written with it" for name in now if name not in written]
+    changed = [name for name in written if name in now and now[name] != written[name]]
+    return problems + [f"{name} is damaged (its hash has changed)" for name in changed]
+
+
+def _config(record: dict[str, Any], folder: Path) -> MagiConfig:
+    for name in ("name", "frame_size", "fps", "dtype", "dit", "vae", "sampler", "commands"):
+        if name not in record:
+            raise WeightsError(f"{folder / RECORD} has no field {name!r}")
+    return MagiConfig(
+        name=record["name"],
+        dit=_build(DiTConfig, record["dit"], "dit", folder),
+        vae=_build(VAEConfig, record["vae"], "vae", folder),
+        sampler=_build(SamplerConfig, record["sampler"], "sampler", folder),
+        frame_size=tuple(record["frame_size"]),  # type: ignore[arg-type]
+        fps=record["fps"],
+        dtype=record["dtype"],
+    )
+
+
+def _build(kind: type[Config], values: dict[str, Any], name: str, folder: Path) -> Config:
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - known):
+        raise WeightsError(f"{folder / RECORD}: {name} has unknown fields {unknown}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / RECORD}: {name}: {error}") from error
+
+
+def _spec(record: dict[str, Any], config: MagiConfig, num_starts: int) -> WorldSpec:
+    commands = tuple(
+        Command(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()})
+        for c in record["commands"]
+    )
+    hashes = json.dumps(record.get("files", {}), sort_keys=True).encode()
+    return WorldSpec(
+        name=config.name,
+        frame_size=config.frame_size,
+        frames_per_chunk=config.frames_per_chunk,
+        fps=config.fps,
+        commands=commands,
+        fingerprint=hashlib.sha256(hashes).hexdigest()[:16],
+        num_starts=num_starts,
+        quality=record.get("quality", {}),
+        provenance=record.get("provenance", {}),
+        **{name: record[name] for name in _SPEC if name in record},
+    )
+
+
+def _frozen(module: nn.Module) -> Any:
+    return module.eval().requires_grad_(False)
