@@ -1,0 +1,227 @@
+"""Sessions played again: events in, chunks out; and where a replay first differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from magi_world.chunk import Chunk
+from magi_world.events import (
+    Event,
+    Fork,
+    Keep,
+    Load,
+    Reset,
+    Rewind,
+    Save,
+    StartFile,
+    Step,
+    file_digest,
+    frames_digest,
+)
+from magi_world.media import fit, load_image, load_video
+from magi_world.session import Session, step_event
+from magi_world.snapshot import Snapshot
+from magi_world.world import World
+
+
+class Stage:
+    """A world on which events are performed, one after the other.
+
+    Args:
+        world: it is reset, stepped and restored.
+        folder: what relative paths of start files are relative to.
+        marks: indices of chunks that a later `Rewind` goes back to; None keeps the state of
+            every chunk, which costs memory in a long session.
+    """
+
+    def __init__(self, world: World, folder: Path = Path(), marks: set[int] | None = None) -> None:
+        self.world, self.folder, self.marks = world, folder, marks
+        self.futures: World | None = None
+        self._past: dict[int, Snapshot] = {}
+        self._slots: dict[str, Snapshot] = {}
+
+    def perform(self, event: Event) -> Chunk | None:
+        """What happens; the decoded chunk of a `Reset` or `Step`, else None.
+
+        Raises:
+            ValueError: the event cannot happen here. The world is as before.
+            FileNotFoundError: a start file is gone.
+        """
+        if self.futures is not None and not isinstance(event, Step | Keep):
+            raise ValueError(f"{event.kind} is not possible in a fork; keep one future first")
+        match event:
+            case Reset():
+                return self._reset(event)
+            case Step():
+                return self._step(event)
+            case Rewind(chunk):
+                if chunk not in self._past:
+                    raise ValueError(f"rewind to chunk {chunk}, which is not in the past")
+                self.world.restore(self._past[chunk])
+                self._past = {i: s for i, s in self._past.items() if i <= chunk}
+            case Save(slot):
+                self._slots[slot] = self.world.snapshot()
+            case Load():
+                self.world.restore(self._slot(event))
+                self._past = {}
+            case Fork(count):
+                if self.world.num_worlds != 1:
+                    raise ValueError(f"fork of {self.world.num_worlds} worlds; it must be one")
+                self.futures = self.world.fork_batch(count)
+            case Keep(row):
+                self._keep(row)
+        return None
+
+    def _reset(self, event: Reset) -> Chunk:
+        start: Any = event.start
+        image = video = None
+        if isinstance(event.start, StartFile):
+            frames = load_start(event.start, self.world, self.folder)
+            image, video = (frames, None) if event.start.kind == "image" else (None, frames)
+            start = None
+        scene: Any = event.scene  # None among several is each world's own
+        chunk = self.world.reset(event.seeds, scene, image, video, start, event.worlds)
+        self._past = {}
+        self._remember(0)
+        return chunk
+
+    def _step(self, event: Step) -> Chunk:
+        say: Any = event.say  # None among several goes on as before
+        chunk = (self.futures or self.world).step(say, event.steer)
+        if self.futures is None:
+            self._remember(chunk.index[0])
+        return chunk
+
+    def _keep(self, row: int) -> None:
+        if self.futures is None:
+            raise ValueError("keep without a fork before it")
+        if row >= self.futures.num_worlds:
+            raise ValueError(
+                f"keep is {row}; the fork has futures 0 .. {self.futures.num_worlds - 1}"
+            )
+        self.world.restore(self.futures.snapshot(), worlds=[0], row=row)
+        self.futures = None
+
+    def _remember(self, index: int) -> None:
+        if self.marks is None or index in self.marks:
+            self._past[index] = self.world.snapshot()
+
+    def _slot(self, event: Load) -> Snapshot:
+        if event.path is None:
+            if event.slot not in self._slots:
+                raise ValueError(f"slot {event.slot!r} was not saved before")
+            return self._slots[event.slot]
+        return Snapshot.load(_same_file(event.path, event.sha256, self.folder))
+
+
+def replay(session: Session, world: World) -> Iterator[Chunk]:
+    """The chunks of a session, made again.
+
+    Raises:
+        ValueError: an event that this world cannot perform; the message names its line.
+    """
+    for _, chunk in perform_all(session, world):
+        if chunk is not None:
+            yield chunk
+
+
+def perform_all(session: Session, world: World) -> Iterator[tuple[Event, Chunk | None]]:
+    """Every event of a session, with the chunk that it gave.
+
+    Raises:
+        ValueError: as `replay`.
+    """
+    check_batch(session, world)
+    marks = {event.chunk for event in session.events if isinstance(event, Rewind)}
+    stage = Stage(world, session.folder, marks)
+    for number, event in enumerate(session.events):
+        try:
+            chunk = stage.perform(event)
+        except ValueError as error:
+            raise ValueError(f"{session.where(number)}: {error}") from error
+        yield event, chunk
+
+
+def check_batch(session: Session, world: World) -> None:
+    """Raise ValueError unless the session has as many worlds as this one."""
+    if world.num_worlds != session.header.num_worlds:
+        raise ValueError(
+            f"the session is of {session.header.num_worlds} worlds, this is {world.num_worlds}; "
+            "load the world with that num_worlds"
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found.
+
+    compared: chunks with a checksum that were made again.
+    difference: where the first one differs and in what, or None.
+    causes: what is not as it was when the session was written.
+    """
+
+    compared: int
+    difference: str | None
+    causes: tuple[str, ...]
+
+
+def verify(session: Session, world: World) -> Iterator[Chunk | Verdict]:
+    """Replay and compare: the chunks, then one `Verdict`; it stops at the first difference.
+
+    Raises:
+        ValueError: as `replay`.
+    """
+    causes, compared = tuple(session.header.differences(world)), 0
+    for number, (event, chunk) in enumerate(perform_all(session, world)):
+        if chunk is None or not isinstance(event, Reset | Step):
+            continue
+        yield chunk
+        if what := _difference(event, chunk):
+            place = f"{session.where(number)}, chunk {chunk.index[0]}: {what}"
+            yield Verdict(compared, place, causes)
+            return
+        compared += event.digest is not None
+    yield Verdict(compared, None, causes)
+
+
+def _difference(event: Reset | Step, chunk: Chunk) -> str | None:
+    now = frames_digest(chunk.frames)
+    if isinstance(event, Step):
+        again = step_event(chunk, event.steer, now)
+        if event.chunk != again.chunk:
+            return f"its index was {event.chunk}, is {again.chunk}"
+        if event.lands is not None and event.lands != again.lands:
+            return f"its command landed on chunk {event.lands}, lands on {again.lands}"
+    if event.digest is not None and event.digest != now:
+        return f"the checksum of its frames was {event.digest}, is {now}"
+    return None
+
+
+def load_start(start: StartFile, world: World, folder: Path = Path()) -> Any:
+    """Frames of a start file, scaled and cut to the world's size: (H, W, 3) or (T, H, W, 3) uint8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not the one that it was.
+    """
+    path = _same_file(start.path, start.sha256, folder)
+    if start.kind == "image":
+        return fit(load_image(path), world.spec.frame_size)
+    return fit(load_video(path, world.spec.fps, start_frames(world)), world.spec.frame_size)
+
+
+def start_frames(world: World) -> int:
+    """Frames at the end of a start video that the world can remember."""
+    return (world.parts.config.sampler.history + 1) * world.spec.frames_per_chunk
+
+
+def _same_file(name: str, sha256: str | None, folder: Path) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is gone; the session starts from it")
+    if sha256 is not None and file_digest(path) != sha256:
+        raise ValueError(f"{path} has changed since the session was written")
+    return path

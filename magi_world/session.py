@@ -1,0 +1,297 @@
+"""A session file: what was said to a world, chunk by chunk, as JSON lines.
+
+The first line is the header (versions, world, sampler), every further line one event
+(`magi_world.events`), written when it happens, so a killed run loses at most one. With the world
+of the header the events give the same bytes again (`magi_world.replaying`); edited, they give
+another film.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+
+from magi_world.chunk import Chunk
+from magi_world.events import (
+    Event,
+    Fork,
+    Keep,
+    Load,
+    Note,
+    PerWorld,
+    Reset,
+    Rewind,
+    Save,
+    StartFile,
+    Step,
+    frames_digest,
+    from_record,
+    to_record,
+)
+from magi_world.world import World
+
+SCHEMA = 1
+_TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the bytes of a session depend on, beside its events.
+
+    world: what `load_world` takes; fingerprint: of its weights.
+    device: "cpu", or the name of the GPU.    num_worlds: worlds in the batch.
+    """
+
+    world: str
+    fingerprint: str
+    num_steps: int
+    window_size: int
+    frame_size: tuple[int, int]
+    frames_per_chunk: int
+    fps: float
+    num_worlds: int = 1
+    noise_scale: float = 1.0
+    attention: str = "sdpa"
+    dtype: str = "float32"
+    device: str = "cpu"
+    package: str = ""
+    torch: str = ""
+    python: str = ""
+
+    @staticmethod
+    def of(world: World, source: str | None = None) -> Header:
+        """The header of a session with this world; ``source`` is what it was loaded by."""
+        config, stream = world.parts.config, world._stream.config
+        cuda = world.device.type == "cuda"
+        return Header(
+            world=source or world.spec.name,
+            fingerprint=world.spec.fingerprint,
+            num_steps=config.sampler.num_steps,
+            window_size=config.sampler.window_size,
+            frame_size=world.spec.frame_size,
+            frames_per_chunk=world.spec.frames_per_chunk,
+            fps=world.spec.fps,
+            num_worlds=world.num_worlds,
+            noise_scale=stream.noise_scale,
+            attention=stream.attention,
+            dtype=config.dtype,
+            device=torch.cuda.get_device_name(world.device) if cuda else world.device.type,
+            package=version("magi-world"),
+            torch=torch.__version__,
+            python=platform.python_version(),
+        )
+
+    def differences(self, world: World) -> list[str]:
+        """What is not as it was, each as one readable line; where it is empty, bytes repeat."""
+        mine = asdict(Header.of(world, self.world))
+        pairs = [(f.name, getattr(self, f.name), mine[f.name]) for f in fields(self)]
+        return [f"{name} was {was}, is {now}" for name, was, now in pairs if was != now]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that was read.
+
+    lines: the line of each event in the file, for messages.
+    truncated: the last line was cut off in the middle, and left out.
+    """
+
+    header: Header
+    events: tuple[Event, ...]
+    lines: tuple[int, ...] = ()
+    path: Path | None = None
+    truncated: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """What the paths of start files are relative to."""
+        return Path() if self.path is None else self.path.parent
+
+    def where(self, number: int) -> str:
+        """Event ``number`` (from 0), as a message names it."""
+        if not self.lines:
+            return f"event {number}"
+        return f"{self.path}, line {self.lines[number]}"
+
+
+def read_session(path: str | Path) -> Session:
+    """Read a session file; a last line that was cut off by a kill is left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no session file, or a line of it is wrong; the message names the line.
+    """
+    path = Path(path)
+    rows = path.read_bytes().split(b"\n")
+    numbers = [i for i, row in enumerate(rows) if row.strip()]
+    header: Header | None = None
+    events: list[Event] = []
+    lines: list[int] = []
+    truncated = False
+    for i in numbers:
+        where = f"{path}, line {i + 1}"
+        try:
+            record = json.loads(rows[i])
+        except ValueError as error:
+            # Every whole line ends with a line break, so a last one that does not was cut off.
+            if i == len(rows) - 1 and header is not None:
+                truncated = True
+                break
+            raise ValueError(f"{where}: not JSON ({error})") from None
+        try:
+            if not isinstance(record, dict):
+                raise ValueError("it must be a JSON object")
+            if header is None:
+                header = _header(record)
+                continue
+            events.append(from_record(record))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        lines.append(i + 1)
+    if header is None:
+        raise ValueError(f"{path} is empty; a session begins with a header line")
+    return Session(header, tuple(events), tuple(lines), path, truncated)
+
+
+def _header(record: dict[str, Any]) -> Header:
+    if "session" not in record:
+        raise ValueError("this is no session file: its first line has no 'session' version")
+    if record["session"] != SCHEMA:
+        raise ValueError(f"session version is {record['session']!r}; this package reads {SCHEMA}")
+    values = {key: value for key, value in record.items() if key != "session"}
+    known = {f.name: f for f in fields(Header)}
+    for key in values:
+        if key not in known:
+            raise ValueError(f"the header has an unknown field {key!r}")
+    needed = [k for k, f in known.items() if f.default is f.default_factory and k not in values]
+    if needed:
+        raise ValueError(f"the header lacks {', '.join(needed)}")
+    for key, value in values.items():
+        right = _TYPES.get(str(known[key].type))
+        if right is not None and not isinstance(value, right):
+            raise ValueError(f"{key} is {value!r}; it must be a {known[key].type}")
+    size = values["frame_size"]
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
+        raise ValueError(f"frame_size is {size!r}; it must be [height, width]")
+    return Header(**{**values, "frame_size": tuple(size)})
+
+
+class SessionWriter:
+    """Writes a session while it happens. Use it in a ``with`` block, or call `close`.
+
+    Every call writes one line and hands it to the operating system at once.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        world: World,
+        source: str | None = None,
+        digests: bool = True,
+    ) -> None:
+        """Begins the file; its folder is made.
+
+        Args:
+            source: what the world was loaded by, where that is not its name.
+            digests: write a checksum of the frames of each chunk; a few milliseconds a megapixel.
+
+        Raises:
+            FileExistsError: a session is never written over.
+        """
+        self.path, self.digests = Path(path), digests
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115
+        self._line({"session": SCHEMA, **asdict(Header.of(world, source))})
+
+    def reset(
+        self,
+        chunk: Chunk,
+        seeds: Sequence[int],
+        scene: str | Sequence[str | None] | None = None,
+        start: int | Literal["text"] | StartFile | None = None,
+        worlds: Sequence[int] | None = None,
+    ) -> None:
+        """`World.reset` gave ``chunk``; ``seeds`` are those that were used (`World.seeds`)."""
+        several = scene if scene is None or isinstance(scene, str) else tuple(scene)
+        rows = None if worlds is None else tuple(worlds)
+        seeds = tuple(int(seed) for seed in seeds)
+        self.write(Reset(seeds, several, start, rows, self._digest(chunk)))
+
+    def step(self, chunk: Chunk, steer: Literal["now", "queue"] = "now") -> None:
+        """`World.step` gave ``chunk``, decoded; its command is the one in force."""
+        self.write(step_event(chunk, steer, self._digest(chunk)))
+
+    def rewind(self, chunk: int) -> None:
+        """The world was put back to where it stood when chunk ``chunk`` had been made."""
+        self.write(Rewind(chunk))
+
+    def save(self, slot: str) -> None:
+        """The state was put into a slot."""
+        self.write(Save(slot))
+
+    def load(self, slot: str, path: str | Path | None = None, sha256: str | None = None) -> None:
+        """The state of a slot was taken up; ``path`` is its file if an earlier session saved it."""
+        self.write(Load(slot, None if path is None else str(path), sha256))
+
+    def fork(self, futures: int) -> None:
+        """The world was forked; `step` then takes chunks with one row for each future."""
+        self.write(Fork(futures))
+
+    def keep(self, future: int) -> None:
+        """One future goes on."""
+        self.write(Keep(future))
+
+    def note(self, text: str) -> None:
+        """A remark, e.g. that an agent took over."""
+        self.write(Note(text))
+
+    def write(self, event: Event) -> None:
+        """Any event.
+
+        Raises:
+            ValueError: the writer was closed.
+        """
+        self._line(to_record(event))
+
+    def close(self) -> None:
+        """Finish. A second call does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> SessionWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _line(self, record: dict[str, Any]) -> None:
+        if self._file.closed:
+            raise ValueError(f"{self.path} was closed; begin a new session")
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def _digest(self, chunk: Chunk) -> str | None:
+        return frames_digest(chunk.frames) if self.digests else None
+
+
+def step_event(chunk: Chunk, steer: Literal["now", "queue"], digest: str | None) -> Step:
+    """The event of a step that gave ``chunk``."""
+    says = [text or None for text in chunk.prompts]
+    say = says[0] if len(says) == 1 else tuple(says) if any(says) else None
+    return Step(_merged(chunk.index), say, steer, _merged(chunk.lands), digest)
+
+
+def _merged(numbers: tuple[int, ...]) -> PerWorld:
+    return numbers[0] if len(set(numbers)) == 1 else numbers
