@@ -115,5 +115,9 @@ def _encode(parts: WorldParts, frames: Tensor) -> Start:
     weights = parts.vae.encoder.pos_embed
     video = frames_to_video(used.to(weights.device), weights.dtype)
     tile = parts.tile
-    encoded = parts.vae.encode(video) if tile is None else encode_tiled(parts.vae, video, tile)
-    return Start(parts.vae.scale(encoded).float(), used)
+    # One at a time, so that a world's start does not depend on how many are started together.
+    encoded = [
+        parts.vae.encode(clip) if tile is None else encode_tiled(parts.vae, clip, tile)
+        for clip in video.split(1)
+    ]
+    return Start(parts.vae.scale(torch.cat(encoded)).float(), used)

@@ -164,7 +164,12 @@ class Decoder(_Transformer):
             x = self.final_norm(self.final_proj(x))
         pt, ps = self.config.patch_length, self.config.patch_size
         x = x.view(x.shape[0], t, h, w, pt, ps, ps, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
-        return self.last_layer(x.reshape(x.shape[0], -1, t * pt, h * ps, w * ps))
+        x = x.reshape(x.shape[0], -1, t * pt, h * ps, w * ps)
+        if x.is_cuda or torch.is_grad_enabled():
+            return self.last_layer(x)
+        # On a CPU this convolution rounds differently with the number of clips; one at a time, a
+        # clip gets the same pixels in any company, and it is no slower.
+        return torch.cat([self.last_layer(clip) for clip in x.split(1)])
 
 
 class VAE(nn.Module):

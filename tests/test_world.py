@@ -1,0 +1,284 @@
+"""The world as its users see it: steps, starts, steering, resets, bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from magi_world.world import World
+from tests.tiny import FRAME_SIZE, tiny_parts, tiny_world
+
+SAY = ("turn left", "walk forward", "juggle three torches")
+
+
+def frames(world: World, count: int = 3, **options: str) -> np.ndarray:
+    return np.stack([world.step(SAY[i % 3], **options).frames for i in range(count)])
+
+
+def picture(seed: int = 0, *lead: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (*lead, *FRAME_SIZE, 3), dtype=np.uint8)
+
+
+def test_step_gives_a_chunk_of_video() -> None:
+    world = tiny_world(2)
+    start = world.reset(seed=3)
+    chunk = world.step(["turn left", "walk forward"])
+    assert start.frames.shape == chunk.frames.shape == (2, 8, *FRAME_SIZE, 3)
+    assert chunk.frames.dtype == np.uint8
+    assert chunk.index == chunk.lands == (1, 1)
+    assert chunk.prompts == ("turn left", "walk forward")
+    assert not np.array_equal(chunk.frames[0], chunk.frames[1])
+
+
+def test_text_steers() -> None:
+    world = tiny_world()
+    world.reset(seed=1)
+    state = world.snapshot()
+    left = world.step("turn left").latents
+    world.restore(state)
+    right = world.step("turn right").latents
+    world.restore(state)
+    again = world.step("turn left").latents
+    assert torch.equal(left, again)
+    assert not torch.equal(left, right)
+
+
+def test_same_seed_and_commands_same_bytes_in_another_process() -> None:
+    program = (
+        "import hashlib, torch; torch.set_num_threads(1)\n"
+        "from tests.tiny import tiny_world\n"
+        "w = tiny_world(2); w.reset(seed=11)\n"
+        "f = b''.join(w.step(c).frames.tobytes() for c in ('turn left', 'walk forward'))\n"
+        "print(hashlib.sha256(f).hexdigest())"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert len(runs[0].stdout) > 60
+    assert runs[0].stdout == runs[1].stdout
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_batch_equals_solo_to_the_byte(window: int) -> None:
+    batch = tiny_world(3, window)
+    batch.reset(seed=[4, 9, 4], prompt=["a cave", "a beach", "a cave"])
+    together = [batch.step([SAY[(i + k) % 3] for k in range(3)]).frames for i in range(4)]
+    for k, (seed, scene) in enumerate([(4, "a cave"), (9, "a beach"), (4, "a cave")]):
+        solo = tiny_world(1, window)
+        solo.reset(seed=seed, prompt=scene)
+        for i, both in enumerate(together):
+            np.testing.assert_array_equal(solo.step(SAY[(i + k) % 3]).frames[0], both[k])
+
+
+@pytest.mark.parametrize("window", [1, 2])
+def test_reset_of_one_world_touches_no_other(window: int) -> None:
+    plain, partly = tiny_world(3, window), tiny_world(3, window)
+    for world in (plain, partly):
+        world.reset(seed=5)
+        frames(world, 2)
+    fresh = partly.reset(seed=77, worlds=[1])
+    assert fresh.frames.shape[0] == 1
+    for _ in range(4):
+        a, b = plain.step("turn left"), partly.step("turn left")
+        np.testing.assert_array_equal(a.frames[[0, 2]], b.frames[[0, 2]])
+        assert not np.array_equal(a.frames[1], b.frames[1])
+    solo = tiny_world(1, window)
+    solo.reset(seed=77)
+    want = [solo.step("turn left").frames[0] for _ in range(4)]
+    np.testing.assert_array_equal(want[-1], b.frames[1])
+    assert b.index == (6, 4, 6)
+
+
+@pytest.mark.parametrize("window", [1, 2, 4])
+def test_where_a_command_lands(window: int) -> None:
+    world = tiny_world(1, window)
+    world.reset(seed=0)
+    assert world.step("turn left").lands == (1,)
+    now = world.step("turn right")
+    assert (now.index, now.lands) == ((2,), (2,))
+    queued = world.step("walk forward", steer="queue")
+    assert (queued.index, queued.lands) == ((3,), (3 + window - 1,))
+    assert world.step(None).lands == queued.lands
+
+
+def test_queue_leaves_chunks_in_flight_alone() -> None:
+    chunks = {}
+    for steer in ("now", "queue", None):
+        world = tiny_world(1, 4)
+        world.reset(seed=2)
+        frames(world, 2)
+        if steer is None:
+            chunks[steer] = [world.step(None).latents for _ in range(4)]
+        else:
+            chunks[steer] = [world.step("turn right", steer=steer).latents for _ in range(4)]
+    assert not torch.equal(chunks["now"][0], chunks[None][0])
+    assert not torch.equal(chunks["queue"][3], chunks[None][3])
+    # A queued command is seen only by the chunk that begins with it; older ones do not look ahead.
+    for i in range(3):
+        assert torch.equal(chunks["queue"][i], chunks[None][i])
+
+
+@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("count", [1, 2, 4, 7, 8, 19, 40])
+def test_video_of_any_length(window: int, count: int) -> None:
+    world = tiny_world(1, window)
+    video = picture(1, count)
+    start = world.reset(seed=0, video=video)
+    np.testing.assert_array_equal(start.frames[0, -1], video[-1])
+    chunk = world.step("turn left")
+    whole, rest = divmod(count // 4 if count >= 4 else 1, 2)
+    assert chunk.skip == (0 if whole == 0 and rest == 1 else rest * 4,)
+    assert world.step("turn left").skip == (0,)
+
+
+def test_image_start_is_seen() -> None:
+    world = tiny_world()
+    start = world.reset(seed=0, image=picture(1))
+    assert start.frames.shape == (1, 8, *FRAME_SIZE, 3)
+    assert (start.frames[0] == picture(1)).all()
+    one = world.step("turn left").latents
+    world.reset(seed=0, image=picture(2))
+    assert not torch.equal(one, world.step("turn left").latents)
+
+
+def test_one_image_per_world() -> None:
+    world = tiny_world(2)
+    both = world.reset(seed=[0, 0], image=picture(1, 2)).frames
+    np.testing.assert_array_equal(both[:, 0], picture(1, 2))
+
+
+def test_text_alone_denoises_the_first_chunk() -> None:
+    world = tiny_world(1, 4)
+    start = world.reset(seed=0, prompt="a cave", start="text")
+    assert start.index == (0,)
+    assert world.step("turn left").index == (1,)
+
+
+def test_starts_follow_the_seed_and_can_be_chosen() -> None:
+    world = tiny_world()
+    by_number = [world.reset(seed=0, start=i).latents for i in range(3)]
+    by_seed = [world.reset(seed=s).latents for s in range(12)]
+    found = {next(i for i, x in enumerate(by_number) if torch.equal(x, y)) for y in by_seed}
+    assert found == {0, 1, 2}
+
+
+def test_decoding_may_overlap_with_the_next_chunk() -> None:
+    plain, piped = tiny_world(), tiny_world()
+    plain.reset(seed=8)
+    piped.reset(seed=8)
+    want = frames(plain, 6)
+    with ThreadPoolExecutor(1) as pool:
+        pending = []
+        for i in range(6):
+            pending.append(pool.submit(piped.decode, piped.step_latents(SAY[i % 3])))
+    np.testing.assert_array_equal(want, np.stack([p.result().frames for p in pending]))
+    assert threading.active_count() >= 1
+
+
+def test_latents_only_chunk_says_how_to_decode() -> None:
+    world = tiny_world()
+    world.reset()
+    with pytest.raises(ValueError, match="World.decode"):
+        _ = world.step_latents("turn left").frames
+
+
+def test_progress_counts_the_steps() -> None:
+    world, seen = tiny_world(1, 1, num_steps=4), []
+    world.reset()
+    world.step("turn left", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_noise_scale_changes_the_dream() -> None:
+    worlds = [World(tiny_parts(), noise_scale=s) for s in (1.0, 0.5)]
+    for world in worlds:
+        world.reset(seed=0)
+    assert not torch.equal(*(w.step("turn left").latents for w in worlds))
+
+
+BAD_STEPS = [
+    (3, "command is 3; it must be str"),
+    (["turn left"], "1 entries, but there are 2 worlds"),
+    (["turn left", 5], "command is 5"),
+    ("", "must say something"),
+    ("  ", "must say something"),
+    ("word " * 2000, "at most"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), BAD_STEPS)
+def test_bad_commands_leave_the_world_as_it_was(command: object, message: str) -> None:
+    world, twin = tiny_world(2), tiny_world(2)
+    for w in (world, twin):
+        w.reset(seed=6)
+        w.step("turn left")
+    with pytest.raises(ValueError, match=message):
+        world.step(command)
+    np.testing.assert_array_equal(world.step("go").frames, twin.step("go").frames)
+
+
+BAD_RESETS = [
+    ({"seed": "x"}, "seed is 'x'"),
+    ({"seed": [1, 2, 3]}, "3 entries, but there are 2 worlds"),
+    ({"prompt": ["a"]}, "1 entries"),
+    ({"prompt": ""}, "must say something"),
+    ({"image": np.zeros((32, 32, 3), np.uint8)}, r"\(32, 48, 3\)"),
+    ({"image": np.zeros((32, 48, 3), np.float32)}, "dtype torch.float32; it must be uint8"),
+    ({"image": "cat.png"}, "image is a str"),
+    ({"video": np.zeros((0, 32, 48, 3), np.uint8)}, "video has shape"),
+    ({"video": np.zeros((4, 32, 48, 4), np.uint8)}, "video has shape"),
+    ({"image": picture(0), "start": 1}, "image and start were given"),
+    ({"start": 3}, r"start is 3; it must be 'text' or 0 .. 2"),
+    ({"start": "cave"}, "start is 'cave'"),
+    ({"worlds": [2]}, r"worlds is \[2\]"),
+    ({"worlds": []}, r"worlds is \[\]"),
+    ({"worlds": [0, 0]}, "each once"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), BAD_RESETS)
+def test_bad_resets_leave_the_world_as_it_was(options: dict, message: str) -> None:
+    world, twin = tiny_world(2), tiny_world(2)
+    for w in (world, twin):
+        w.reset(seed=6)
+        w.step("turn left")
+    with pytest.raises(ValueError, match=message):
+        world.reset(**options)
+    np.testing.assert_array_equal(world.step("go").frames, twin.step("go").frames)
+
+
+def test_step_before_reset_and_unknown_steer() -> None:
+    world = tiny_world(2)
+    with pytest.raises(ValueError, match="world 0 was not reset"):
+        world.step("go")
+    world.reset(worlds=[0])
+    with pytest.raises(ValueError, match="world 1 was not reset"):
+        world.step("go")
+    world.reset()
+    with pytest.raises(ValueError, match="steer is 'later'"):
+        world.step("go", steer="later")
+
+
+@pytest.mark.parametrize("options", [{"num_worlds": 0}, {"noise_scale": 0.0}, {"attention": "x"}])
+def test_bad_construction(options: dict) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=name):
+        World(tiny_parts(), **options)
+
+
+def test_nan_in_the_weights_is_named_at_first_use() -> None:
+    parts = tiny_parts()
+    name = "videodit_blocks.layers.1.mlp.linear_fc2.weight"
+    parts.dit.get_parameter(name).data[0, 0] = float("nan")
+    world = World(parts)
+    world.reset()
+    with pytest.raises(ValueError, match=name):
+        world.step("go")
