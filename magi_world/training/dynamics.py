@@ -1,0 +1,166 @@
+"""Training the transformer: flow matching on whole clips of chunks.
+
+x_t = (1 - t) noise + t clean, and the model gives clean - noise (reference section 3 and 4). Each
+clip is n chunks of one episode; chunks 1 .. n-1 are targets, ``copies`` times each at times of
+their own, behind their real (slightly noised) history.
+
+Legend: B clips, n chunks of a clip, K = copies * (n - 1) targets, C W h w latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from magi_world.config import DiTConfig
+from magi_world.model.dit import DiT
+from magi_world.training.forward import Captions, velocity
+from magi_world.training.latents import LatentDataset
+from magi_world.training.loop import LoopConfig, train
+from magi_world.training.phrases import PhraseTable
+
+
+@dataclass(frozen=True)
+class DynamicsConfig:
+    """The transformer's sizes, its clips and its optimisation.
+
+    chunks: n; copies: noisy copies of each target; history: clean chunks a target sees;
+    history_noise: most noise mixed into a history chunk; drop: share of captions dropped;
+    word_drop: chance that a caption loses some of its word rows; intervals: values of the second
+    time scalar (num_steps / 2) that the weights shall know.
+    """
+
+    dit: DiTConfig
+    loop: LoopConfig
+    chunks: int = 8
+    copies: int = 2
+    history: int = 4
+    history_noise: float = 0.08
+    drop: float = 0.08
+    word_drop: float = 0.15
+    intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
+    autocast: bool = True
+    compile: bool = True
+
+
+@torch.no_grad()
+def start(model: DiT, seed: int) -> None:
+    """Initial weights: small branches, an output of zero, gates half open, rotary bands spread."""
+    torch.manual_seed(seed)
+    cfg = model.config
+    torch.nn.init.normal_(model.x_embedder.weight, std=(cfg.channels * cfg.patch**2) ** -0.5)
+    torch.nn.init.zeros_(model.final_linear.linear.weight)
+    torch.nn.init.normal_(model.y_embedder.null_caption_embedding, std=0.5)
+    bands = torch.arange(len(model.rope.bands)) / max(1, len(model.rope.bands) - 1)
+    model.rope.bands.copy_(1.2 * 0.05**bands)
+    for block in model.videodit_blocks.layers:
+        block.self_attn_post_norm.weight.fill_(-0.7)
+        block.mlp_post_norm.weight.fill_(-0.7)
+        gate = block.ada_modulate_layer.proj[0]
+        torch.nn.init.normal_(gate.weight, std=0.02)
+        torch.nn.init.ones_(gate.bias)
+
+
+def grid_time(s: Tensor) -> Tensor:
+    """The sampler's own map of [0, 1] onto times: square, then shift 3 (reference section 4)."""
+    x = s.square()
+    return x / (3 - 2 * x)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, with everything random already drawn."""
+
+    clean: Tensor  # (B, n, C, W, h, w) history, slightly noised
+    target: Tensor  # (B, K, C, W, h, w)
+    noise: Tensor  # (B, K, C, W, h, w)
+    t: Tensor  # (B, K)
+    after: Tensor  # (K,)
+    captions: Captions
+    interval: Tensor  # (B, K)
+
+
+def draw_batch(
+    config: DynamicsConfig,
+    data: LatentDataset,
+    phrases: PhraseTable,
+    generator: torch.Generator,
+    device: torch.device,
+    split: str = "train",
+) -> Batch:
+    """Clips, times, noise, captions of one step, all from ``generator``."""
+    b, n, m = config.loop.batch, config.chunks, config.copies
+    clip, command = data.clips(b, n, generator)
+    after = torch.arange(n - 1).repeat(m)
+    target = clip[:, after + 1]
+    share = torch.rand(b, n, 1, 1, 1, 1, generator=generator) * config.history_noise
+    clean = clip * (1 - share) + torch.randn(clip.shape, generator=generator) * share
+    # Stratified over the copies: each target is seen at a noisier and a cleaner time.
+    u = torch.rand(b, m, n - 1, generator=generator)
+    s = (u + torch.arange(m)[:, None]) / m
+    noise = torch.randn(target.shape, generator=generator)
+    rows, mask = phrases.draw(command[:, after + 1], generator, split, config.word_drop)
+    dropped = torch.rand(b, len(after), generator=generator) < config.drop
+    pick = torch.randint(len(config.intervals), (b, 1), generator=generator)
+    interval = torch.tensor(config.intervals)[pick].expand(b, len(after))
+    return Batch(
+        clean.to(device),
+        target.to(device),
+        noise.to(device),
+        grid_time(s.flatten(1)).to(device),
+        after.to(device),
+        Captions(rows.to(device), mask.to(device), dropped.to(device)),
+        interval.to(device),
+    )
+
+
+def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t of (B, K, ...) latents at times (B, K)."""
+    t = t[..., None, None, None, None]
+    return (1 - t) * noise + t * clean
+
+
+def train_dynamics(
+    config: DynamicsConfig,
+    data: LatentDataset,
+    held_out: LatentDataset,
+    phrases: PhraseTable,
+    folder: Path,
+    device: torch.device,
+) -> DiT:
+    """Flow matching; resumes from ``folder/dynamics.ckpt`` and returns the averaged weights.
+
+    Raises:
+        Stopped: asked to stop; run again to go on.
+    """
+    model = DiT(config.dit)
+    start(model, config.loop.seed)
+    model.to(device)
+
+    def objective(b: Batch) -> Tensor:
+        x = mix(b.target, b.noise, b.t)
+        v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
+        return (v - (b.target - b.noise)).square().mean(dim=(2, 3, 4, 5))
+
+    compiled = torch.compile(objective) if config.compile else objective
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        batch = draw_batch(config, data, phrases, generator, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+            return compiled(batch).mean(), {}
+
+    @torch.no_grad()
+    def probe(m: DiT) -> dict[str, float]:
+        error, parts = torch.zeros(config.copies), 8
+        for i in range(parts):
+            generator = torch.Generator().manual_seed(10_000 + i)
+            batch = draw_batch(config, held_out, phrases, generator, device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+                error += compiled(batch).unflatten(1, (config.copies, -1)).mean((0, 2)).cpu()
+        return {f"held_out_{i}": float(e) / parts for i, e in enumerate(error)}
+
+    train("dynamics", model, loss, config.loop, folder, "videodit_blocks", probe, 100)
+    return model

@@ -1,0 +1,233 @@
+"""The loop that every stage shares: steps, schedule, Muon and AdamW, EMA, checkpoints, clean stop.
+
+A step's data and noise come from a generator seeded by (seed, step) and from nothing else, and a
+checkpoint holds weights, their average and both optimisers' state: a resumed run does what the
+uninterrupted one would have done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a stage is optimised.
+
+    muon_lr: matrices of the blocks; adam_lr: everything else. Both rise over ``warmup`` steps and
+    fall linearly to zero over the last ``decay`` share. ema: decay of the averaged weights.
+    """
+
+    steps: int
+    batch: int
+    muon_lr: float = 2e-3
+    adam_lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup: int = 20
+    decay: float = 0.4
+    ema: float = 0.99
+    clip: float = 1.0
+    save_seconds: float = 120.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"LoopConfig.{name} is {getattr(self, name)}; it must be >= 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"LoopConfig.ema is {self.ema}; it must be in [0, 1)")
+
+    def rate(self, step: int) -> float:
+        """Share of the learning rate at ``step``."""
+        up = min(1.0, (step + 1) / max(1, self.warmup))
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return up * min(1.0, left)
+
+
+def parameter_groups(model: nn.Module, matrices: str) -> tuple[list[Tensor], list[Tensor]]:
+    """(2-D weights whose name contains ``matrices``, all other trainable parameters)."""
+    muon, adam = [], []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            (muon if p.ndim == 2 and matrices in name else adam).append(p)
+    return muon, adam
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The CPU generator of one step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+@contextmanager
+def clean_stop() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGINT and SIGTERM only raise a flag, which the yielded function reads."""
+    asked = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    try:
+        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals stay as they are
+        before = {}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def save_atomic(state: object, path: Path) -> None:
+    """torch.save to a file beside ``path``, then one rename."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+class Averaged:
+    """Exponential moving average of a model's parameters, with a short start-up."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.values = {k: v.detach().clone().float() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the model's weights."""
+        keep = min(self.decay, (step + 1) / (step + 10))
+        state = model.state_dict()
+        names = list(self.values)
+        torch._foreach_lerp_(
+            [self.values[n] for n in names], [state[n].float() for n in names], 1 - keep
+        )
+
+
+def train(
+    name: str,
+    model: nn.Module,
+    loss: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]],
+    config: LoopConfig,
+    folder: Path,
+    matrices: str = "blocks",
+    probe: Callable[[nn.Module], dict[str, float]] | None = None,
+    probe_every: int = 200,
+) -> None:
+    """Train ``model`` and leave its averaged weights in it.
+
+    Args:
+        name: of the stage; ``folder/name.ckpt`` is its checkpoint, ``folder/name.jsonl`` its log.
+        loss: (step, generator) -> scalar loss of one batch and figures to show.
+        matrices: part of the name of the parameters that Muon trains.
+        probe: called every ``probe_every`` steps with the model; its figures go to the log.
+
+    Raises:
+        Stopped: a signal asked to stop; the checkpoint is complete.
+        ValueError: the checkpoint belongs to another configuration.
+    """
+    muon_params, adam_params = parameter_groups(model, matrices)
+    muon = torch.optim.Muon(
+        muon_params,
+        lr=config.muon_lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adam = torch.optim.AdamW(
+        adam_params, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+    )
+    averaged = Averaged(model, config.ema)
+    path, step = folder / f"{name}.ckpt", 0
+    if path.exists():
+        state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
+        fixed = ("batch", "seed")
+        for key in fixed:
+            if state["config"][key] != getattr(config, key):
+                raise ValueError(
+                    f"{path} was trained with {key} = {state['config'][key]}, not "
+                    f"{getattr(config, key)}; resume with the same or use another run folder"
+                )
+        model.load_state_dict(state["model"])
+        averaged.values = state["ema"]
+        muon.load_state_dict(state["muon"])
+        adam.load_state_dict(state["adam"])
+        step = state["step"]
+
+    def checkpoint() -> None:
+        save_atomic(
+            {
+                "model": model.state_dict(),
+                "ema": averaged.values,
+                "muon": muon.state_dict(),
+                "adam": adam.state_dict(),
+                "step": step,
+                "config": asdict(config),
+            },
+            path,
+        )
+
+    saved = time.monotonic()
+    with clean_stop() as asked, open(folder / f"{name}.jsonl", "a") as log:
+        bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5)
+        while step < config.steps:
+            share = config.rate(step)
+            for group in muon.param_groups:
+                group["lr"] = config.muon_lr * share
+            for group in adam.param_groups:
+                group["lr"] = config.adam_lr * share
+            value, figures = loss(step, step_generator(config.seed, step))
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            if torch.isfinite(norm):
+                muon.step()
+                adam.step()
+            muon.zero_grad(set_to_none=True)
+            adam.zero_grad(set_to_none=True)
+            averaged.update(model, step)
+            step += 1
+            bar.update()
+            if step % 10 == 0:
+                figures = {"loss": float(value), "grad": float(norm), **figures}
+                bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
+                log.write(json.dumps({"step": step, "time": round(time.time()), **figures}) + "\n")
+                log.flush()
+            if probe is not None and step % probe_every == 0:
+                with swapped(model, averaged.values):
+                    row = {"step": step, "time": round(time.time()), **probe(model)}
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                bar.write(json.dumps(row))
+            if asked() or time.monotonic() - saved > config.save_seconds:
+                checkpoint()
+                saved = time.monotonic()
+            if asked():
+                bar.close()
+                raise Stopped(f"{name} stopped at step {step} of {config.steps}; {path} is saved")
+        bar.close()
+    checkpoint()
+    model.load_state_dict(averaged.values)
+
+
+@contextmanager
+def swapped(model: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, ``model`` has the weights ``values``."""
+    own = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    model.load_state_dict(values)
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)

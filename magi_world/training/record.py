@@ -1,0 +1,265 @@
+"""Any Gymnasium environment with rgb frames and a table command -> action, as shards of chunks.
+
+A shard is one safetensors file, made from its own seed alone: shards can be recorded by several
+processes in any order, a stopped run goes on with the shards that are missing, and a recording
+is reproduced from (config, seed). Legend: N chunks of a shard, T frames a chunk, H W pixels.
+
+| tensor  | shape              | what                                                       |
+|---------|--------------------|------------------------------------------------------------|
+| frames  | N T H W 3, uint8   | the frame after each of the T simulator steps              |
+| command | N, int16           | row of the command table held during the chunk             |
+| reward  | N, float32         | the simulator's own reward, summed over the chunk          |
+| events  | N E, int16         | how often each configured event happened                   |
+| end     | N, int8            | 1 the episode ended in this chunk, 2 it was cut short      |
+| episode | N, int32           | episode number within the shard                            |
+
+An episode that ends inside a chunk has its last frame repeated to the chunk's end.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+Action = Any
+
+
+@dataclass(frozen=True)
+class EventConfig:
+    """One event read from a vector in the observation, e.g. a game variable that rises.
+
+    key, index: where the number is, ``observation[key][index]``; change: 'rise' or 'fall'.
+    """
+
+    key: str
+    index: int
+    change: str = "rise"
+
+    def __post_init__(self) -> None:
+        if self.change not in ("rise", "fall"):
+            raise ValueError(f"EventConfig.change is {self.change!r}; it must be 'rise' or 'fall'")
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """What is recorded.
+
+    env: environment id for ``gymnasium.make`` ('module:id' imports the module first), or
+        'module:function' ending in ``()`` called with env_options; env_options: its arguments.
+    frame_key: entry of a dict observation that is the picture; '' = ``env.render()``.
+    actions: command -> action, as numbers, lists or (for Dict spaces) dicts of lists.
+    policy: 'module:Class' called as Class(env, commands, rng); its ``command()`` names the next
+        command.
+    """
+
+    env: str
+    actions: Mapping[str, Action]
+    policy: str
+    env_options: Mapping[str, Any] = field(default_factory=dict)
+    frame_key: str = ""
+    frame_size: tuple[int, int] = (64, 64)
+    frames_per_chunk: int = 8
+    chunks: int = 50_000
+    chunks_per_shard: int = 1_000
+    held_out_shards: int = 2
+    events: Mapping[str, EventConfig] = field(default_factory=dict)
+    max_chunks_per_episode: int = 200
+    processes: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("frames_per_chunk", "chunks", "chunks_per_shard", "processes"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"RecordConfig.{name} is {value}; it must be at least 1")
+        if not self.actions:
+            raise ValueError("RecordConfig.actions is empty; give at least one command")
+        if self.shards <= self.held_out_shards:
+            raise ValueError(
+                f"RecordConfig.chunks is {self.chunks}; that makes {self.shards} shards of "
+                f"{self.chunks_per_shard}, and held_out_shards ({self.held_out_shards}) of them "
+                "leave nothing to train on"
+            )
+
+    @property
+    def shards(self) -> int:
+        """Files in the recording."""
+        return -(-self.chunks // self.chunks_per_shard)
+
+
+class Policy(Protocol):
+    """Chooses the command of the next chunk; told when an episode starts."""
+
+    def reset(self) -> None: ...
+    def command(self) -> str: ...
+
+
+def load_object(path: str) -> Callable[..., Any]:
+    """'package.module:name' -> the object of that name.
+
+    Raises:
+        ValueError: the path has another form, or there is no such object.
+    """
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(f"{path!r} is not of the form 'package.module:name'")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path!r} cannot be loaded: {error}") from error
+
+
+def make_env(config: RecordConfig) -> Any:
+    """The environment that ``config`` names, with its options."""
+    if config.env.endswith("()"):
+        return load_object(config.env[:-2])(**config.env_options)
+    import gymnasium
+
+    return gymnasium.make(config.env, **config.env_options)
+
+
+def as_action(space: Any, value: Action) -> Action:
+    """A number, list or dict from a config file as a member of ``space``.
+
+    Raises:
+        ValueError: the space does not contain it.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
+            raise ValueError(f"action {value!r} must have the entries {sorted(space.spaces)}")
+        return {name: as_action(sub, value[name]) for name, sub in space.spaces.items()}
+    action = int(value) if isinstance(space, spaces.Discrete) else np.asarray(value, space.dtype)
+    if not space.contains(action):
+        raise ValueError(f"action {value!r} is not in {space}")
+    return action
+
+
+def shrink(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Area-average an (H, W, 3) uint8 picture to ``size``: thin textures do not alias."""
+    if frame.shape[:2] == size:
+        return frame
+    from PIL import Image
+
+    image = Image.fromarray(frame)
+    height, width = frame.shape[:2]
+    if height % size[0] == 0 and width % size[1] == 0:
+        return np.asarray(image.reduce((width // size[1], height // size[0])))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))
+
+
+class _Recorder:
+    """One environment and what is needed to turn its steps into chunks."""
+
+    def __init__(self, config: RecordConfig, rng: np.random.Generator) -> None:
+        self.config = config
+        self.env = make_env(config)
+        self.commands = list(config.actions)
+        self.actions = [as_action(self.env.action_space, a) for a in config.actions.values()]
+        self.policy: Policy = load_object(config.policy)(self.env, self.commands, rng)
+        self.values = np.zeros(len(config.events))
+
+    def picture(self, observation: Any) -> np.ndarray:
+        key = self.config.frame_key
+        frame = observation[key] if key else self.env.render()
+        return shrink(np.asarray(frame, np.uint8), self.config.frame_size)
+
+    def read(self, observation: Any) -> np.ndarray:
+        events = self.config.events.values()
+        return np.array([float(observation[e.key][e.index]) for e in events])
+
+    def reset(self, seed: int) -> None:
+        observation, _ = self.env.reset(seed=seed)
+        self.values = self.read(observation)
+        self.policy.reset()
+
+    def chunk(self) -> dict[str, Any]:
+        """Hold one command for a chunk."""
+        command = self.commands.index(self.policy.command())
+        frames: list[np.ndarray] = []
+        counts = np.zeros(len(self.config.events), np.int16)
+        reward, end = 0.0, 0
+        rises = np.array([e.change == "rise" for e in self.config.events.values()])
+        while len(frames) < self.config.frames_per_chunk and not end:
+            observation, step_reward, ended, cut, _ = self.env.step(self.actions[command])
+            reward += float(step_reward)
+            end = 1 if ended else 2 if cut else 0
+            if not end or not frames:
+                frames.append(self.picture(observation))
+            values = self.read(observation)
+            if not end:
+                change = values - self.values
+                counts += np.where(rises, change > 0, change < 0).astype(np.int16)
+                self.values = values
+        frames += frames[-1:] * (self.config.frames_per_chunk - len(frames))
+        return {
+            "frames": np.stack(frames),
+            "command": np.int16(command),
+            "reward": np.float32(reward),
+            "events": counts,
+            "end": np.int8(end),
+        }
+
+
+def record_shard(config: RecordConfig, index: int, path: Path) -> int:
+    """Record shard ``index`` and put it at ``path`` in one move. Returns its number of chunks."""
+    rng = np.random.default_rng([config.seed, index])
+    recorder = _Recorder(config, rng)
+    rows: list[dict[str, Any]] = []
+    episode = 0
+    while len(rows) < config.chunks_per_shard:
+        recorder.reset(int(rng.integers(2**31)))
+        for _ in range(config.max_chunks_per_episode):
+            rows.append({**recorder.chunk(), "episode": np.int32(episode)})
+            if rows[-1]["end"] or len(rows) == config.chunks_per_shard:
+                break
+        episode += 1
+    recorder.env.close()
+    tensors = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    temporary = path.with_suffix(".part")
+    save_file(tensors, temporary, metadata={"commands": "|".join(config.actions)})
+    os.replace(temporary, path)
+    return len(rows)
+
+
+def shard_path(folder: Path, index: int) -> Path:
+    """Where shard ``index`` of a recording lies."""
+    return folder / f"shard_{index:04d}.safetensors"
+
+
+def record(config: RecordConfig, folder: str | Path) -> Path:
+    """Record what is missing of ``config`` in ``folder``; the last shards are the held-out ones.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [i for i in range(config.shards) if not shard_path(folder, i).exists()]
+    if not missing:
+        return folder
+    bar = tqdm(
+        total=config.chunks,
+        initial=config.chunks_per_shard * (config.shards - len(missing)),
+        desc="record",
+        unit="chunk",
+    )
+    with ProcessPoolExecutor(config.processes) as pool:
+        jobs = [pool.submit(record_shard, config, i, shard_path(folder, i)) for i in missing]
+        try:
+            for job in as_completed(jobs):
+                bar.update(job.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return folder

@@ -1,0 +1,103 @@
+"""ViZDoom for the recorder: the environment and a policy that mixes wandering and medkits.
+
+The environment is an ordinary Gymnasium one; only the policy looks at the simulator's inside
+(where the medkits are), because a recording must contain what a person would do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
+    """``VizdoomHealthGathering-MultiBinary-v1`` without HUD and weapon, with more buttons.
+
+    Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
+    per tic (continuous). The picture is rendered large and averaged down by the recorder.
+    """
+    import gymnasium
+    import vizdoom.gymnasium_wrapper  # noqa: F401  (registers the environments)
+
+    return gymnasium.make(
+        "VizdoomHealthGathering-MultiBinary-v1",
+        frame_skip=frame_skip,
+        disable_env_checker=True,
+        screen_resolution=resolution,
+        available_buttons=[
+            "MOVE_FORWARD",
+            "MOVE_BACKWARD",
+            "MOVE_LEFT",
+            "MOVE_RIGHT",
+            "TURN_LEFT_RIGHT_DELTA",
+        ],
+        available_game_variables=["HEALTH", "POSITION_X", "POSITION_Y", "ANGLE"],
+        objects_info_enabled=True,
+        render_hud=False,
+        render_weapon=False,
+        render_crosshair=False,
+        render_screen_flashes=False,
+    )
+
+
+class WanderAndGather:
+    """Sticky random commands, and in a share of the chunks the command that leads to a medkit."""
+
+    weights = {
+        "stand still": 0.06,
+        "turn left": 0.14,
+        "turn right": 0.14,
+        "walk forward": 0.2,
+        "walk forward while turning left": 0.11,
+        "walk forward while turning right": 0.11,
+        "walk backward": 0.09,
+        "strafe left": 0.075,
+        "strafe right": 0.075,
+    }
+    stay = 0.45
+
+    def __init__(self, env: Any, commands: list[str], rng: np.random.Generator) -> None:
+        unknown = set(commands) - set(self.weights)
+        if unknown:
+            raise ValueError(f"commands {sorted(unknown)} are not known to WanderAndGather")
+        self.env, self.rng, self.commands = env, rng, commands
+        total = np.array([self.weights[c] for c in commands])
+        self.share = total / total.sum()
+        self.gather, self.held = 0.0, commands[0]
+
+    def reset(self) -> None:
+        self.gather = float(self.rng.choice([0.0, 0.5, 0.85], p=[0.4, 0.35, 0.25]))
+        self.held = self._draw()
+
+    def _draw(self) -> str:
+        return str(self.rng.choice(self.commands, p=self.share))
+
+    def command(self) -> str:
+        if self.rng.random() < self.gather:
+            self.held = self._to_medkit() or self._draw()
+        elif self.rng.random() > self.stay:
+            self.held = self._draw()
+        return self.held
+
+    def _to_medkit(self) -> str | None:
+        state = self.env.unwrapped.state
+        if state is None:
+            return None
+        _, x, y, angle = state.game_variables
+        best: tuple[float, float] | None = None
+        for item in state.objects:
+            if "edi" not in item.name:
+                continue
+            dx, dy = item.position_x - x, item.position_y - y
+            bearing = (math.degrees(math.atan2(dy, dx)) - angle + 180) % 360 - 180
+            cost = math.hypot(dx, dy) + 3.0 * abs(bearing)
+            if best is None or cost < best[0]:
+                best = (cost, bearing)
+        if best is None:
+            return None
+        side = "left" if best[1] > 0 else "right"
+        if abs(best[1]) > 45:
+            return f"turn {side}"
+        return "walk forward" if abs(best[1]) < 11 else f"walk forward while turning {side}"
