@@ -171,3 +171,36 @@ def chunk_captions(
         else with_special_tokens(caption, special, chunks - i - 1, caption_length)
         for i in range(chunks)
     ]
+
+
+class SpecialTokenEncoder:
+    """A text encoder whose captions begin as an endless MAGI-1 stream's do: duration 8, then HQ.
+
+    Args:
+        encoder: what encodes the prompt itself, T5 or its saved features.
+        special: the features in front.
+        caption_length: rows that the transformer was trained to read at most.
+
+    Raises:
+        ValueError: encoder and special features differ in width.
+    """
+
+    def __init__(self, encoder: TextEncoder, special: SpecialTokens, caption_length: int) -> None:
+        require(
+            encoder.channels == special.channels,
+            f"the special tokens have {special.channels} channels; the text encoder gives "
+            f"{encoder.channels}, and both must be the same",
+        )
+        self.encoder = encoder
+        self.special = special
+        self.caption_length = caption_length
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.encoder.channels
+
+    def encode(self, prompt: str) -> Tensor:
+        """Features (L, C) of the prompt with the special ones in front."""
+        caption = self.encoder.encode(prompt)
+        return with_special_tokens(caption, self.special, None, self.caption_length)
