@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from magi_world.checkpoint import inspect_checkpoint
+from magi_world.config import MagiConfig
+from magi_world.layout import find_layout, open_dit, open_text, open_vae
 from magi_world.model.attention import Backend
-from magi_world.package import RECORD, read_package
+from magi_world.model.tiling import TileConfig
+from magi_world.package import DTYPES, RECORD, read_package
 from magi_world.parts import WorldParts
 from magi_world.released import PRESETS, preset
+from magi_world.spec import WorldSpec
 from magi_world.world import World
 
 SHIPPED = Path(__file__).parent / "worlds"
@@ -46,6 +51,8 @@ def load_world(
     window_size: int | None = None,
     frame_size: tuple[int, int] | None = None,
     weights: str | Path | None = None,
+    captions: str | Path | None = None,
+    text_device: str | torch.device | None = None,
     attention: Backend = "sdpa",
     noise_scale: float = 1.0,
 ) -> World:
@@ -60,6 +67,9 @@ def load_world(
         num_steps, window_size, frame_size: None is what the world was made for. Interactive use of
             the released weights wants ``window_size=1``.
         weights: folder of the released weights, as it was downloaded.
+        captions: released weights only: a file of saved caption features
+            (`magi_world.model.captions.save_captions`), so that T5 is not loaded at all.
+        text_device: released weights only: where T5 runs; None is ``device``.
         attention: "sdpa", "flash" or "reference".
         noise_scale: standard deviation of the noise that chunks start from.
 
@@ -71,13 +81,51 @@ def load_world(
     if str(name) in PRESETS:
         if weights is None:
             raise ValueError(f"{name} needs weights=DIR, the folder with the released weights")
-        parts = _released(str(name), Path(weights), device, dtype, num_steps, window_size, frame_size)
-    elif weights is not None:
-        raise ValueError(f"weights is for the released models ({', '.join(PRESETS)}), not {name}")
+        config = preset(str(name)).with_options(num_steps, window_size, frame_size, dtype)
+        parts = read_released(config, weights, device, captions, text_device or device)
     else:
+        given = {"weights": weights, "captions": captions, "text_device": text_device}
+        if extra := [option for option, value in given.items() if value is not None]:
+            raise ValueError(f"{extra[0]} is for {', '.join(PRESETS)}; {name} is none of them")
         folder = find_package(name)
         parts = read_package(folder, device, dtype, num_steps, window_size, frame_size)
     return World(parts, num_worlds, attention, noise_scale)
+
+
+def read_released(
+    config: MagiConfig,
+    weights: str | Path,
+    device: torch.device,
+    captions: str | Path | None = None,
+    text_device: str | torch.device = "cpu",
+) -> WorldParts:
+    """The released model of ``config`` from the folder ``weights``; a bar shows the progress.
+
+    Raises:
+        FileNotFoundError: a part is missing; the message says what was looked for.
+        ValueError: a file that does not fit the configuration.
+    """
+    layout, dtype = find_layout(weights), DTYPES[config.dtype]
+    vae = open_vae(layout.part("vae"), device, dtype, progress=True)
+    text = open_text(
+        layout, config.dit.caption_length, text_device, dtype, saved=captions, progress=True
+    )
+    source = layout.dit(config)
+    dit = open_dit(source, config.dit, device, dtype, progress=True)
+    tensors = inspect_checkpoint(source)
+    listing = sorted((n, str(i.dtype), i.shape, i.nbytes) for n, i in tensors.items())
+    spec = WorldSpec(
+        name=config.name,
+        frame_size=config.frame_size,
+        frames_per_chunk=config.frames_per_chunk,
+        fps=config.fps,
+        description="MAGI-1, released weights (arXiv 2505.13211)",
+        licence="Apache-2.0",
+        fingerprint=hashlib.sha256(repr((config.name, listing)).encode()).hexdigest()[:16],
+    )
+    # The released model encodes and decodes in tiles of 256 x 256 pixels and half a second.
+    tile = TileConfig(length=config.fps // 2)
+    return WorldParts(spec, replace(config, vae=vae.config), dit, vae, text, tile=tile)
 
 
 def find_package(name: str | Path) -> Path:

@@ -23,6 +23,7 @@ from torch import nn
 from magi_world.checkpoint import WeightsError
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
 from magi_world.parts import WorldParts
 from magi_world.spec import Command, WorldSpec
@@ -31,7 +32,7 @@ from magi_world.weights import load_into, load_tensors, save_tensors
 SCHEMA = 1
 RECORD = "world.json"
 _SPEC = ("default_command", "scene", "prompt_template", "description", "licence")
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Config = TypeVar("Config")
 
 
@@ -81,7 +82,7 @@ def read_package(
     folder = Path(folder)
     record = read_record(folder)
     config = _config(record, folder).with_options(num_steps, window_size, frame_size, dtype)
-    stream_dtype = _DTYPES[config.dtype]
+    stream_dtype = DTYPES[config.dtype]
     with torch.device("meta"):
         dit, vae = DiT(config.dit), VAE(config.vae)
     dit = load_into(
@@ -100,7 +101,7 @@ def read_package(
         config=config,
         dit=_frozen(dit),
         vae=_frozen(vae),
-        text=_read_text(folder),
+        text=StaticTextEncoder(folder / "text"),
         starts=starts,
         heads=heads,
     )
@@ -130,7 +131,7 @@ def write_package(
     if parts.starts is not None:
         latents = {"latents": parts.starts.to(torch.float16)}
         save_tensors(folder / "starts.safetensors", latents)
-    if isinstance(parts.heads, Heads):
+    if parts.heads is not None:
         save_tensors(folder / "heads.safetensors", parts.heads.state_dict())
     if not isinstance(parts.text, StaticTextEncoder):
         raise ValueError(
@@ -149,12 +150,25 @@ def write_package(
         "dit": asdict(config.dit),
         "vae": asdict(config.vae),
         "sampler": asdict(config.sampler),
-        "heads": asdict(parts.heads.config) if isinstance(parts.heads, Heads) else None,
+        "heads": None if parts.heads is None else asdict(parts.heads.config),
         "files": file_hashes(folder),
         "quality": spec.quality,
         "provenance": spec.provenance,
     }
     write_record(folder, record)
+
+
+def _read_heads(
+    record: dict[str, Any], folder: Path, device: str | torch.device
+) -> Any:
+    if record.get("heads") is None:
+        return None
+    from magi_world.model.heads import Heads, HeadsConfig
+
+    with torch.device("meta"):
+        heads = Heads(_build(HeadsConfig, record["heads"], "heads", folder))
+    load_into(heads, folder / "heads.safetensors", device, lambda name, info: torch.float32)
+    return _frozen(heads)
 
 
 def write_record(folder: str | Path, record: dict[str, Any]) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.model.dit import DiT
+from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
+from magi_world.package import write_package
 from magi_world.parts import WorldParts
 from magi_world.spec import Command, WorldSpec
+from magi_world.weights import save_tensors
 from magi_world.world import World
 
 FRAME_SIZE = (32, 48)
@@ -110,6 +118,27 @@ def tiny_parts(
         text=HashText(),
         starts=starts if num_starts else None,
     )
+
+
+def tiny_text(folder: Path) -> StaticTextEncoder:
+    """A static text encoder of the shipped kind, over a few words, kept in ``folder``."""
+    words = sorted({w for c in COMMANDS for w in c.split()} | {"go", "cave", "the", "to"})
+    vocabulary = {w: i for i, w in enumerate(["[UNK]", *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    generator = torch.Generator().manual_seed(5)
+    features = torch.randn(len(vocabulary), 16, generator=generator)
+    save_tensors(folder / "features.safetensors", {"features": features})
+    return StaticTextEncoder(folder)
+
+
+def write_tiny_package(folder: Path, **options: int) -> Path:
+    """`tiny_parts` as a world package, with a static text encoder, in float32."""
+    text = tiny_text(folder / "text")
+    write_package(folder, replace(tiny_parts(**options), text=text), torch.float32)
+    return folder
 
 
 def tiny_world(num_worlds: int = 1, window_size: int = 1, **options: int) -> World:
