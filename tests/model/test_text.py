@@ -1,0 +1,122 @@
+"""Prompts, and the special features in front of their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from magi_world.model.text import (
+    MAX_PROMPT_CHARACTERS,
+    SpecialTokenEncoder,
+    SpecialTokens,
+    check_prompt,
+    chunk_captions,
+    with_special_tokens,
+)
+
+
+class CountedEncoder:
+    """Features that say how long their prompt was."""
+
+    channels = 4
+
+    def encode(self, prompt: str) -> Tensor:
+        return torch.full((len(prompt), 4), float(len(prompt)))
+
+
+def special_tokens(channels: int = 4) -> SpecialTokens:
+    rows = torch.arange(100.0)[:, None].expand(-1, channels).contiguous()
+    return SpecialTokens(rows[:1], rows[:1], rows)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (None, "NoneType"),
+        (3, "int"),
+        (["turn left"], "list"),
+        ("", "must say something"),
+        (" \n", "must say something"),
+        ("x" * (MAX_PROMPT_CHARACTERS + 1), "4,097 characters"),
+        ("\ud83d", "surrogates"),
+    ],
+)
+def test_bad_prompts_are_refused(prompt: object, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_prompt(prompt)
+
+
+def test_good_prompts_pass_unchanged() -> None:
+    for prompt in ("turn left", " Überall ", "x" * MAX_PROMPT_CHARACTERS):
+        assert check_prompt(prompt) == prompt
+
+
+def test_duration_stays_at_the_longest_in_an_endless_stream() -> None:
+    caption = torch.full((3, 4), -1.0)
+    endless = with_special_tokens(caption, special_tokens(), None, 800)
+    assert endless[:, 0].tolist() == [14, 1, -1, -1, -1]
+    far = with_special_tokens(caption, special_tokens(), 9, 800)
+    assert torch.equal(endless, far)
+    last = with_special_tokens(caption, special_tokens(), 0, 800)
+    assert last[:, 0].tolist() == [7, 1, -1, -1, -1]
+    with pytest.raises(ValueError, match="chunks_left is -1"):
+        with_special_tokens(caption, special_tokens(), -1, 800)
+
+
+def test_special_features_cut_the_end() -> None:
+    caption = torch.arange(20.0)[:, None].expand(-1, 4)
+    rows = with_special_tokens(caption, special_tokens(), None, 20)
+    assert rows[:, 0].tolist() == [14, 1, *range(18)]
+
+
+def test_prefix_chunks_read_the_null_caption_and_are_counted() -> None:
+    captions = chunk_captions(torch.zeros(2, 4), special_tokens(), 4, 2, 800)
+    assert [len(c) for c in captions] == [0, 0, 4, 4]
+    assert [c[0, 0].item() for c in captions[2:]] == [8, 7]
+
+
+def save_npz(path: Path, **changes: np.ndarray) -> Path:
+    arrays = {
+        "caption_token": np.ones((1, 4), np.float32),
+        "logo_token": np.ones((1, 4), np.float32),
+        "other_tokens": np.full((100, 4), 0.1, np.float32),
+    } | changes
+    np.savez(path, **{k: v for k, v in arrays.items() if v is not None})
+    return path
+
+
+def test_special_tokens_are_float16_values(tmp_path: Path) -> None:
+    loaded = SpecialTokens.load(save_npz(tmp_path / "special_tokens.npz"))
+    assert loaded.channels == 4
+    assert loaded.other.dtype == torch.float32
+    assert loaded.other[0, 0].item() == np.float16(0.1).item() != np.float32(0.1).item()
+
+
+def test_bad_special_tokens_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="logo_token"):
+        SpecialTokens.load(save_npz(tmp_path / "a.npz", logo_token=None))
+    with pytest.raises(ValueError, match=r"other has shape \(3, 4\)"):
+        SpecialTokens.load(save_npz(tmp_path / "b.npz", other_tokens=np.ones((3, 4))))
+    with pytest.raises(ValueError, match=r"logo has shape \(1, 5\)"):
+        SpecialTokens.load(save_npz(tmp_path / "c.npz", logo_token=np.ones((1, 5))))
+    pickled = np.array([{"a": 1}], dtype=object)
+    with pytest.raises(ValueError, match=r"d\.npz"):
+        SpecialTokens.load(save_npz(tmp_path / "d.npz", other_tokens=pickled))
+    whole = save_npz(tmp_path / "e.npz").read_bytes()
+    (tmp_path / "e.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"e\.npz"):
+        SpecialTokens.load(tmp_path / "e.npz")
+    with pytest.raises(FileNotFoundError, match=r"f\.npz"):
+        SpecialTokens.load(tmp_path / "f.npz")
+
+
+def test_special_token_encoder_puts_them_in_front() -> None:
+    encoder = SpecialTokenEncoder(CountedEncoder(), special_tokens(), 6)
+    assert encoder.channels == 4
+    assert encoder.encode("go on now")[:, 0].tolist() == [14, 1, 9, 9, 9, 9]
+    with pytest.raises(ValueError, match="5 channels"):
+        SpecialTokenEncoder(CountedEncoder(), special_tokens(5), 6)
