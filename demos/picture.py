@@ -1,0 +1,110 @@
+"""From chunks to finished pictures: enlarged, forks side by side, captions on request.
+
+Shapes: n futures, T video frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from magi_world.demos.captions import Caption, draw_caption
+from PIL import Image
+
+from magi_world.chunk import Chunk
+from magi_world.config import require
+from magi_world.events import Event, Fork, Note
+from magi_world.media import Size, enlarge
+
+MIN_LINES = 384
+
+
+@dataclass(frozen=True)
+class PictureConfig:
+    """How chunks become pictures.
+
+    upscale: whole factor by which pixels are repeated; None takes the smallest that gives
+        ``MIN_LINES`` lines and divides among the futures of a fork.
+    captions: burn in the command, the chunk's index and the script's notes.
+    """
+
+    upscale: int | None = None
+    captions: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            self.upscale is None or 1 <= self.upscale <= 64,
+            f"upscale is {self.upscale}; it must be a whole number from 1 to 64",
+        )
+
+
+class Painter:
+    """Paints the chunks of one film, all at one size."""
+
+    def __init__(self, frame_size: Size, config: PictureConfig, events: Sequence[Event]) -> None:
+        """``events`` are all that will happen; forks among them decide the factor."""
+        self.frame_size, self.config = frame_size, config
+        self.factor = config.upscale or _factor(frame_size[0], events)
+        self._note, self._said = "", ""
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the pictures."""
+        return self.frame_size[0] * self.factor, self.frame_size[1] * self.factor
+
+    def remark(self, event: Event) -> None:
+        """A note stands until the next one."""
+        if isinstance(event, Note):
+            self._note = event.text
+
+    def paint(self, chunk: Chunk) -> np.ndarray:
+        """The finished frames (T, H, W, 3); frames that only repeat a start are left out."""
+        frames = chunk.frames[:, chunk.skip[0] :]
+        count = len(frames)
+        if count == 1:
+            return self._captioned(enlarge(frames[0], self.factor), chunk)
+        columns = math.ceil(math.sqrt(count))
+        rows = math.ceil(count / columns)
+        height, width = self.size
+        picture = np.zeros((frames.shape[1], height, width, 3), np.uint8)
+        cell = height // columns, width // columns
+        top = (height - rows * cell[0]) // 2
+        for i, future in enumerate(frames):
+            y, x = top + i // columns * cell[0], i % columns * cell[1]
+            shown = _resized(future, cell)
+            if self.config.captions:
+                shown = draw_caption(shown, Caption(chunk.prompts[i]))
+            picture[:, y : y + cell[0], x : x + cell[1]] = shown
+        if self.config.captions and self._note:
+            picture = draw_caption(picture, Caption(note=self._note))
+        return picture
+
+    def _captioned(self, frames: np.ndarray, chunk: Chunk) -> np.ndarray:
+        if not self.config.captions:
+            return frames
+        said, index, lands = chunk.prompts[0], chunk.index[0], chunk.lands[0]
+        waits = f" (from chunk {lands})" if lands > index else ""
+        fresh = said != self._said and index > 0
+        self._said = said
+        return draw_caption(frames, Caption(said + waits, str(index), self._note, fresh))
+
+
+def _factor(height: int, events: Sequence[Event]) -> int:
+    """So many futures abreast must divide it, where it is more than one."""
+    factor = max(1, -(-MIN_LINES // height))
+    abreast = [math.ceil(math.sqrt(e.futures)) for e in events if isinstance(e, Fork)]
+    whole = math.lcm(*abreast) if abreast else 1
+    return factor if factor == 1 or whole > 4 else -(-factor // whole) * whole
+
+
+def _resized(frames: np.ndarray, size: Size) -> np.ndarray:
+    """Pixels repeated where that comes out even, else averaged."""
+    height, width = frames.shape[1:3]
+    if size == (height, width):
+        return frames
+    if size[0] % height == 0 and size[1] == width * (size[0] // height):
+        return enlarge(frames, size[0] // height)
+    how = Image.Resampling.BOX if size[0] < height else Image.Resampling.NEAREST
+    return np.stack([np.asarray(Image.fromarray(f).resize(size[::-1], how)) for f in frames])

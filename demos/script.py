@@ -1,0 +1,217 @@
+"""Scripts: small YAML files that say what happens to a world, and when (docs/record.md).
+
+    title: There and back            # optional, for captions
+    world: vizdoom-arena             # what load_world takes
+    seed: 7                          # optional, 0
+    start: 2                         # optional: number of a start video, text, {image: FILE}
+    scene: a cellar                  # optional
+    script:
+      - say: walk forward            # one chunk,
+        for: 4                       # or as many as you say
+      - {at: 9, say: turn left}      # chunks 5 to 8 went on as before; this is chunk 9
+      - repeat: 2
+        do:
+          - {say: walk backward, for: 2}
+      - fork: [turn left, turn right]     # both at once, side by side
+        for: 3
+        keep: turn right                  # which one goes on; the first if nothing is said
+    length: 30                       # optional: the last command goes on up to this chunk
+
+A script becomes events, the same as in a session file, so one player performs both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from magi_world.demos.marked_yaml import Node, read_yaml
+
+from magi_world.config import require
+from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step
+from magi_world.session import Header, Session
+from magi_world.world import World
+
+MAX_CHUNKS = 100_000  # half a day of video; more is a mistake
+_TOP = (
+    "title", "world", "seed", "start", "scene", "steer", "num_steps", "window_size",
+    "frame_size", "script", "length",
+)  # fmt: skip
+_ENTRIES = {
+    "say": ("say", "at", "for", "note", "steer"),
+    "fork": ("fork", "at", "for", "note", "keep"),
+    "repeat": ("repeat", "do"),
+    "for": ("for", "note"),
+    "at": ("at", "note"),
+    "note": ("note",),
+}
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that was read and found right.
+
+    events, lines: what happens, and the line of the file that says so.
+    num_steps, window_size, frame_size: options of `load_world`; None is the world's own.
+    """
+
+    path: Path
+    world: str
+    title: str
+    events: tuple[Event, ...]
+    lines: tuple[int, ...]
+    num_steps: int | None = None
+    window_size: int | None = None
+    frame_size: tuple[int, int] | None = None
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of video that it makes."""
+        return sum(isinstance(event, Reset | Step) for event in self.events)
+
+    def session(self, world: World) -> Session:
+        """The script as a session with this world, yet to be performed."""
+        header = Header.of(world, self.world)
+        return Session(header, self.events, self.lines, self.path)
+
+
+def read_script(path: str | Path) -> Script:
+    """Read and check a script.
+
+    Raises:
+        FileNotFoundError: there is no such file, or a start file of it is missing.
+        ValueError: what is wrong, with the line.
+    """
+    path = Path(path)
+    root = read_yaml(path)
+    top = root.mapping("a script", _TOP)
+    require("world" in top, f"{root.where}: a script needs a world")
+    require("script" in top, f"{root.where}: a script needs a script: a list of what happens")
+    size = top["frame_size"].size() if "frame_size" in top else None
+    plan = _Plan(top["steer"].choice("now", "queue") if "steer" in top else "now")
+    reset = Reset(
+        seeds=(top["seed"].whole(0) if "seed" in top else 0,),
+        scene=top["scene"].text() if "scene" in top else None,
+        start=_start(top["start"], path.parent) if "start" in top else None,
+    )
+    plan.add(reset, top["world"])
+    plan.entries(top["script"])
+    end = top["length"].whole(1) if "length" in top else None
+    plan.finish(end, top.get("length", root))
+    return Script(
+        path=path,
+        world=top["world"].text(),
+        title=top["title"].text() if "title" in top else path.stem,
+        events=tuple(plan.events),
+        lines=tuple(plan.lines),
+        num_steps=top["num_steps"].whole(1) if "num_steps" in top else None,
+        window_size=top["window_size"].whole(1) if "window_size" in top else None,
+        frame_size=size,
+    )
+
+
+class _Plan:
+    """Events as they are put one after the other."""
+
+    def __init__(self, steer: str) -> None:
+        self.events: list[Event] = []
+        self.lines: list[int] = []
+        self.chunk = 0
+        self._steer = steer
+
+    def add(self, event: Event, node: Node) -> None:
+        require(len(self.events) < 2 * MAX_CHUNKS, f"{node.where}: the script is too long")
+        self.events.append(event)
+        self.lines.append(node.line)
+
+    def entries(self, node: Node) -> None:
+        items = node.items()
+        require(bool(items), f"{node.where}: the list is empty; say something")
+        for item in items:
+            self._entry(item)
+
+    def finish(self, end: int | None, node: Node) -> None:
+        """Up to the script's length."""
+        if end is not None:
+            require(
+                end >= self.chunk, f"{node.where}: length is {end}, but chunk {self.chunk} is used"
+            )
+            self._go_on_to(end, node)
+        require(self.chunk > 0, f"{node.where}: the script makes no chunk")
+
+    def _entry(self, item: Node) -> None:
+        given = item.mapping("an entry", tuple(dict.fromkeys(sum(_ENTRIES.values(), ()))))
+        kind = next((name for name in _ENTRIES if name in given), None)
+        if kind is None:
+            raise ValueError(f"{item.where}: an entry needs one of {', '.join(_ENTRIES)}")
+        for name, value in given.items():
+            require(
+                name in _ENTRIES[kind],
+                f"{value.where}: {name!r} does not go with {kind!r}",
+            )
+        if "at" in given:
+            at = given["at"].whole(1)
+            require(
+                at > self.chunk,
+                f"{given['at'].where}: at is {at}, but chunk {self.chunk} was made before; "
+                f"{self.chunk + 1} is the first that is free",
+            )
+            self._go_on_to(at - 1, given["at"])
+        if "note" in given:
+            self.add(Note(given["note"].text()), given["note"])
+        if kind == "repeat":
+            require("do" in given, f"{item.where}: repeat needs do: the entries to repeat")
+            for _ in range(given["repeat"].whole(1)):
+                self.entries(given["do"])
+        elif kind == "fork":
+            self._fork(given)
+        elif kind in ("say", "for"):
+            self._say(given, given[kind])
+
+    def _say(self, given: dict[str, Node], node: Node) -> None:
+        say = given["say"].text() if "say" in given else None
+        steer = given["steer"].choice("now", "queue") if "steer" in given else self._steer
+        for _ in range(given["for"].whole(1) if "for" in given else 1):
+            self._step(say, steer, node)
+            say = None
+
+    def _fork(self, given: dict[str, Node]) -> None:
+        node = given["fork"]
+        says = tuple(item.text() for item in node.items())
+        require(2 <= len(says) <= 16, f"{node.where}: a fork needs 2 to 16 commands")
+        kept = 0
+        if "keep" in given:
+            name = given["keep"].text()
+            require(
+                name in says, f"{given['keep'].where}: keep is {name!r}; it must be one of {says}"
+            )
+            kept = says.index(name)
+        self.add(Fork(len(says)), node)
+        for i in range(given["for"].whole(1) if "for" in given else 1):
+            self._step(says if i == 0 else None, "now", node)
+        self.add(Keep(kept), given.get("keep", node))
+
+    def _go_on_to(self, chunk: int, node: Node) -> None:
+        while self.chunk < chunk:
+            self._step(None, self._steer, node)
+
+    def _step(self, say: str | tuple[str, ...] | None, steer: str, node: Node) -> None:
+        require(self.chunk < MAX_CHUNKS, f"{node.where}: more than {MAX_CHUNKS:,} chunks")
+        self.chunk += 1
+        how: Literal["now", "queue"] = "now" if steer == "now" else "queue"
+        self.add(Step(self.chunk, say, how), node)
+
+
+def _start(node: Node, folder: Path) -> Any:
+    """Of a reset: a number, "text", or a file."""
+    if not node.is_mapping:
+        return "text" if node.is_text("text") else node.whole(0, 'or "text", or {image: FILE}')
+    given = node.mapping("a start", ("image", "video"))
+    require(len(given) == 1, f"{node.where}: a start is one image or one video")
+    kind: Literal["image", "video"] = "image" if "image" in given else "video"
+    file = given[kind]
+    path = folder / file.text()
+    if not path.is_file():
+        raise FileNotFoundError(f"{file.where}: {path} does not exist")
+    return StartFile(kind, file.text(), StartFile.of(path, kind).sha256)

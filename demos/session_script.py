@@ -1,0 +1,74 @@
+"""A session as a script, to be edited and recorded anew."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import groupby
+
+from magi_world.config import require
+from magi_world.events import Fork, Keep, Load, Reset, Rewind, Save, StartFile, Step
+from magi_world.session import Session
+
+Says = list[str | None]
+
+
+def script_text(session: Session, title: str) -> str:
+    """The script that makes a session's last timeline: what was rewound or not kept is gone.
+
+    Raises:
+        ValueError: a session of several worlds, or one that goes on from an earlier session.
+    """
+    require(session.header.num_worlds == 1, "a script has one world; the session has several")
+    reset, says = _last_timeline(session)
+    lines = [f"title: {_quoted(title)}", f"world: {_quoted(session.header.world)}"]
+    lines.append(f"seed: {reset.seeds[0]}")
+    if isinstance(reset.start, StartFile):
+        lines.append(f"start: {{{reset.start.kind}: {_quoted(reset.start.path)}}}")
+    elif reset.start is not None:
+        lines.append(f"start: {reset.start}")
+    if isinstance(reset.scene, str):
+        lines.append(f"scene: {_quoted(reset.scene)}")
+    lines += [f"num_steps: {session.header.num_steps}"]
+    lines += [f"window_size: {session.header.window_size}", "script:"]
+    for say, run in groupby(says):
+        count = len(list(run))
+        first = "" if say is None else f"say: {_quoted(say)}, "
+        lines.append(f"  - {{{first}for: {count}}}")
+    return "\n".join(lines) + "\n"
+
+
+def _last_timeline(session: Session) -> tuple[Reset, Says]:
+    reset, past, futures = Reset((0,)), Says(), list[Says]()
+    slots: dict[str, tuple[Reset, Says]] = {}
+    for number, event in enumerate(session.events):
+        match event:
+            case Reset():
+                reset, past = event, []
+            case Step(say=say):
+                timelines = futures or [past]
+                for timeline, one in zip(timelines, _per_future(say, len(timelines)), strict=True):
+                    timeline.append(one)
+            case Rewind(chunk):
+                past = past[:chunk]
+            case Save(slot):
+                slots[slot] = reset, list(past)
+            case Load(slot):
+                require(
+                    slot in slots, f"{session.where(number)}: slot {slot!r} is of another session"
+                )
+                reset, past = slots[slot][0], list(slots[slot][1])
+            case Fork(count):
+                futures = [list(past) for _ in range(count)]
+            case Keep(future):
+                past, futures = futures[future], []
+    require(bool(past), "the session made no chunk; there is nothing to write a script of")
+    return reset, past
+
+
+def _per_future(say: str | Sequence[str | None] | None, count: int) -> Sequence[str | None]:
+    return [say] * count if say is None or isinstance(say, str) else say
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
