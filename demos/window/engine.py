@@ -1,0 +1,168 @@
+"""The one place that touches a World: does a job, gives the answer. It knows no threads, no window.
+
+Shapes: n futures, T video frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from magi_world.agents.protocol import checked_command
+from magi_world.demos.window import jobs
+from magi_world.demos.window.moment import Moment
+from PIL import Image
+
+from magi_world.chunk import Chunk
+from magi_world.media import fit, load_image
+from magi_world.snapshot import Snapshot
+from magi_world.world import World
+
+Progress = Callable[[int, int], None]
+
+
+class Engine:
+    """Holds the world that is being played. Whatever fails leaves it usable."""
+
+    def __init__(self, load: Callable[[str], World]) -> None:
+        """``load`` opens a world by name."""
+        self._load_world = load
+        self._world: World | None = None
+        self._wide: World | None = None
+        # The state in which the world stands; another base is restored first.
+        self._at: Snapshot | None = None
+
+    def run(self, job: jobs.Job, progress: Progress) -> jobs.Answer:
+        """Do it. ``progress`` gets (denoising steps done, in all); what it raises ends the job.
+
+        Raises:
+            ValueError, OSError: what was asked is wrong; the world goes on from any moment.
+        """
+        if isinstance(job, jobs.Open):
+            return self._open(job)
+        if isinstance(job, jobs.Begin):
+            return jobs.Begun(self._begin(self.world, job.start), job.start)
+        if isinstance(job, jobs.Step):
+            return self._step(job, progress)
+        if isinstance(job, jobs.Save):
+            return self._save(job)
+        if isinstance(job, jobs.Load):
+            return self._load(job)
+        if isinstance(job, jobs.Imagine):
+            return self._imagine(job, progress)
+        return self._keep(job)
+
+    @property
+    def world(self) -> World:
+        """The open world.
+
+        Raises:
+            ValueError: none is open yet.
+        """
+        if self._world is None:
+            raise ValueError("no world is open; pick one first")
+        return self._world
+
+    def _open(self, job: jobs.Open) -> jobs.Opened:
+        world = self._load_world(job.world) if isinstance(job.world, str) else job.world
+        if world.num_worlds != 1:
+            raise ValueError(
+                f"world has num_worlds {world.num_worlds}; a window plays one, so it must be 1"
+            )
+        moment = self._begin(world, job.start)
+        self._world, self._wide = world, None
+        return jobs.Opened(world, moment, job.start)
+
+    def _begin(self, world: World, start: jobs.Start) -> Moment:
+        image = None
+        if start.image is not None:
+            image = fit(load_image(start.image), world.spec.frame_size)
+        begun = time.perf_counter()
+        self._at = None
+        chunk = world.reset(start.seed, prompt=start.scene, image=image, start=start.start)
+        return self._moment(chunk, world.snapshot(), begun)
+
+    def _step(self, job: jobs.Step, progress: Progress) -> jobs.Stepped:
+        command = job.command
+        if job.agent is not None:
+            command = self._ask(job)
+        begun = time.perf_counter()
+        self._stand_at(job.base.snapshot)
+        self._at = None
+        chunk = self.world.step(command, job.steer, progress)
+        moment = self._moment(chunk, self.world.snapshot(), begun)
+        return jobs.Stepped(replace(moment, said=command, by=job.by), job.base, job.steer)
+
+    def _ask(self, job: jobs.Step) -> str:
+        assert job.agent is not None
+        base, commands = job.base, self.world.spec.command_names
+        info = {
+            "chunk": base.index,
+            "seed": base.seed,
+            "command": base.command,
+            "commands": commands,
+        }
+        return checked_command(job.agent.act(base.frames.copy(), info), f"the agent {job.by}")
+
+    def _save(self, job: jobs.Save) -> jobs.Saved:
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+        job.moment.snapshot.save(job.path)
+        count, height, width, _ = job.moment.frames.shape
+        strip = job.moment.frames.transpose(1, 0, 2, 3).reshape(height, count * width, 3)
+        Image.fromarray(strip).save(job.path.with_suffix(".png"))
+        return jobs.Saved(job.slot, job.path)
+
+    def _load(self, job: jobs.Load) -> jobs.Loaded:
+        snapshot = Snapshot.load(job.path)
+        self._at = None
+        self.world.restore(snapshot, worlds=[0], row=0)
+        self._at = self.world.snapshot()
+        frames = self._slot_frames(job.path, self._at)
+        return jobs.Loaded(Moment(frames, self._at), job.path, job.slot)
+
+    def _slot_frames(self, path: Path, snapshot: Snapshot) -> np.ndarray:
+        """The strip of frames that was saved beside a slot; without it, the newest latents."""
+        spec, strip = self.world.spec, path.with_suffix(".png")
+        height, width = spec.frame_size
+        if strip.is_file():
+            pixels = load_image(strip)
+            if pixels.shape[0] == height and pixels.shape[1] % width == 0:
+                return pixels.reshape(height, -1, width, 3).transpose(1, 0, 2, 3).copy()
+        story, latents = snapshot.stories[0], snapshot.state.newest_clean
+        chunk = Chunk(latents, (story.steps,), (story.command,), (story.lands,), (0,))
+        return self.world.decode(chunk).frames[0]
+
+    def _imagine(self, job: jobs.Imagine, progress: Progress) -> jobs.Imagined:
+        begun = time.perf_counter()
+        n = len(job.commands)
+        if self._wide is None or self._wide.num_worlds != n or job.state is None:
+            self._stand_at(job.base.snapshot)
+            self._wide = self.world.fork_batch(n)
+        if job.state is not None:
+            self._wide.restore(job.state)
+        chunk = self._wide.step(list(job.commands), progress=progress)
+        return jobs.Imagined(chunk.frames, self._wide.snapshot(), time.perf_counter() - begun)
+
+    def _keep(self, job: jobs.Keep) -> jobs.Kept:
+        self._at = None
+        moments = []
+        for chunk in job.chunks:
+            self.world.restore(chunk.state, worlds=[0], row=job.row)
+            self._at = self.world.snapshot()
+            frames, said = chunk.frames[job.row], job.commands[job.row]
+            moments.append(Moment(frames, self._at, said=said, by="what if"))
+        self._wide = None
+        return jobs.Kept(tuple(moments), job)
+
+    def _stand_at(self, snapshot: Snapshot) -> None:
+        if self._at is not snapshot:
+            self._at = None
+            self.world.restore(snapshot)
+
+    def _moment(self, chunk: Chunk, snapshot: Snapshot, begun: float) -> Moment:
+        frames = chunk.frames[0]
+        self._at = snapshot
+        return Moment(frames, snapshot, chunk.skip[0], seconds=time.perf_counter() - begun)

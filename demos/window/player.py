@@ -1,0 +1,265 @@
+"""The model of playing: time, commands, the chunk ahead. No pygame, no thread, no clock of its own.
+
+`Player.tick(now)` is called often; it takes answers from the worker, moves the picture on, and asks
+for the next chunk as late as is safe, so that a command given meanwhile still shapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from magi_world.agents.protocol import Agent
+from magi_world.demos.window import jobs
+from magi_world.demos.window.answers import take
+from magi_world.demos.window.controllers import HUMAN, Controllers
+from magi_world.demos.window.futures import Futures
+from magi_world.demos.window.moment import Moment
+from magi_world.demos.window.notices import Notices
+from magi_world.demos.window.pace import CommandDelay, Pace, ShownRate
+from magi_world.demos.window.playback import Playback
+from magi_world.demos.window.steering import KeyMap, Steering
+from magi_world.demos.window.watching import Watcher
+from magi_world.demos.window.worker import JobRunner
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """ring_chunks, ring_bytes: how far rewinding reaches, whichever is less.
+    steer: see `World.step`.    slots: folder of the saved moments.
+    """
+
+    ring_chunks: int = 240
+    ring_bytes: int = 1 << 30
+    steer: Literal["now", "queue"] = "now"
+    slots: Path = Path("recordings/slots")
+
+
+class Player:
+    """What is played and how it goes on. The window reads its attributes and calls its methods."""
+
+    def __init__(
+        self,
+        runner: JobRunner,
+        agents: Mapping[str, Agent] | None = None,
+        watchers: Sequence[Watcher] = (),
+        config: PlayerConfig | None = None,
+    ) -> None:
+        """Nothing is open yet: call `open`."""
+        self.config = config or PlayerConfig()
+        self.runner, self.watchers = runner, list(watchers)
+        self.controllers = Controllers(agents or {})
+        self.notices = Notices()
+        self.steering = Steering(KeyMap(()), None)
+        self.playback = Playback(Pace(1.0, 1), 2)
+        self.opened: jobs.Opened | None = None
+        self.start = jobs.Start()
+        self.futures: Futures | None = None
+        self.shown, self.delay = ShownRate(), CommandDelay()
+        self.now, self.failures = 0.0, 0
+        self._queue: list[jobs.Job] = []
+        self._frame_shown: tuple[Moment, int] | None = None
+        self._ticked: float | None = None
+
+    @property
+    def moment(self) -> Moment | None:
+        """The chunk that is shown."""
+        return self.playback.moment
+
+    @property
+    def command(self) -> str:
+        """The command for the next chunk as of now; of an agent, what it said last."""
+        given = self.steering.command if self.controllers.agent is None else None
+        return given or ("" if self.moment is None else self.moment.command)
+
+    @property
+    def lands(self) -> int | None:
+        """Index of the first chunk that a command given now can condition."""
+        if self.moment is None or self.opened is None:
+            return None
+        ahead = self.playback.ahead
+        made = (ahead.moment if ahead else self.moment).index
+        queued = self.opened.window_size - 1 if self.config.steer == "queue" else 0
+        return made + 1 + isinstance(self.runner.job, jobs.Step) + queued
+
+    @property
+    def work(self) -> str:
+        """What the worker is doing, for people; empty while it only makes the next chunk."""
+        job = self.runner.job or (self._queue[0] if self._queue else None)
+        if isinstance(job, jobs.Open):
+            return f"opening {job.world if isinstance(job.world, str) else job.world.spec.name}"
+        names = {jobs.Begin: "starting", jobs.Load: "loading", jobs.Save: "saving"}
+        return names.get(type(job), "")
+
+    def tick(self, now: float) -> None:
+        """The time is ``now``, in seconds."""
+        seconds = 0.0 if self._ticked is None else max(0.0, now - self._ticked)
+        self.now = self._ticked = now
+        self.notices.tick(now)
+        if (answer := self.runner.poll()) is not None:
+            take(self, answer)
+        if self.futures is not None:
+            self.futures.advance(seconds)
+        else:
+            rewound = not self.playback.timeline.at_end
+            if (stepped := self.playback.advance(seconds)) is not None:
+                if rewound:
+                    self.tell(lambda w: w.rewound(stepped.base))
+                self.tell(lambda w: w.played(stepped))
+                self.delay.shown(stepped.moment.command, now)
+            self._count_frame()
+        if self.runner.job is None and (job := self._next_job()) is not None:
+            self.runner.submit(job)
+
+    def open(self, job: jobs.Open) -> None:
+        """Play another world."""
+        self._first(job)
+
+    def begin(self, start: jobs.Start) -> None:
+        """Begin the open world anew."""
+        self._first(jobs.Begin(start))
+
+    def load(self, path: Path, slot: int | None = None) -> None:
+        """Go on from a snapshot file."""
+        self._first(jobs.Load(path, slot))
+
+    def save(self, slot: int) -> None:
+        """Put the moment that is shown into a slot."""
+        if self.moment is not None:
+            path = self.slot_path(slot)
+            self._queue.append(jobs.Save(self.moment, slot, path))
+            if self.playback.timeline.at_end:
+                self.tell(lambda w: w.saved(slot))
+
+    def slot_path(self, slot: int) -> Path:
+        """File of a slot of the open world."""
+        if self.opened is None:
+            raise ValueError("no world is open; slots belong to a world")
+        spec = self.opened.spec
+        name = f"{spec.name}-{spec.fingerprint[:8]}-slot-{slot}.safetensors"
+        return self.config.slots / name
+
+    def say(self, words: str) -> None:
+        """The person says something, and takes over; in a fork it is for the selected future."""
+        if self.futures is not None:
+            self.drop_work()
+            self.futures.say(self.futures.selected, words)
+            return
+        self.hand_to(HUMAN)
+        self.steering.say(words)
+        self._commanded(words)
+
+    def press(self, key: str) -> bool:
+        """A key went down; whether it means something to this world."""
+        if key not in self.steering.keymap.keys:
+            return False
+        if self.futures is None and (command := self.steering.press(key)) is not None:
+            self.hand_to(HUMAN)
+            self._commanded(command)
+        return True
+
+    def hand_over(self) -> None:
+        """The next controller takes over."""
+        names = self.controllers.names
+        if len(names) == 1:
+            self.notices.info("there is no agent to hand over to")
+        self.hand_to(names[(names.index(self.controllers.name) + 1) % len(names)])
+
+    def hand_to(self, name: str) -> None:
+        """This controller takes over."""
+        if name != self.controllers.name:
+            self.controllers.give_to(name)
+            self.steering.say(None)
+            self.delay.forget()
+            self._reconsider()
+            self.notices.info(f"{name} in charge")
+            self.tell(lambda w: w.note(f"{name} takes over"))
+
+    def pause(self, on: bool | None = None) -> None:
+        """Stop or go on; None changes over."""
+        self.playback.pause(not self.playback.paused if on is None else on)
+        self.delay.forget()
+
+    def step_once(self) -> None:
+        """Play one more chunk, then stop."""
+        self.playback.step_once()
+        self.delay.forget()
+
+    def rewind(self, chunks: int) -> None:
+        """Stop and go back so many chunks in the ring (or forward, if negative)."""
+        if self.futures is None and self.moment is not None:
+            self.drop_work()
+            self.delay.forget()
+            if not self.playback.rewind(chunks):
+                self.notices.info("the oldest chunk kept" if chunks > 0 else "the newest chunk")
+
+    def what_if(self) -> None:
+        """Stop and imagine several futures from the moment that is shown; again: drop them."""
+        self.drop_work()
+        if self.futures is not None or self.moment is None or self.opened is None:
+            self.futures = None
+            return
+        self.pause(True)
+        self.playback.ahead = None
+        self.futures = Futures(self.moment, self.opened.spec)
+
+    def keep(self, row: int) -> None:
+        """Make one future real."""
+        if self.futures is not None:
+            try:
+                self._first(self.futures.keep(row))
+            except ValueError as error:
+                self.notices.error(str(error))
+
+    def close(self) -> None:
+        """Stop the worker and end all files."""
+        self.runner.close()
+        self.tell(lambda w: w.close())
+
+    def tell(self, what: Callable[[Watcher], None]) -> None:
+        """Tell the watchers. One that fails is shown and dropped; the play goes on."""
+        for watcher in list(self.watchers):
+            try:
+                what(watcher)
+            except (ValueError, OSError) as error:
+                self.watchers.remove(watcher)
+                self.notices.error(str(error))
+
+    def drop_work(self) -> None:
+        """What is being made is no longer wanted: another moment, command or world is."""
+        if isinstance(self.runner.job, jobs.Step | jobs.Imagine):
+            self.runner.cancel()
+
+    def _first(self, job: jobs.Job) -> None:
+        self.drop_work()
+        self._queue.append(job)
+
+    def _next_job(self) -> jobs.Job | None:
+        if self._queue:
+            return self._queue.pop(0)
+        if self.futures is not None:
+            return self.futures.job()
+        if not self.playback.due or self.moment is None:
+            return None
+        agent, name = self.controllers.agent, self.controllers.name
+        command = self.steering.take() if agent is None else None
+        return jobs.Step(self.moment, command, agent, name, self.config.steer)
+
+    def _commanded(self, command: str) -> None:
+        if self.playback.running and self.moment and command != self.moment.command:
+            self.delay.given(command, self.now)
+        self._reconsider()
+
+    def _reconsider(self) -> None:
+        """Give up a chunk that nobody has seen, if there is time to make it as was said now."""
+        if not self.playback.running or self.playback.left > self.playback.pace.lead:
+            self.playback.ahead = None
+            self.drop_work()
+
+    def _count_frame(self) -> None:
+        moment, number = self.moment, self.playback.frame_number
+        if moment is not None and (moment, number) != self._frame_shown:
+            self._frame_shown = (moment, number)
+            self.shown.shown(self.now)
