@@ -86,13 +86,15 @@ class WeightsReport:
                 )
             out += [f"    PROBLEM: {problem}" for problem in part.problems]
         out += [f"missing: {missing}" for missing in self.missing]
-        out += [
-            f"{part.name} in bfloat16 needs {_size(self.memory(part.name))} of memory, "
-            f"{_size(self.memory(part.name, t5=False))} with captions saved beforehand, and room "
-            "for activations"
-            for part in self.parts
-            if part.cache_bytes and not part.problems
-        ]
+        kinds = {part.part for part in self.parts}
+        for part in self.parts:
+            if not part.cache_bytes or part.problems:
+                continue
+            need = f"{part.name} in bfloat16 needs {_size(self.memory(part.name, t5=False))}"
+            if "t5" in kinds:
+                need += f" of memory, {_size(self.memory(part.name))} with T5 beside it"
+            uncounted = "" if "vae" in kinds else "the missing VAE and "
+            out.append(f"{need}; {uncounted}activations come on top")
         return out
 
 

@@ -73,7 +73,7 @@ def test_a_complete_folder(complete: Path) -> None:
             held = sum(p.nbytes for p in dit.parameters())
             assert part.memory_bytes[key] == held
     text = "\n".join(report.lines())
-    for words in ("tiny-base", "64x96", "window 2", "tiny-fp8 in bfloat16 needs", "with captions"):
+    for words in ("tiny-base", "64x96", "window 2", "tiny-fp8 in bfloat16 needs", "with T5"):
         assert words in text
     assert "PROBLEM" not in text
     assert "missing" not in text
