@@ -5,7 +5,10 @@ scraped from the web lose links, markup, file names, product ids and shop phrase
 somebody types passes through the same rules, because the features must mean what they meant then.
 
 Order matters: each rule sees what the ones before it left. Cleaning is applied twice, which is
-not the same as once ("#12 #3" style leftovers may join into something that a rule matches).
+not the same as once: what the first pass leaves at an end ("a b, -") is cut by the second.
+
+One thing is not done: guessing at text that was decoded with a wrong character set, but for the
+one such damage that is common (``_MISREAD``).
 """
 
 from __future__ import annotations
