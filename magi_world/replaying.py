@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from magi_world.events import (
     frames_digest,
 )
 from magi_world.media import fit, load_image, load_video
+from magi_world.sampling.stream import Progress
 from magi_world.session import Session, step_event
 from magi_world.snapshot import Snapshot
 from magi_world.world import World
@@ -35,10 +36,18 @@ class Stage:
         folder: what relative paths of start files are relative to.
         marks: indices of chunks that a later `Rewind` goes back to; None keeps the state of
             every chunk, which costs memory in a long session.
+        progress: as in `World.step`; what it raises leaves the world where it was.
     """
 
-    def __init__(self, world: World, folder: Path = Path(), marks: set[int] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        folder: Path = Path(),
+        marks: set[int] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self.world, self.folder, self.marks = world, folder, marks
+        self.progress = progress
         self.futures: World | None = None
         self._past: dict[int, Snapshot] = {}
         self._slots: dict[str, Snapshot] = {}
@@ -90,7 +99,7 @@ class Stage:
 
     def _step(self, event: Step) -> Chunk:
         say: Any = event.say  # None among several goes on as before
-        chunk = (self.futures or self.world).step(say, event.steer)
+        chunk = (self.futures or self.world).step(say, event.steer, self.progress)
         if self.futures is None:
             self._remember(chunk.index[0])
         return chunk
@@ -135,14 +144,18 @@ def perform_all(session: Session, world: World) -> Iterator[tuple[Event, Chunk |
         ValueError: as `replay`.
     """
     check_batch(session, world)
-    marks = {event.chunk for event in session.events if isinstance(event, Rewind)}
-    stage = Stage(world, session.folder, marks)
+    stage = Stage(world, session.folder, rewound_to(session.events))
     for number, event in enumerate(session.events):
         try:
             chunk = stage.perform(event)
         except ValueError as error:
             raise ValueError(f"{session.where(number)}: {error}") from error
         yield event, chunk
+
+
+def rewound_to(events: Sequence[Event]) -> set[int]:
+    """The marks that a `Stage` needs for these events."""
+    return {event.chunk for event in events if isinstance(event, Rewind)}
 
 
 def check_batch(session: Session, world: World) -> None:

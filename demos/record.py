@@ -1,0 +1,255 @@
+"""Scripts and sessions become films: MP4, GIF or a contact sheet, with a session file beside them.
+
+The same script, world and seed give the same film. What was interrupted is playable, and can be
+resumed; the resumed film is the same, byte for byte, as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from magi_world.demos.outputs import open_output
+from magi_world.demos.picture import Painter, PictureConfig
+from magi_world.demos.resume import ResumeFolder
+from magi_world.demos.stopping import Stopped, StopRequest
+from tqdm import tqdm
+
+from magi_world.chunk import Chunk
+from magi_world.config import require
+from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step, frames_digest
+from magi_world.replaying import Stage, check_batch, rewound_to
+from magi_world.session import Session, SessionWriter, step_event
+from magi_world.snapshot import Snapshot
+from magi_world.world import World
+
+# Chunks that take longer than this show their denoising steps.
+SLOW_SECONDS = 2.0
+# Events after which going on needs the newest state only.
+_PLAIN = Reset | Step | Note | Fork | Keep
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """How to record.
+
+    overwrite: replace files that are there.    resume: go on with an interrupted recording.
+    write_session: put a session file beside the film.    quiet: no progress bar.
+    """
+
+    picture: PictureConfig = field(default_factory=PictureConfig)
+    overwrite: bool = False
+    resume: bool = False
+    write_session: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What `record` made.
+
+    finished: False if it was stopped.    chunks, frames: in the files.
+    seconds: that it took.    video_seconds: that it plays.
+    """
+
+    outputs: tuple[str, ...]
+    session: str | None
+    finished: bool
+    chunks: int
+    frames: int
+    seconds: float
+    video_seconds: float
+    size: tuple[int, int]
+
+
+def record(
+    session: Session, world: World, outputs: Sequence[str | Path], config: RecordConfig
+) -> Recording:
+    """Perform a session, or a script as one, and write it to files.
+
+    Ctrl-C (or SIGTERM) stops at the next denoising step and leaves all files playable.
+
+    Args:
+        session: its events are performed on ``world``, whatever world its header names.
+        outputs: .mp4, .gif or .png files; the session file is named after the first.
+
+    Raises:
+        ValueError: an output that cannot be, or an event that this world cannot perform.
+        FileExistsError: an output is there, and neither ``overwrite`` nor ``resume`` was given.
+    """
+    check_batch(session, world)
+    require(world.num_worlds == 1, f"a film is of one world; this has {world.num_worlds}")
+    files = [Path(output) for output in outputs]
+    require(bool(files), "outputs is empty; name at least one .mp4, .gif or .png file")
+    beside = files[0].with_suffix(".session.jsonl") if config.write_session else None
+    _check_files([*files, *([beside] if beside else [])], config)
+    folder = ResumeFolder(files[0].with_name(files[0].name + ".resume"), session)
+    film = _Film(session, world, files, beside, config, folder)
+    return film.run()
+
+
+def _check_files(files: Sequence[Path], config: RecordConfig) -> None:
+    if config.overwrite or config.resume:
+        return
+    for file in files:
+        if file.exists():
+            raise FileExistsError(
+                f"{file} exists; give --overwrite to replace it, or --resume if it was interrupted"
+            )
+
+
+class _Film:
+    """One recording in progress."""
+
+    def __init__(
+        self,
+        session: Session,
+        world: World,
+        files: Sequence[Path],
+        beside: Path | None,
+        config: RecordConfig,
+        folder: ResumeFolder,
+    ) -> None:
+        self.session, self.world, self.config, self.folder = session, world, config, folder
+        self.files, self.beside = files, beside
+        self.painter = Painter(world.spec.frame_size, config.picture, session.events)
+        self.total = sum(isinstance(e, Reset | Step) for e in session.events)
+        self.stop = StopRequest()
+        marks = rewound_to(session.events)
+        self.stage = Stage(world, session.folder, marks, self._step_done)
+        self.resumable = all(isinstance(e, _PLAIN) for e in session.events)
+        self.chunks = self.frames = 0
+        # Number of the last event that was performed; in a fork, the state before it, its number.
+        self.done = -1
+        self.before_fork: Snapshot | None = None
+        self.fork = -1
+        self._began = time.monotonic()
+
+    def run(self) -> Recording:
+        begin = time.monotonic()
+        snapshot = self.folder.resume() if self.config.resume else None
+        if not self.config.resume and self.resumable:
+            self.folder.begin()
+        finished = False
+        with ExitStack() as stack:
+            self.outputs = [
+                open_output(f, self.painter.size, self.world.spec.fps, self.total)
+                for f in self.files
+            ]
+            for output in self.outputs:
+                stack.callback(output.close)
+            self.writer = self._session_writer(stack)
+            self.bar = stack.enter_context(self._bar())
+            stack.enter_context(self.stop)
+            try:
+                for number in range(self.folder.done + 1):
+                    self.stop.check()
+                    self._again(number)
+                if snapshot is not None:
+                    self.world.restore(snapshot)
+                for number in range(self.folder.done + 1, len(self.session.events)):
+                    self.stop.check()
+                    self._perform(number)
+                finished = True
+            except Stopped:
+                self._keep_last_state()
+        if finished:
+            self.folder.remove()
+        return Recording(
+            outputs=tuple(str(f) for f in self.files),
+            session=str(self.beside) if self.beside else None,
+            finished=finished,
+            chunks=self.chunks,
+            frames=self.frames,
+            seconds=time.monotonic() - begin,
+            video_seconds=self.frames / self.world.spec.fps,
+            size=self.painter.size,
+        )
+
+    def _again(self, number: int) -> None:
+        """An event of before the interruption."""
+        event = self.session.events[number]
+        chunk = self.folder.chunk(number, self.world.device)
+        if chunk is not None and chunk.pixels is None:
+            chunk = self.world.decode(chunk)
+        self._show(event, chunk)
+        self.done = number
+
+    def _perform(self, number: int) -> None:
+        event = self.session.events[number]
+        self._began = time.monotonic()
+        if isinstance(event, Fork) and self.resumable:
+            self.before_fork, self.fork = self.world.snapshot(), number
+        try:
+            chunk = self.stage.perform(event)
+        except ValueError as error:
+            raise ValueError(f"{self.session.where(number)}: {error}") from error
+        if chunk is not None and self.resumable:
+            self.folder.keep_chunk(number, chunk, pixels=isinstance(event, Reset))
+        self._show(event, chunk)
+        self.done = number
+        if self.resumable and self.stage.futures is None:
+            self.before_fork = None
+            self.folder.keep_state(number, self.world.snapshot())
+
+    def _keep_last_state(self) -> None:
+        """The recording was stopped; what was made up to here will not be made again."""
+        if self.before_fork is not None:
+            self.folder.keep_state(self.fork - 1, self.before_fork, always=True)
+        elif self.resumable and self.done > self.folder.done:
+            self.folder.keep_state(self.done, self.world.snapshot(), always=True)
+
+    def _show(self, event: Event, chunk: Chunk | None) -> None:
+        self.painter.remark(event)
+        if self.writer is not None:
+            self.writer.write(self._as_performed(event, chunk))
+        if chunk is None:
+            return
+        frames = self.painter.paint(chunk)
+        for output in self.outputs:
+            output.write(frames)
+        self.chunks, self.frames = self.chunks + 1, self.frames + len(frames)
+        self.bar.update()
+        self.bar.set_postfix_str(" | ".join(dict.fromkeys(chunk.prompts)), refresh=False)
+
+    def _as_performed(self, event: Event, chunk: Chunk | None) -> Event:
+        """The event as the session file beside the film tells it."""
+        if chunk is None or self.beside is None:
+            return event
+        digest = frames_digest(chunk.frames)
+        if isinstance(event, Step):
+            return step_event(chunk, event.steer, digest)
+        assert isinstance(event, Reset)
+        start = event.start
+        if isinstance(start, StartFile):
+            path = os.path.relpath(self.session.folder / start.path, self.beside.parent)
+            start = replace(start, path=path)
+        return replace(event, start=start, digest=digest)
+
+    def _session_writer(self, stack: ExitStack) -> SessionWriter | None:
+        if self.beside is None:
+            return None
+        self.beside.unlink(missing_ok=True)
+        source = self.session.header.world
+        return stack.enter_context(SessionWriter(self.beside, self.world, source))
+
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=self.total,
+            unit="chunk",
+            desc=self.files[0].name,
+            disable=self.config.quiet,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
+
+    def _step_done(self, done: int, steps: int) -> None:
+        """Called after every denoising step."""
+        self.stop.check()
+        if time.monotonic() - self._began > SLOW_SECONDS:
+            self.bar.set_postfix_str(f"denoising step {done} of {steps}")
