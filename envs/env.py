@@ -1,0 +1,310 @@
+"""One world as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+
+from magi_world.chunk import Chunk
+from magi_world.envs.config import (
+    EnvConfig,
+    Observation,
+    RenderMode,
+    check_count,
+    scenes_per_world,
+)
+from magi_world.envs.keys import keys_to_action
+from magi_world.envs.options import MAX_SEED, read_options
+from magi_world.envs.rendering import RENDER_MODES, render_fps
+from magi_world.envs.rewards import RewardLike
+from magi_world.envs.rollout import Rollout
+from magi_world.envs.source import LoadOptions, Source
+from magi_world.envs.spaces import CommandSpace, commands_of
+from magi_world.envs.starts import Begin, StartLike, read_start
+from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
+from magi_world.envs.stats import Stats
+from magi_world.envs.viewer import Viewer
+from magi_world.loading import Dtype
+from magi_world.model.attention import Backend
+from magi_world.snapshot import Snapshot
+from magi_world.world import Steer, World
+
+if TYPE_CHECKING:
+    from magi_world.envs.vector import MagiWorldVectorEnv
+
+
+class MagiWorldEnv(gym.Env[np.ndarray, str]):
+    """A video world that obeys text. One step is one chunk of video.
+
+    ## Action
+    Text: what the next chunk should show, e.g. ``"turn left"``. `action_space.sample()` draws from
+    the commands that the world was trained on (`action_space.commands`); any other printable
+    ASCII text of 1 .. 1024 characters is a prompt. The `DiscreteCommands` wrapper takes numbers.
+
+    ## Observation
+    ``"chunk"``: all frames, uint8 (T, H, W, 3). ``"frame"``: the last one, (H, W, 3).
+    ``"latent"``: what the world itself computes with, float32 (C, t, h, l); nothing is decoded
+    then unless a reward or `render` asks for it.
+
+    ## Reward and end
+    By default what the world's heads predict, 0 and no end where it has none. The horizon
+    ``max_chunks`` truncates, a predicted end terminates.
+
+    ## Info
+    ``chunk``: index since the world was reset. ``prompt``: the command in force. ``lands``: index
+    of the first chunk that it conditions. ``skip``: frames at the front that only repeat the start.
+    ``seed`` (after a reset). ``events``: what the heads predict. ``rewards``: terms of the reward.
+
+    ## Start
+    ``reset(seed=s)`` starts the world with seed s; without, a seed is drawn from `np_random`.
+    ``reset(options=...)`` takes, for this episode: ``prompt``, and one of ``start``, ``image``,
+    ``video`` (a file or array) and ``snapshot`` (an `EnvSnapshot`, a `magi_world.Snapshot`, or a
+    file of one).
+
+    ## Versions
+    v0: the first.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - what gymnasium.Env declares
+        "render_modes": RENDER_MODES,
+        "render_fps": 2,
+    }
+
+    def __init__(
+        self,
+        world: str | Path | World = "vizdoom-arena",
+        observation: Observation = "chunk",
+        reward: RewardLike = None,
+        max_chunks: int | None = None,
+        prompt: str | None = None,
+        start: StartLike = None,
+        seed: int | None = None,
+        steer: Steer = "now",
+        render_mode: RenderMode | None = None,
+        device: str | torch.device | None = None,
+        dtype: Dtype | None = None,
+        num_steps: int | None = None,
+        window_size: int | None = None,
+        frame_size: tuple[int, int] | None = None,
+        weights: str | Path | None = None,
+        captions: str | Path | None = None,
+        text_device: str | torch.device | None = None,
+        attention: Backend = "sdpa",
+        noise_scale: float = 1.0,
+    ) -> None:
+        """Args:
+            world: a name of `magi_world.list_worlds`, a folder, a released model, or a `World`
+                that lends its weights.
+            observation: "chunk", "frame" or "latent".
+            reward: None, "learned", "none", "text:<goal>", a function `(Chunk, info) -> (reward,
+                terminated)`, a `Reward`, a list of these (their sum), or a mapping to weights.
+            max_chunks: chunks of an episode; None has no end.
+            prompt: the scene; None is the world's own.
+            start: None (the seed picks one of the world's own start videos), the number of one,
+                "text" (none at all), an image or video file, or uint8 frames.
+            seed: what each reset without a seed of its own uses; None draws a new one each time.
+            steer: with several chunks in flight, "now" puts them all under a new command, "queue"
+                only those that begin then.
+            device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
+                attention, noise_scale: as in `magi_world.load_world`.
+
+        Raises:
+            ValueError: an argument that cannot be; the message says what can.
+            FileNotFoundError: a file that is not there.
+        """
+        config = EnvConfig(observation, max_chunks, prompt, seed, steer, render_mode)
+        load = LoadOptions(
+            device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
+            attention, noise_scale,
+        )  # fmt: skip
+        scenes_per_world(prompt, 1)
+        self._setup(Rollout(Source(world, load), 1, config, reward))
+        self._begin: Begin = read_start(self.world, start)
+
+    def _setup(self, rollout: Rollout) -> None:
+        self._rollout = rollout
+        self.render_mode = rollout.config.render_mode
+        self.observation_space = rollout.space
+        self.action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
+        pace = {"render_fps": render_fps(self.world, self.render_mode)}
+        self.metadata = {**type(self).metadata, **pace}
+        self._viewer: Viewer | None = None
+        self._closed = False
+
+    @property
+    def world(self) -> World:
+        """The world behind it. Stepped from outside, the environment does not know of it."""
+        return self._rollout.world
+
+    @property
+    def chunk(self) -> Chunk | None:
+        """The newest chunk, as the world gave it; None before the first reset."""
+        return self._rollout.chunk
+
+    def shown_chunk(self) -> Chunk:
+        """The newest chunk, decoded.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        return self._rollout.shown()
+
+    @property
+    def began(self) -> tuple[Begin, str | None] | None:
+        """Start and prompt that the episode began with; None if it began with a snapshot."""
+        return self._rollout.begins[0]
+
+    @property
+    def jumps(self) -> int:
+        """How often a snapshot was restored."""
+        return self._rollout.jumps
+
+    @property
+    def steer(self) -> Steer:
+        """As it was given."""
+        return self._rollout.config.steer
+
+    @property
+    def source_name(self) -> str | None:
+        """What the world was loaded by; None if a `World` was given."""
+        return self._rollout.source.name
+
+    @property
+    def stats(self) -> Stats:
+        """How long things took."""
+        return self._rollout.stats
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode.
+
+        Raises:
+            ValueError: an unknown option, or a value that cannot be. The episode goes on then.
+        """
+        self._check_open()
+        given = read_options(self.world, options, 1)
+        super().reset(seed=seed)
+        if given.snapshot is not None:
+            (info,) = self._rollout.restore(given.snapshot, [0], fresh=True)
+        else:
+            (info,) = self._rollout.begin(
+                [0], [self._seed(seed)], *given.scenes(self._rollout.config, [self._begin])
+            )
+        return self._shown(), info
+
+    def step(self, action: str) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """The next chunk, under what ``action`` says.
+
+        Raises:
+            ValueError: the action is not in the action space. The episode goes on then.
+            gymnasium.error.ResetNeeded: before the first reset, and after the end of an episode.
+        """
+        self._check_open()
+        if self.chunk is None:
+            raise ResetNeeded("step() before the first reset(); call reset()")
+        if self._rollout.ended[0]:
+            raise ResetNeeded("the episode has ended; call reset() before step()")
+        score, truncated, (info,) = self._rollout.advance([self.action_space.check(action)])
+        reward, ended = float(score.reward[0]), bool(score.ended[0])
+        return self._shown(), reward, ended, bool(truncated[0]), info
+
+    def render(self) -> Any:
+        """The last frame (H, W, 3), or all frames of the newest chunk; None in a window."""
+        self._check_open()
+        if self.render_mode is None:
+            gym.logger.warn(
+                "render() was called without a render_mode; give one, e.g. "
+                'gym.make("magi_world:MagiWorld-v0", render_mode="rgb_array")'
+            )
+            return None
+        if self.render_mode == "human":
+            return None  # reset and step have shown it
+        frames = self._rollout.frames()[0]
+        return frames[-1].copy() if self.render_mode == "rgb_array" else [f.copy() for f in frames]
+
+    def close(self) -> None:
+        """Close the window and give the world back. A second call does nothing."""
+        if self._viewer is not None:
+            self._viewer.close()
+        self._viewer, self._closed = None, True
+
+    def snapshot(self) -> EnvSnapshot:
+        """The state in the middle of an episode; costs nothing until the world moves on."""
+        self._check_open()
+        return self._rollout.snapshot([rng_state(self.np_random)])
+
+    def restore(
+        self, snapshot: EnvSnapshot | Snapshot | str | Path
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Continue from a snapshot (or its file), as if nothing had happened since.
+
+        Returns:
+            The observation and info of the chunk that the snapshot was taken after.
+
+        Raises:
+            ValueError: a snapshot of another world. Nothing has changed then.
+        """
+        self._check_open()
+        if isinstance(snapshot, str | Path):
+            snapshot = load_snapshot(snapshot)
+        (info,) = self._rollout.restore(snapshot, [0])
+        if isinstance(snapshot, EnvSnapshot):
+            self.np_random = rng_from(snapshot.rngs[0])
+        return self._shown(), info
+
+    def fork(self, n: int) -> list[MagiWorldEnv]:
+        """``n`` environments that continue from here, without a window; weights are shared."""
+        self._check_open()
+        check_count(n)
+        return [self._twin() for _ in range(n)]
+
+    def fork_batch(self, n: int, autoreset_mode: str = "SAME_STEP") -> MagiWorldVectorEnv:
+        """One vector environment of ``n`` worlds that all continue from here. For planners."""
+        from magi_world.envs.vector import MagiWorldVectorEnv
+
+        self._check_open()
+        check_count(n)
+        rngs = [rng_state(self.np_random)] * n
+        return MagiWorldVectorEnv.of(
+            self._rollout.forked(n), [self._begin] * n, rngs, autoreset_mode
+        )
+
+    def _twin(self) -> MagiWorldEnv:
+        twin = object.__new__(type(self))
+        twin._setup(self._rollout.forked(1))
+        twin._begin, twin.spec = self._begin, self.spec
+        twin.np_random = rng_from(rng_state(self.np_random))
+        return twin
+
+    def get_keys_to_action(self) -> dict[tuple[int, ...], str]:
+        """Key codes to commands, as `gymnasium.utils.play` wants them."""
+        return keys_to_action(self.world.spec)
+
+    def _seed(self, seed: int | None) -> int:
+        fixed = self._rollout.config.seed
+        if seed is None and fixed is None:
+            return int(self.np_random.integers(MAX_SEED))
+        return int(seed if seed is not None else fixed or 0)
+
+    def _shown(self) -> np.ndarray:
+        if self.render_mode == "human":
+            if self._viewer is None:
+                self._viewer = Viewer(self.world.spec.frame_size, self.world.spec.fps)
+            chunk = self._rollout.chunk
+            title = f"chunk {chunk.index[0]}: {chunk.prompts[0]}" if chunk else ""
+            self._viewer.show(self._rollout.frames()[0], title)
+        return self._rollout.observations().cpu().numpy()[0]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedEnvironmentError("the environment was closed; make a new one")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_viewer": None}  # a window cannot be copied

@@ -1,0 +1,360 @@
+"""Many worlds as one Gymnasium vector environment: a single forward pass for all of them.
+
+Shapes: B worlds (``num_envs``), T video frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from magi_world.chunk import Chunk
+from magi_world.envs.config import (
+    EnvConfig,
+    Observation,
+    Output,
+    RenderMode,
+    autoreset_mode,
+    check_count,
+    is_int,
+    scenes_per_world,
+)
+from magi_world.envs.options import read_options, reset_mask, starts_per_world
+from magi_world.envs.rendering import RENDER_MODES, render_fps
+from magi_world.envs.rewards import RewardLike
+from magi_world.envs.rollout import Rollout
+from magi_world.envs.seeds import Generators, seeds_per_world
+from magi_world.envs.source import LoadOptions, Source
+from magi_world.envs.spaces import CommandSpace, commands_of
+from magi_world.envs.starts import Begin, StartLike
+from magi_world.envs.state import EnvSnapshot, load_snapshot
+from magi_world.envs.stats import Stats
+from magi_world.envs.viewer import Viewer, tiled
+from magi_world.loading import Dtype
+from magi_world.model.attention import Backend
+from magi_world.snapshot import Snapshot
+from magi_world.world import Steer, World
+
+Batch = np.ndarray | Tensor
+Step = tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
+    """B worlds, stepped in one batch; each is what `MagiWorldEnv` is.
+
+    World i with seed s gives the bytes that a `MagiWorldEnv` with seed s gives (on the CPU in
+    float32; elsewhere up to rounding). An episode that ends touches no other world.
+
+    Autoreset: "SAME_STEP" (default) resets an ended world at once: the observation is the new
+    episode's first, the last one is in ``info["final_obs"]`` and ``info["final_info"]``.
+    "NEXT_STEP" resets it in the following step, whose chunk of that world is thrown away.
+    "DISABLED" leaves it to ``reset(options={"reset_mask": ...})``.
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012 - what VectorEnv declares
+        "render_modes": RENDER_MODES,
+        "render_fps": 2,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        world: str | Path | World = "vizdoom-arena",
+        observation: Observation = "chunk",
+        reward: RewardLike = None,
+        max_chunks: int | None = None,
+        prompt: str | Sequence[str | None] | None = None,
+        start: StartLike | Sequence[StartLike] = None,
+        seed: int | None = None,
+        steer: Steer = "now",
+        render_mode: RenderMode | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        output: Output = "numpy",
+        max_episode_steps: int | None = None,
+        device: str | torch.device | None = None,
+        dtype: Dtype | None = None,
+        num_steps: int | None = None,
+        window_size: int | None = None,
+        frame_size: tuple[int, int] | None = None,
+        weights: str | Path | None = None,
+        captions: str | Path | None = None,
+        text_device: str | torch.device | None = None,
+        attention: Backend = "sdpa",
+        noise_scale: float = 1.0,
+    ) -> None:
+        """Args:
+            num_envs: B.
+            prompt, start: one for all worlds, or a list with one for each.
+            seed: what resets without a seed of their own use: seed + i in world i.
+            autoreset_mode: "SAME_STEP", "NEXT_STEP" or "DISABLED".
+            output: "numpy", or "torch" for observations that stay on the world's device; rewards
+                and ends are arrays always.
+            max_episode_steps: what `gymnasium.make_vec` calls ``max_chunks``.
+            others: as in `MagiWorldEnv`.
+
+        Raises:
+            As `MagiWorldEnv`.
+        """
+        if not is_int(num_envs) or num_envs < 1:
+            raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number from 1")
+        horizon = min((n for n in (max_chunks, max_episode_steps) if n is not None), default=None)
+        config = EnvConfig(observation, horizon, prompt, seed, steer, render_mode, output)
+        mode = _mode(autoreset_mode)
+        scenes_per_world(prompt, num_envs)
+        load = LoadOptions(
+            device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
+            attention, noise_scale,
+        )  # fmt: skip
+        self._setup(Rollout(Source(world, load), num_envs, config, reward), mode)
+        self._begins = starts_per_world(self.world, start, num_envs)
+
+    def _setup(self, rollout: Rollout, mode: AutoresetMode) -> None:
+        self._rollout, self.autoreset_mode = rollout, mode
+        self.num_envs = rollout.num_worlds
+        self.render_mode = rollout.config.render_mode
+        self.single_observation_space = rollout.space
+        self.single_action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.metadata = {
+            **type(self).metadata,
+            "render_fps": render_fps(self.world, self.render_mode),
+            "autoreset_mode": mode,
+        }
+        self._generators = Generators(self.num_envs)
+        self._viewer: Viewer | None = None
+
+    @property
+    def world(self) -> World:
+        """The worlds behind it. Stepped from outside, the environment does not know of it."""
+        return self._rollout.world
+
+    @property
+    def chunk(self) -> Chunk | None:
+        """The newest chunk of every world; None before the first reset."""
+        return self._rollout.chunk
+
+    @property
+    def stats(self) -> Stats:
+        """How long things took."""
+        return self._rollout.stats
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generator of every world, from which its later seeds are drawn."""
+        return tuple(self._generators[row] for row in range(self.num_envs))
+
+    @property
+    def np_random_seed(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The seed of each generator; -1 where it came from a snapshot."""
+        _ = self.np_random
+        return tuple(self._generators.seeds)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Batch, dict[str, Any]]:
+        """Start episodes in all worlds, or in those of ``options["reset_mask"]``.
+
+        Args:
+            seed: world i gets seed + i, or one per world; None draws them.
+            options: as in `MagiWorldEnv`, ``prompt``, ``start``, ``image`` and ``video`` also as
+                a list with one per world; ``reset_mask``, bool (B,). A snapshot of one world is
+                continued in all of them.
+
+        Returns:
+            Observations (B, ...) of all worlds; infos of those that were reset.
+
+        Raises:
+            ValueError: an option or seed that cannot be. Nothing has changed then.
+        """
+        self._check_open()
+        given = read_options(self.world, options, self.num_envs, ("reset_mask",))
+        rows = reset_mask((options or {}).get("reset_mask"), self.num_envs)
+        seeds = seeds_per_world(seed, self.num_envs)
+        for row in rows:
+            self._generators.seed(row, seeds[row])
+        if given.snapshot is not None:
+            source = 0 if given.snapshot.num_worlds == 1 else None
+            infos = self._rollout.restore(given.snapshot, rows, source, fresh=True)
+        else:
+            prompts, begins = given.scenes(self._rollout.config, self._begins)
+            infos = self._rollout.begin(
+                rows,
+                [self._seed(row, seeds[row]) for row in rows],
+                [prompts[row] for row in rows],
+                [begins[row] for row in rows],
+            )
+        return self._shown(), self._merged(rows, infos)
+
+    def step(self, actions: Sequence[str]) -> Step:
+        """The next chunk of every world.
+
+        Raises:
+            ValueError: not B actions, or one that is not in the action space. Nothing has changed.
+            gymnasium.error.ResetNeeded: before the first reset; with "DISABLED" also while a world
+                has ended.
+        """
+        self._check_open()
+        if self.chunk is None:
+            raise ResetNeeded("step() before the first reset(); call reset()")
+        over = [int(row) for row in np.flatnonzero(self._rollout.ended)]
+        if over and self.autoreset_mode is AutoresetMode.DISABLED:
+            raise ResetNeeded(
+                f"the episodes of worlds {over} have ended; call "
+                'reset(options={"reset_mask": ...}) before step()'
+            )
+        score, truncated, infos = self._rollout.advance(self._commands(actions, over))
+        reward, ended = score.reward.copy(), score.ended.copy()
+        if over:  # NEXT_STEP: this step was their reset
+            for row, info in zip(over, self._renew(over), strict=True):
+                reward[row], ended[row], truncated[row], infos[row] = 0.0, False, False, info
+        merged: dict[str, Any] = {}
+        done = [int(row) for row in np.flatnonzero(ended | truncated)]
+        if done and self.autoreset_mode is AutoresetMode.SAME_STEP:
+            last = self._observations()
+            for row in done:
+                final = last[row].copy() if isinstance(last, np.ndarray) else last[row].clone()
+                merged = self._add_info(merged, {"final_obs": final, "final_info": infos[row]}, row)
+            for row, info in zip(done, self._renew(done), strict=True):
+                infos[row] = info
+        merged = self._merged(range(self.num_envs), infos, merged)
+        return self._shown(), reward, ended, truncated, merged
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Per world its last frame (H, W, 3), or all of its newest chunk; None in a window."""
+        self._check_open()
+        if self.render_mode is None:
+            gym.logger.warn("render() was called without a render_mode; give make_vec one")
+            return None
+        if self.render_mode == "human":
+            return None  # reset and step have shown it
+        frames = self._rollout.frames()
+        if self.render_mode == "rgb_array":
+            return tuple(world[-1].copy() for world in frames)
+        return tuple([f.copy() for f in world] for world in frames)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window."""
+        if self._viewer is not None:
+            self._viewer.close()
+        self._viewer = None
+
+    def snapshot(self) -> EnvSnapshot:
+        """The state of all worlds in the middle of their episodes."""
+        self._check_open()
+        return self._rollout.snapshot(self._generators.states())
+
+    def restore(
+        self, snapshot: EnvSnapshot | Snapshot | str | Path
+    ) -> tuple[Batch, dict[str, Any]]:
+        """Continue from a snapshot (or its file); one of a single world is continued in all.
+
+        Raises:
+            ValueError: a snapshot of another world or number of worlds. Nothing has changed then.
+        """
+        self._check_open()
+        if isinstance(snapshot, str | Path):
+            snapshot = load_snapshot(snapshot)
+        rows, source = range(self.num_envs), None
+        if isinstance(snapshot, EnvSnapshot | Snapshot) and snapshot.num_worlds == 1:
+            source = 0
+        infos = self._rollout.restore(snapshot, rows, source)
+        if isinstance(snapshot, EnvSnapshot):
+            self._generators.restore([snapshot.rngs[i if source is None else 0] for i in rows])
+        return self._shown(), self._merged(rows, infos)
+
+    def fork(self, n: int) -> list[MagiWorldVectorEnv]:
+        """``n`` environments of B worlds that continue from here; weights are shared."""
+        self._check_open()
+        check_count(n)
+        states, mode = self._generators.states(), self.autoreset_mode
+        return [
+            MagiWorldVectorEnv.of(self._rollout.forked(1), self._begins, states, mode)
+            for _ in range(n)
+        ]
+
+    @classmethod
+    def of(
+        cls,
+        rollout: Rollout,
+        begins: Sequence[Begin],
+        rngs: Sequence[dict[str, Any]],
+        autoreset_mode: str | AutoresetMode,
+    ) -> MagiWorldVectorEnv:
+        """An environment around a rollout, as forks have it."""
+        env = object.__new__(cls)
+        env._setup(rollout, _mode(autoreset_mode))
+        env._begins = list(begins)
+        env._generators.restore(rngs)
+        return env
+
+    def _commands(self, actions: Sequence[str], over: list[int]) -> list[str | None]:
+        if isinstance(actions, str) or not isinstance(actions, list | tuple | np.ndarray):
+            raise ValueError(
+                f"actions is {actions!r:.80}; it must be a tuple of {self.num_envs} texts"
+            )
+        if len(actions) != self.num_envs:
+            raise ValueError(f"actions has {len(actions)} entries; it must have {self.num_envs}")
+        check = self.single_action_space.check
+        return [
+            None if row in over else check(action, f"action {row}")
+            for row, action in enumerate(actions)
+        ]
+
+    def _renew(self, rows: list[int]) -> list[dict[str, Any]]:
+        prompts = scenes_per_world(self._rollout.config.prompt, self.num_envs)
+        return self._rollout.begin(
+            rows,
+            [self._seed(row, None) for row in rows],
+            [prompts[row] for row in rows],
+            [self._begins[row] for row in rows],
+        )
+
+    def _seed(self, row: int, seed: int | None) -> int:
+        return self._generators.draw(row, seed, self._rollout.config.seed)
+
+    def _observations(self) -> Batch:
+        seen = self._rollout.observations()
+        return seen if self._rollout.config.output == "torch" else seen.cpu().numpy()
+
+    def _shown(self) -> Batch:
+        if self.render_mode == "human":
+            picture = tiled(self._rollout.frames())
+            if self._viewer is None:
+                height, width = picture.shape[1:3]
+                self._viewer = Viewer((height, width), self.world.spec.fps)
+            self._viewer.show(picture, f"{self.num_envs} worlds of {self.world.spec.name}")
+        return self._observations()
+
+    def _merged(
+        self,
+        rows: Sequence[int],
+        infos: Sequence[dict[str, Any]],
+        merged: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        merged = {} if merged is None else merged
+        for row, info in zip(rows, infos, strict=True):
+            merged = self._add_info(merged, info, row)
+        return merged
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("the environment was closed; make a new one")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_viewer": None}  # a window cannot be copied
+
+
+_mode = autoreset_mode  # the argument of the same name hides it

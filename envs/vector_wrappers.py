@@ -1,0 +1,102 @@
+"""`DiscreteCommands` and `ChunkToImage` for vector environments.
+
+Shapes: B worlds, H, W pixels, k frames in a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from gymnasium.spaces import Discrete, MultiDiscrete
+from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from magi_world.envs.options import reset_mask
+from magi_world.envs.stacking import Batch, Stacking
+from magi_world.envs.wrappers import command_at, command_table
+
+
+class VectorDiscreteCommands(VectorActionWrapper[Any, np.ndarray, Sequence[str], np.ndarray]):
+    """Actions (B,) of whole numbers 0 .. n - 1 that stand for commands."""
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Sequence[str], np.ndarray],
+        commands: Sequence[str] | None = None,
+    ) -> None:
+        """As `DiscreteCommands`."""
+        super().__init__(env)
+        self.commands = command_table(env.single_action_space, commands)
+        self.single_action_space = Discrete(len(self.commands))
+        self.action_space: MultiDiscrete = cast(
+            MultiDiscrete, batch_space(self.single_action_space, env.num_envs)
+        )
+
+    def actions(self, actions: Any) -> tuple[str, ...]:
+        """The commands of numbers.
+
+        Raises:
+            ValueError: not B numbers, or one without a command.
+        """
+        numbers = actions.tolist() if isinstance(actions, np.ndarray | Tensor) else actions
+        if not isinstance(numbers, list | tuple) or len(numbers) != self.num_envs:
+            raise ValueError(f"actions is {actions!r:.80}; it must be {self.num_envs} numbers")
+        return tuple(command_at(self.commands, a, f"action {i}") for i, a in enumerate(numbers))
+
+
+class VectorChunkToImage(VectorWrapper[Batch, Any, Batch, Any, np.ndarray]):
+    """Observations are pictures (B, H, W, 3 k), those in ``info["final_obs"]`` too."""
+
+    def __init__(
+        self, env: VectorEnv[Batch, Any, np.ndarray], frames: int = 4, every: int = 1
+    ) -> None:
+        """As `ChunkToImage`."""
+        super().__init__(env)
+        self.stacking = Stacking(frames, every)
+        self.single_observation_space = self.stacking.space(env.single_observation_space)
+        self.observation_space = batch_space(self.single_observation_space, env.num_envs)
+        self._kept: Any = None
+        self._ended = np.zeros(env.num_envs, bool)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[Batch, dict[str, Any]]:
+        """As the environment's."""
+        seen, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
+        rows = reset_mask((options or {}).get("reset_mask"), self.num_envs)
+        self._begin(rows, seen)
+        self._ended[rows] = False
+        return self.stacking.picture(self._kept), infos
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """As the environment's."""
+        seen, reward, terminated, truncated, infos = self.env.step(actions)
+        before, ended = self._kept, terminated | truncated
+        self._kept = self.stacking.push(before, seen)
+        mode = self.env.metadata["autoreset_mode"]
+        if mode is AutoresetMode.SAME_STEP and ended.any():
+            final = infos["final_obs"].copy()
+            for row in np.flatnonzero(ended):
+                kept = self.stacking.push(before[row : row + 1], final[row][None])
+                final[row] = self.stacking.picture(kept)[0]
+            infos = {**infos, "final_obs": final}
+            self._begin(np.flatnonzero(ended).tolist(), seen)
+        elif mode is AutoresetMode.NEXT_STEP and self._ended.any():
+            self._begin(np.flatnonzero(self._ended).tolist(), seen)
+        self._ended = ended
+        return self.stacking.picture(self._kept), reward, terminated, truncated, infos
+
+    def _begin(self, rows: list[int], seen: Any) -> None:
+        begun = self.stacking.begin(seen[rows])
+        if len(rows) == self.num_envs:
+            self._kept = begun
+        else:
+            self._kept[rows] = begun
