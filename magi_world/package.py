@@ -97,7 +97,7 @@ def read_package(
         starts = load_tensors(folder / "starts.safetensors")["latents"].float()
     heads = _read_heads(record, folder, device)
     return WorldParts(
-        spec=_spec(record, config, 0 if starts is None else len(starts)),
+        spec=_spec(record, config, folder, 0 if starts is None else len(starts)),
         config=config,
         dit=_frozen(dit),
         vae=_frozen(vae),
@@ -150,7 +150,7 @@ def write_package(
         "dit": asdict(config.dit),
         "vae": asdict(config.vae),
         "sampler": asdict(config.sampler),
-        "heads": None if parts.heads is None else asdict(parts.heads.config),
+        "heads": None if parts.heads is None else asdict(parts.heads.config),  # type: ignore[call-overload]
         "files": file_hashes(folder),
         "quality": spec.quality,
         "provenance": spec.provenance,
@@ -158,9 +158,7 @@ def write_package(
     write_record(folder, record)
 
 
-def _read_heads(
-    record: dict[str, Any], folder: Path, device: str | torch.device
-) -> Any:
+def _read_heads(record: dict[str, Any], folder: Path, device: str | torch.device) -> Any:
     if record.get("heads") is None:
         return None
     from magi_world.model.heads import Heads, HeadsConfig
@@ -208,7 +206,7 @@ def _config(record: dict[str, Any], folder: Path) -> MagiConfig:
         dit=_build(DiTConfig, record["dit"], "dit", folder),
         vae=_build(VAEConfig, record["vae"], "vae", folder),
         sampler=_build(SamplerConfig, record["sampler"], "sampler", folder),
-        frame_size=tuple(record["frame_size"]),  # type: ignore[arg-type]
+        frame_size=tuple(record["frame_size"]),
         fps=record["fps"],
         dtype=record["dtype"],
     )
@@ -224,11 +222,8 @@ def _build(kind: type[Config], values: dict[str, Any], name: str, folder: Path) 
         raise WeightsError(f"{folder / RECORD}: {name}: {error}") from error
 
 
-def _spec(record: dict[str, Any], config: MagiConfig, num_starts: int) -> WorldSpec:
-    commands = tuple(
-        Command(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()})
-        for c in record["commands"]
-    )
+def _spec(record: dict[str, Any], config: MagiConfig, folder: Path, num_starts: int) -> WorldSpec:
+    commands = tuple(_build(Command, c, "commands", folder) for c in record["commands"])
     hashes = json.dumps(record.get("files", {}), sort_keys=True).encode()
     return WorldSpec(
         name=config.name,

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from magi_world.config import MagiConfig
 from magi_world.model.dit import DiT
+from magi_world.model.pixels import video_to_frames
 from magi_world.model.text import TextEncoder
-from magi_world.model.tiling import TileConfig
+from magi_world.model.tiling import TileConfig, decode_tiled
 from magi_world.model.vae import VAE
 from magi_world.spec import WorldSpec
 from magi_world.weights import find_nan
@@ -33,6 +34,16 @@ class WorldParts:
     starts: Tensor | None = None
     heads: nn.Module | None = None
     tile: TileConfig | None = None
+
+
+def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:
+    """Scaled latents (n, C, t, h, l) -> uint8 frames (n, T, H, W, 3)."""
+    unscaled = parts.vae.unscale(latents)
+    if parts.tile is None:
+        video = parts.vae.decode(unscaled, first_frame_only=False)
+    else:
+        video = decode_tiled(parts.vae, unscaled, parts.tile, first_frame_only=False)
+    return video_to_frames(video)
 
 
 def check_finite(latents: Tensor, parts: WorldParts) -> None:

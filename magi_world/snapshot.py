@@ -94,11 +94,11 @@ class Snapshot:
         captions = [
             TextKeys(tensors.get(f"caption.{i}"), layers=()) for i in range(record["captions"])
         ]
-        lanes = tuple(
-            _lane(entry, captions, tensors, i) for i, entry in enumerate(record["lanes"])
-        )
+        lanes = tuple(_lane(entry, captions, tensors, i) for i, entry in enumerate(record["lanes"]))
         cache = _cache(tensors["k"], tensors["v"], record["flight"], record["filled"])
-        sampler = {k: tuple(v) if isinstance(v, list) else v for k, v in record["sampler"].items()}
+        sampler: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in record["sampler"].items()
+        }
         return Snapshot(
             record["fingerprint"],
             SamplerConfig(**sampler),

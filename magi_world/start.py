@@ -23,7 +23,10 @@ Pixels = np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Start:
-    """latents: (n, C, t, h, l) scaled. frames: (n, T, H, W, 3) uint8, None where they must be decoded."""
+    """What a video begins with.
+
+    latents: (n, C, t, h, l), scaled.    frames: (n, T, H, W, 3) uint8; None = must be decoded.
+    """
 
     latents: Tensor
     frames: Tensor | None = None

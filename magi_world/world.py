@@ -15,10 +15,8 @@ from torch import Tensor
 from magi_world.arguments import per_world, seeds_per_world, world_rows
 from magi_world.chunk import Chunk
 from magi_world.model.attention import Backend
-from magi_world.model.pixels import video_to_frames
 from magi_world.model.text import check_prompt
-from magi_world.model.tiling import decode_tiled
-from magi_world.parts import WorldParts, check_finite
+from magi_world.parts import WorldParts, check_finite, decode_latents
 from magi_world.prompts import PromptKeys
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.stream import ChunkStream, Progress, StreamConfig
@@ -194,13 +192,7 @@ class World:
     @torch.inference_mode()
     def decode(self, chunk: Chunk) -> Chunk:
         """The same chunk with its frames. May run while the next chunk is denoised."""
-        vae, tile = self.parts.vae, self.parts.tile
-        latents = vae.unscale(chunk.latents)
-        if tile is None:
-            video = vae.decode(latents, first_frame_only=False)
-        else:
-            video = decode_tiled(vae, latents, tile, first_frame_only=False)
-        return chunk.with_pixels(video_to_frames(video))
+        return chunk.with_pixels(decode_latents(self.parts, chunk.latents))
 
     def snapshot(self) -> Snapshot:
         """The state of all worlds; costs nothing until the world moves on."""
@@ -278,8 +270,7 @@ class World:
     ) -> Tensor:
         """Latents of the next clean chunk."""
         latents = self._stream.stage(rows, captions, progress)
-        if latents is None:
-            raise RuntimeError("a full window gave no chunk")
+        assert latents is not None, "a full window always gives a chunk"
         if not self._weights_checked:
             check_finite(latents, self.parts)
         self._weights_checked = True

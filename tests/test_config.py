@@ -28,7 +28,7 @@ from magi_world.released import PRESETS
     ],
 )
 def test_sampler_refuses(options: dict, words: list[str]) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="SamplerConfig") as error:
         SamplerConfig(**options)
     assert all(word in str(error.value) for word in words), str(error.value)
 

@@ -1,4 +1,6 @@
-"""Every file in a folder of reference cases is one test: `pytest tests/test_reference.py --golden DIR`.
+"""Every file in a folder of reference cases is one test.
+
+    pytest tests/test_reference.py --golden DIR
 
 A case's kind is in its metadata. Files named weights_* are the models that other cases load; they
 are tested by loading them strictly. An unknown kind fails, and so does an empty folder.

@@ -6,8 +6,11 @@ Query head i reads group i // (Hq / Hkv).
 
 from __future__ import annotations
 
+import functools
+import importlib
 import importlib.util
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -47,18 +50,33 @@ def check_backend(backend: str) -> Backend:
             "attention is 'flash', but no flash-attn package is installed; "
             "install it with: pip install 'magi-world[flash]', or use attention='sdpa'"
         )
-    return backend
+    return cast(Backend, backend)
 
 
 def flash_version() -> int | None:
-    """Major version of the newest flash-attn package that can be imported (4, 3, 2) or None."""
-    if importlib.util.find_spec("flash_attn") is not None:
-        if importlib.util.find_spec("flash_attn.cute") is not None:
-            return 4
-        if importlib.util.find_spec("flash_attn_interface") is not None:
-            return 3
+    """Major version of the flash-attn package that would be used, or None.
+
+    3 is the fastest where it is installed (Hopper only), 2 runs everywhere; 4 is taken where it
+    is the only one.
+    """
+    if _found("flash_attn_interface"):
+        return 3
+    if _found("flash_attn_2_cuda"):
         return 2
-    return 3 if importlib.util.find_spec("flash_attn_interface") is not None else None
+    return 4 if _found("flash_attn") and _found("flash_attn.cute") else None
+
+
+def _found(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+@functools.cache
+def _flash_kernel() -> Callable[[Tensor, Tensor, Tensor], Tensor | tuple[Tensor, ...]]:
+    names = {2: "flash_attn", 3: "flash_attn_interface", 4: "flash_attn.cute"}
+    version = flash_version()
+    if version is None:
+        raise ValueError("no flash-attn package is installed")
+    return importlib.import_module(names[version]).flash_attn_func
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -73,13 +91,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if flash_version() == 4:
-        from flash_attn.cute import flash_attn_func
-    elif flash_version() == 3:
-        from flash_attn_interface import flash_attn_func
-    else:
-        from flash_attn import flash_attn_func
-    out = flash_attn_func(q, k, v)
+    out = _flash_kernel()(q, k, v)
     return out[0] if isinstance(out, tuple) else out
 
 

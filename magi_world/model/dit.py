@@ -14,7 +14,7 @@ and one for the text.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,15 +23,13 @@ from torch import Tensor, nn
 from magi_world.config import DiTConfig
 from magi_world.model.layers import (
     AdaGate,
+    Attention,
     CaptionEmbedder,
     FeedForward,
-    Float32Linear,
     LayerNorm1p,
     TimeEmbedder,
-    linear,
 )
-from magi_world.model.quant import Fp8Linear
-from magi_world.model.rope import Rope, rotate
+from magi_world.model.rope import Rope
 
 NULL_CAPTION_ROWS = 50
 
@@ -51,66 +49,6 @@ class CrossAttend(Protocol):
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
         """Attend q (B, N, S, Hq, hd) over the captions; same shape."""
-
-
-class QKV(nn.Module):
-    """The norm and the four projections in front of attention."""
-
-    def __init__(self, config: DiTConfig, fp8: bool) -> None:
-        super().__init__()
-        queries, keys = config.heads * config.head_dim, config.kv_groups * config.head_dim
-        self.layer_norm = nn.LayerNorm(config.hidden, config.eps)
-        self.q = linear(config.hidden, queries, fp8)
-        self.qx = linear(config.hidden, queries, fp8)
-        self.k = linear(config.hidden, keys, fp8)
-        self.v = linear(config.hidden, keys, fp8)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(..., D) -> self query, text query, key, value, each (..., heads * hd)."""
-        a = self.layer_norm(x)
-        return self.q(a), self.qx(a), self.k(a), self.v(a)
-
-
-class Attention(nn.Module):
-    """Self-attention and cross-attention in parallel, joined by one projection."""
-
-    def __init__(self, config: DiTConfig, fp8: bool) -> None:
-        super().__init__()
-        hd, eps = config.head_dim, config.eps
-        self.head_dim = hd
-        self.linear_qkv = QKV(config, fp8)
-        self.linear_kv_xattn = nn.Linear(config.hidden, 2 * config.kv_groups * hd, bias=False)
-        joined = 2 * config.heads * hd
-        self.linear_proj = (
-            Fp8Linear(joined, config.hidden, per_channel=True)
-            if fp8
-            else Float32Linear(joined, config.hidden, bias=False)
-        )
-        self.q_layernorm = LayerNorm1p(hd, eps)
-        self.k_layernorm = LayerNorm1p(hd, eps)
-        self.q_layernorm_xattn = LayerNorm1p(hd, eps)
-        self.k_layernorm_xattn = LayerNorm1p(hd, eps)
-
-    def project(
-        self, x: Tensor, rope: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Stream (B, N, S, D) -> q, qx (.., Hq, hd) and k, v (.., Hkv, hd), normed and rotated."""
-        q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
-        q = rotate(self.q_layernorm(q), rope).to(v.dtype)
-        k = rotate(self.k_layernorm(k), rope).to(v.dtype)
-        return q, self.q_layernorm_xattn(qx), k, v
-
-    def text_keys(self, caption: Tensor) -> tuple[Tensor, Tensor]:
-        """Projected caption (L, D) -> k, v (L, Hkv, hd)."""
-        both = self.linear_kv_xattn(caption).unflatten(-1, (-1, 2 * self.head_dim))
-        k, v = both.chunk(2, dim=-1)
-        return self.k_layernorm_xattn(k), v
-
-    def join(self, own: Tensor, text: Tensor) -> Tensor:
-        """Self- and cross-attention, each (B, N, S, Hq, hd) -> (B, N, S, D)."""
-        # The released projection expects its input columns as 8 slices of both in turn.
-        pair = torch.stack([own.flatten(-2), text.flatten(-2)], dim=-2)
-        return self.linear_proj(pair.unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3))
 
 
 class Block(nn.Module):
@@ -171,9 +109,14 @@ class DiT(nn.Module):
         self.final_linear = FinalLinear(config)
 
     @property
+    def blocks(self) -> list[Block]:
+        """The blocks, first to last."""
+        return cast(list[Block], list(self.videodit_blocks.layers))
+
+    @property
     def dtype(self) -> torch.dtype:
         """The stream's precision; single parts are kept in float32 (see `parameter_dtype`)."""
-        return self.videodit_blocks.layers[0].self_attention.linear_qkv.layer_norm.weight.dtype
+        return self.blocks[0].self_attention.linear_qkv.layer_norm.weight.dtype
 
     def forward(
         self,
@@ -201,7 +144,7 @@ class DiT(nn.Module):
         h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
         tokens, rope = self.embed(x), self.rope(frames, h, w)
         condition = self.condition(t, conditional, interval)
-        for i, block in enumerate(self.videodit_blocks.layers):
+        for i, block in enumerate(self.blocks):
             attn = block.self_attention
             q, qx, k, v = attn.project(tokens, rope)
             own.write(i, k, v)
@@ -226,8 +169,8 @@ class DiT(nn.Module):
         h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
         tokens, rope = self.embed(x), self.rope(frames, h, w)
         condition = self.condition(t, conditional, interval)
-        last = len(self.videodit_blocks.layers) - 1
-        for i, block in enumerate(self.videodit_blocks.layers):
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
             attn = block.self_attention
             q, qx, k, v = attn.project(tokens, rope)
             own.write(i, k, v)
@@ -259,7 +202,7 @@ class DiT(nn.Module):
         if caption is None:
             caption = self.y_embedder.null_caption_embedding[:NULL_CAPTION_ROWS]
         projected = self.y_embedder.y_proj_xattn(caption.float()).to(self.dtype)
-        return [block.self_attention.text_keys(projected) for block in self.videodit_blocks.layers]
+        return [block.self_attention.text_keys(projected) for block in self.blocks]
 
     def head(self, tokens: Tensor, h: int, w: int) -> Tensor:
         """Tokens (B, N, S, D) -> velocity (B, N, C, W, h*p, w*p) float32."""

@@ -1,6 +1,7 @@
-"""The small parts of the transformer: norms, embedders, gates, feed-forward.
+"""The parts of the transformer: norms, embedders, gates, attention, feed-forward.
 
-Shapes: B worlds, N chunks, S tokens a chunk, D hidden, C = D/4 condition width, L caption rows.
+Shapes: B worlds, N chunks, S tokens a chunk, D hidden, C = D/4 condition width, L caption rows,
+Hq query heads, Hkv key/value groups, hd head dim.
 Sub-module names are those of the released checkpoints (reference section 2).
 """
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
 from magi_world.model.quant import Fp8Linear
+from magi_world.model.rope import rotate
 
 SINUSOID = 256
 
@@ -46,7 +48,7 @@ class TimeEmbedder(nn.Module):
         steps = torch.arange(half, device=t.device, dtype=torch.float32)
         angle = (t.float() * 1000)[..., None] * torch.exp(steps * (-math.log(10000) / half))
         sinusoid = torch.cat([angle.cos(), angle.sin()], dim=-1)
-        return self.mlp(sinusoid.to(rounding).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoid.to(rounding).to(next(self.mlp.parameters()).dtype))
 
 
 class CaptionEmbedder(nn.Module):
@@ -75,8 +77,8 @@ class AdaGate(nn.Module):
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, C) -> attention gate and feed-forward gate, each (B, N, 1, D)."""
-        linear = self.proj[0]
-        gates = torch.tanh(linear(F.silu(condition).to(linear.weight.dtype)))
+        dtype = next(self.proj.parameters()).dtype
+        gates = torch.tanh(self.proj(F.silu(condition).to(dtype)))
         attn, mlp = gates[:, :, None].chunk(2, dim=-1)
         return attn, mlp
 
@@ -101,6 +103,66 @@ class FeedForward(nn.Module):
         else:
             x = F.gelu(x)
         return self.linear_fc2(x)
+
+
+class QKV(nn.Module):
+    """The norm and the four projections in front of attention."""
+
+    def __init__(self, config: DiTConfig, fp8: bool) -> None:
+        super().__init__()
+        queries, keys = config.heads * config.head_dim, config.kv_groups * config.head_dim
+        self.layer_norm = nn.LayerNorm(config.hidden, config.eps)
+        self.q = linear(config.hidden, queries, fp8)
+        self.qx = linear(config.hidden, queries, fp8)
+        self.k = linear(config.hidden, keys, fp8)
+        self.v = linear(config.hidden, keys, fp8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(..., D) -> self query, text query, key, value, each (..., heads * hd)."""
+        a = self.layer_norm(x)
+        return self.q(a), self.qx(a), self.k(a), self.v(a)
+
+
+class Attention(nn.Module):
+    """Self-attention and cross-attention in parallel, joined by one projection."""
+
+    def __init__(self, config: DiTConfig, fp8: bool) -> None:
+        super().__init__()
+        hd, eps = config.head_dim, config.eps
+        self.head_dim = hd
+        self.linear_qkv = QKV(config, fp8)
+        self.linear_kv_xattn = nn.Linear(config.hidden, 2 * config.kv_groups * hd, bias=False)
+        joined = 2 * config.heads * hd
+        self.linear_proj = (
+            Fp8Linear(joined, config.hidden, per_channel=True)
+            if fp8
+            else Float32Linear(joined, config.hidden, bias=False)
+        )
+        self.q_layernorm = LayerNorm1p(hd, eps)
+        self.k_layernorm = LayerNorm1p(hd, eps)
+        self.q_layernorm_xattn = LayerNorm1p(hd, eps)
+        self.k_layernorm_xattn = LayerNorm1p(hd, eps)
+
+    def project(
+        self, x: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Stream (B, N, S, D) -> q, qx (.., Hq, hd) and k, v (.., Hkv, hd), normed and rotated."""
+        q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
+        q = rotate(self.q_layernorm(q), rope).to(v.dtype)
+        k = rotate(self.k_layernorm(k), rope).to(v.dtype)
+        return q, self.q_layernorm_xattn(qx), k, v
+
+    def text_keys(self, caption: Tensor) -> tuple[Tensor, Tensor]:
+        """Projected caption (L, D) -> k, v (L, Hkv, hd)."""
+        both = self.linear_kv_xattn(caption).unflatten(-1, (-1, 2 * self.head_dim))
+        k, v = both.chunk(2, dim=-1)
+        return self.k_layernorm_xattn(k), v
+
+    def join(self, own: Tensor, text: Tensor) -> Tensor:
+        """Self- and cross-attention, each (B, N, S, Hq, hd) -> (B, N, S, D)."""
+        # The released projection expects its input columns as 8 slices of both in turn.
+        pair = torch.stack([own.flatten(-2), text.flatten(-2)], dim=-2)
+        return self.linear_proj(pair.unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3))
 
 
 class Float32Linear(nn.Linear):

@@ -10,7 +10,7 @@ stages for ever; a finite video is the same stream, drained at its end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class Lane:
     """
 
     seed: int = 0
-    flight: Flight = Flight()
+    flight: Flight = field(default_factory=Flight)
     captions: tuple[TextKeys, ...] = ()
     clean_pending: bool = False
     start: Tensor | None = None
@@ -180,7 +180,10 @@ class ChunkStream:
         Raises:
             ValueError: the worlds are at different points, or nothing is left in flight.
         """
-        lanes = [self._admit(w, c) for w, c in zip(worlds, captions or [None] * len(worlds), strict=True)]
+        if captions is None:
+            lanes = [self.lanes[world] for world in worlds]
+        else:
+            lanes = [self._admit(w, c) for w, c in zip(worlds, captions, strict=True)]
         form = {(lane.flight.count, lane.flight.newest_stage) for lane in lanes}
         if len(form) != 1:
             raise ValueError(f"worlds {list(worlds)} are at different points of their pipelines")
@@ -232,10 +235,8 @@ class ChunkStream:
         start = None if lane.start is None else lane.start.to(self.device)
         return replace(lane, captions=tuple(captions), start=start)
 
-    def _admit(self, world: int, caption: TextKeys | None) -> Lane:
+    def _admit(self, world: int, caption: TextKeys) -> Lane:
         lane = self.lanes[world]
-        if caption is None:
-            return lane
         return replace(lane, flight=lane.flight.admit(), captions=(*lane.captions, caption))
 
     def _in_flight(self, worlds: Sequence[int], lanes: Sequence[Lane], admitted: bool) -> Tensor:

@@ -40,7 +40,7 @@ def test_query_heads_share_groups_in_order() -> None:
 
 
 def test_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="'xformers'.*sdpa"):
+    with pytest.raises(ValueError, match=r"'xformers'.*sdpa"):
         check_backend("xformers")
 
 

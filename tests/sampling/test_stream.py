@@ -50,7 +50,7 @@ class Counting:
         for name in ("forward", "write_keys", "text_keys"):
             monkeypatch.setattr(dit, name, self.wrap(name, getattr(dit, name)))
 
-    def wrap(self, name: str, method):  # noqa: ANN001, ANN201
+    def wrap(self, name: str, method):
         def call(*args: object, **options: object) -> object:
             self.calls[name] += 1
             if name == "forward":

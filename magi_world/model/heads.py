@@ -1,0 +1,92 @@
+"""What a world predicts about a chunk beside its pixels: events, reward, end.
+
+Legend: B chunks, C latent channels, T h w latent frames, rows and columns, E events, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magi_world.config import require
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Sizes, and what the events are worth.
+
+    events: names of the predicted events, each with its probability in a chunk.
+    reward: what one occurrence of each event adds to the reward.
+    end: name of the event that ends the episode, '' = nothing does.
+    """
+
+    latent_channels: int
+    latent_frames: int
+    latent_size: tuple[int, int]
+    events: tuple[str, ...]
+    reward: tuple[float, ...]
+    end: str = ""
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        require(len(self.events) > 0, "HeadsConfig.events is empty; name at least one event")
+        require(
+            len(self.reward) == len(self.events),
+            f"HeadsConfig.reward has {len(self.reward)} values; it must have one for each of "
+            f"{self.events}",
+        )
+        require(
+            self.end in ("", *self.events),
+            f"HeadsConfig.end is {self.end!r}; it must be '' or one of {self.events}",
+        )
+        require(
+            all(s % 2 == 0 for s in self.latent_size),
+            f"HeadsConfig.latent_size is {self.latent_size}; both sides must be even",
+        )
+
+
+class Heads(nn.Module):
+    """A small convolutional network over the latent frames of one chunk, side by side."""
+
+    def __init__(self, config: HeadsConfig) -> None:
+        super().__init__()
+        self.config = config
+        h, w = (s // 2 for s in config.latent_size)
+        self.conv1 = nn.Conv2d(config.latent_channels * config.latent_frames, config.width, 3, 1, 1)
+        self.conv2 = nn.Conv2d(config.width, config.width, 3, 2, 1)
+        self.fc1 = nn.Linear(config.width * h * w, config.width)
+        self.fc2 = nn.Linear(config.width, len(config.events))
+
+    def logits(self, latents: Tensor) -> Tensor:
+        """Scaled latents of one chunk each, (B, C, T, h, w) -> logits (B, E).
+
+        Raises:
+            ValueError: latents of another shape.
+        """
+        cfg = self.config
+        expected = (cfg.latent_channels, cfg.latent_frames, *cfg.latent_size)
+        require(
+            tuple(latents.shape[1:]) == expected,
+            f"latents have shape {tuple(latents.shape)}; they must be (B, {expected})",
+        )
+        x = F.gelu(self.conv1(latents.to(self.conv1.weight.dtype).flatten(1, 2)))
+        x = F.gelu(self.conv2(x)).flatten(1)
+        return self.fc2(F.gelu(self.fc1(x)))
+
+    def forward(self, latents: Tensor) -> dict[str, Any]:
+        """Scaled latents of one chunk each, (B, C, T, h, w), to predictions.
+
+        Returns:
+            "events": name -> probability (B,); "end": (B,) probability that the episode ends in
+            this chunk; "reward": (B,) expected reward.
+        """
+        cfg = self.config
+        probability = torch.sigmoid(self.logits(latents).float())
+        value = probability.new_tensor(cfg.reward)
+        events = dict(zip(cfg.events, probability.unbind(1), strict=True))
+        end = events[cfg.end] if cfg.end else torch.zeros_like(probability[:, 0])
+        return {"events": events, "end": end, "reward": probability @ value}
