@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from magi_world.agents.protocol import checked_command, info_field
 
 
@@ -36,8 +37,8 @@ class HumanAgent:
         """What was said last; see `magi_world.agents.protocol.Agent`.
 
         Raises:
-            ValueError: nothing was said, and ``info`` has no ``command`` or an empty one.
+            ValueError: nothing was said, and ``info`` has no ``prompt`` or an empty one.
         """
         if self._said is not None:
             return self._said
-        return checked_command(info_field(info, "command"), "info['command']")
+        return checked_command(info_field(info, "prompt"), "info['prompt']")

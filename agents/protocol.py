@@ -17,8 +17,9 @@ class Agent(Protocol):
         Args:
             observation: what the environment shows: uint8 frames (T, H, W, 3) of the last chunk,
                 or what its wrappers make of them.
-            info: about that chunk. ``chunk`` is its index (0 is the start), ``seed`` the world's
-                seed, ``command`` the command in force, ``commands`` the world's own commands.
+            info: what the environment says about that chunk: ``chunk`` is its index (0 is the
+                start), ``prompt`` the command in force. The window adds ``seed`` and
+                ``commands``, the world's own commands.
 
         Raises:
             ValueError: the agent cannot answer for this observation.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from magi_world.agents.protocol import info_field
 
 
@@ -26,26 +27,34 @@ class RandomConfig:
 class RandomAgent:
     """Every command equally likely.
 
-    A choice depends on the agent's seed, the world's seed and the chunk, and on nothing else, so
-    that a rewound or replayed session meets the same choices again.
+    A choice depends on the agent's seed and the chunk, and on nothing else, so that a rewound or
+    replayed session meets the same choices again.
     """
 
-    def __init__(self, config: RandomConfig | None = None) -> None:
-        """With the default seed and a new choice every chunk, unless told otherwise."""
+    def __init__(
+        self, commands: Sequence[str] | None = None, config: RandomConfig | None = None
+    ) -> None:
+        """``commands`` to pick from; None takes those in ``info["commands"]``.
+
+        Raises:
+            ValueError: ``commands`` is empty.
+        """
+        self.commands = None if commands is None else _some(commands, "commands")
         self.config = config or RandomConfig()
 
     def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
-        """One of ``info["commands"]``; see `magi_world.agents.protocol.Agent`.
+        """One of the commands; see `magi_world.agents.protocol.Agent`.
 
         Raises:
-            ValueError: ``info`` lacks a field, or the world has no commands.
+            ValueError: ``info`` lacks a field, or there are no commands.
         """
-        commands = list(info_field(info, "commands"))
-        if not commands:
-            raise ValueError(
-                "info['commands'] is empty; a random agent needs commands to pick from"
-            )
+        commands = self.commands or _some(info_field(info, "commands"), "info['commands']")
         turn = int(info_field(info, "chunk")) // self.config.hold
-        words = f"{self.config.seed}:{info_field(info, 'seed')}:{turn}".encode()
-        digest = hashlib.blake2b(words, digest_size=8).digest()
-        return str(commands[int.from_bytes(digest, "little") % len(commands)])
+        digest = hashlib.blake2b(f"{self.config.seed}:{turn}".encode(), digest_size=8).digest()
+        return commands[int.from_bytes(digest, "little") % len(commands)]
+
+
+def _some(commands: Sequence[str], name: str) -> tuple[str, ...]:
+    if not len(commands):
+        raise ValueError(f"{name} is empty; a random agent needs commands to pick from")
+    return tuple(str(command) for command in commands)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
 from magi_world.agents.protocol import checked_command, info_field
 
 
@@ -45,4 +46,4 @@ class ScriptedAgent:
         line = bisect_right(self._chunks, int(info_field(info, "chunk")) + 1)
         if line:
             return self._lines[self._chunks[line - 1]]
-        return str(info_field(info, "command") or self._lines[self._chunks[0]])
+        return str(info_field(info, "prompt") or self._lines[self._chunks[0]])

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from magi_world.agents.protocol import checked_command
-from magi_world.demos.window import jobs
-from magi_world.demos.window.moment import Moment
 from PIL import Image
 
+from magi_world.agents.protocol import checked_command
 from magi_world.chunk import Chunk
+from magi_world.demos.window import jobs
+from magi_world.demos.window.moment import Moment
 from magi_world.media import fit, load_image
 from magi_world.snapshot import Snapshot
 from magi_world.world import World
@@ -74,7 +74,8 @@ class Engine:
             )
         moment = self._begin(world, job.start)
         self._world, self._wide = world, None
-        return jobs.Opened(world, moment, job.start)
+        source = job.world if isinstance(job.world, str) else world.spec.name
+        return jobs.Opened(world, source, moment, job.start)
 
     def _begin(self, world: World, start: jobs.Start) -> Moment:
         image = None
@@ -101,8 +102,10 @@ class Engine:
         base, commands = job.base, self.world.spec.command_names
         info = {
             "chunk": base.index,
+            "prompt": base.command,
+            "lands": base.lands,
+            "skip": base.skip,
             "seed": base.seed,
-            "command": base.command,
             "commands": commands,
         }
         return checked_command(job.agent.act(base.frames.copy(), info), f"the agent {job.by}")

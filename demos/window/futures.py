@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from magi_world.demos.window import jobs
 from magi_world.demos.window.moment import Moment
-
 from magi_world.spec import WorldSpec
 
 

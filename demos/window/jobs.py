@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
 from magi_world.agents.protocol import Agent
 from magi_world.demos.window.moment import Moment
-
 from magi_world.snapshot import Snapshot
 from magi_world.spec import WorldSpec
 from magi_world.world import World
@@ -104,9 +104,13 @@ Job = Open | Begin | Step | Save | Load | Imagine | Keep
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A world is open, and begun. ``world`` is for reading its form, never for stepping it."""
+    """A world is open, and begun.
+
+    world: for reading its form, never for stepping it.    source: what it was loaded by.
+    """
 
     world: World
+    source: str
     moment: Moment
     start: Start
 

@@ -90,6 +90,11 @@ class TextLine:
             # A single match is final; several may be walked through.
             self._cycle, self._turn = (cycle, turn) if len(cycle) > 1 else ([], 0)
 
+    def accept(self) -> None:
+        """Take the hint."""
+        if self.hint:
+            self._set(self.text + self.hint)
+
     def completions(self) -> list[str]:
         """Words that begin with what was typed, then words that contain it."""
         typed = self.text.casefold().strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+
 from magi_world.demos.window import jobs
 from magi_world.demos.window.moment import Moment, Timeline
 from magi_world.demos.window.pace import Pace

@@ -1,0 +1,200 @@
+"""`magi-world play`: a window on a live world."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from magi_world.agents.protocol import Agent
+from magi_world.agents.random import RandomAgent, RandomConfig
+from magi_world.config import require
+from magi_world.demos.script import read_script
+from magi_world.demos.window import jobs
+from magi_world.demos.window.desk import Desk, DeskConfig
+from magi_world.demos.window.engine import Engine
+from magi_world.demos.window.moment import Moment
+from magi_world.demos.window.player import Player, PlayerConfig
+from magi_world.demos.window.scripts import script_agent, script_start
+from magi_world.demos.window.story import SessionFile
+from magi_world.demos.window.watching import Watcher
+from magi_world.demos.window.worker import Worker
+from magi_world.loading import list_worlds, load_world
+from magi_world.world import World
+
+NO_DISPLAY = """\
+play needs a display, and there is none here ({reason}).
+What works without one:
+  magi-world record SCRIPT -o out.mp4    renders a script to a video
+  xvfb-run -a magi-world play            plays on a display that nobody sees"""
+
+
+@dataclass(frozen=True)
+class PlayConfig:
+    """Options of `play`.
+
+    seed: None takes a fresh one.    scene: scene prompt; None is the world's own.
+    image: picture to begin with.    start: number of a start video, or "text".
+    script: file of a script that is in charge at first; its seed, scene and start are used.
+    record: MP4 to record to from the first frame on.
+    session: file of the session; None puts it into ``folder``.    keep_session: write it at all.
+    folder: where films, pictures, sessions and slots go.
+    scale: whole factor by which the world is enlarged, in the window at first and in films.
+    size: (width, height) of the window at first, without ``scale``.
+    max_seconds: close the window after so long.
+    """
+
+    seed: int | None = 0
+    scene: str | None = None
+    image: Path | None = None
+    start: int | Literal["text"] | None = None
+    script: Path | None = None
+    record: Path | None = None
+    session: Path | None = None
+    keep_session: bool = True
+    folder: Path = Path("recordings")
+    steer: Literal["now", "queue"] = "now"
+    scale: int | None = None
+    size: tuple[int, int] = (960, 720)
+    max_seconds: float | None = None
+    hud: bool = True
+
+    def __post_init__(self) -> None:
+        require(
+            self.scale is None or self.scale >= 1,
+            f"PlayConfig.scale is {self.scale}; it must be a whole number from 1, or None",
+        )
+        require(
+            len(self.size) == 2 and min(self.size) >= 200,
+            f"PlayConfig.size is {self.size}; it must be (width, height), each at least 200",
+        )
+        require(
+            self.record is None or self.record.suffix.lower() == ".mp4",
+            f"PlayConfig.record is {self.record}; it must end in .mp4",
+        )
+        require(
+            self.session is None or not self.session.exists(),
+            f"PlayConfig.session is {self.session}, which exists; a session is never overwritten",
+        )
+        require(
+            self.max_seconds is None or self.max_seconds > 0,
+            f"PlayConfig.max_seconds is {self.max_seconds}; it must be positive, or None",
+        )
+
+
+def play(
+    world: World | str | None = None,
+    config: PlayConfig | None = None,
+    agents: Mapping[str, Agent] | None = None,
+    load: Callable[[str], World] = load_world,
+    worlds: Sequence[str] | None = None,
+) -> int:
+    """Open a window on a world and play until it is closed.
+
+    Args:
+        world: a world with ``num_worlds=1``, or its name; None takes the script's, else the only
+            one there is, else lets the person pick.
+        agents: name -> who else can be in charge; "random" is always there.
+        load: opens a world by name.
+        worlds: names that the picker offers; None is `list_worlds`.
+
+    Returns:
+        The exit code: 0, or 2 where there is no display (standard error says what to do instead).
+
+    Raises:
+        ValueError, OSError: an option, the script or a file of it is wrong. No window was opened.
+    """
+    config = config or PlayConfig()
+    others: dict[str, Agent] = {"random": RandomAgent(config=RandomConfig(seed=config.seed or 0))}
+    others |= agents or {}
+    start = jobs.Start(config.seed, config.scene, config.image, config.start)
+    if config.script is not None:
+        script = read_script(config.script)
+        others = {"script": script_agent(script), **others}
+        start = script_start(script)
+        world = script.world if world is None else world
+    if (reason := _no_display()) is not None:
+        print(NO_DISPLAY.format(reason=reason), file=sys.stderr)
+        return 2
+    names = list_worlds() if worlds is None else list(worlds)
+    desk = make_desk(Engine(load), others, names, config)
+    if config.script is not None:
+        desk.player.hand_to("script")
+    if world is None and len(names) == 1:
+        world = names[0]
+    if world is None:
+        desk.show("worlds")
+    else:
+        desk.player.open(jobs.Open(world, start))
+    return _run(desk, config, world)
+
+
+def make_desk(
+    engine: Engine, agents: Mapping[str, Agent], worlds: Sequence[str], config: PlayConfig
+) -> Desk:
+    """The desk of a window: player, worker and files, all at rest."""
+    begun = _stamp()
+    player = Player(
+        Worker(engine),
+        agents,
+        config=PlayerConfig(steer=config.steer, slots=config.folder / "slots"),
+    )
+    desk = Desk(player, worlds, DeskConfig(config.folder, _stamp, config.scale, config.hud))
+    if config.keep_session:
+        path = config.session or config.folder / f"session-{begun}.jsonl"
+        player.watchers.append(SessionFile(path))
+    if config.record is not None:
+        player.watchers.append(_FilmAtOnce(desk, config.record))
+    return desk
+
+
+class _FilmAtOnce(Watcher):
+    """Switches the film on when the first world begins."""
+
+    def __init__(self, desk: Desk, path: Path) -> None:
+        self._desk, self._path = desk, path
+
+    def begun(self, moment: Moment, start: jobs.Start) -> None:
+        self._desk.player.watchers.remove(self)
+        self._desk.start_film(self._path)
+
+
+def _run(desk: Desk, config: PlayConfig, world: World | str | None) -> int:
+    from magi_world.demos.window.app import App, AppConfig, window_size
+
+    size = config.size
+    if config.scale is not None and isinstance(world, World):
+        size = window_size(world.spec.frame_size, config.scale, config.hud)
+    app = App(desk, AppConfig(size=size, max_seconds=config.max_seconds))
+    try:
+        app.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        app.close()
+    return 0
+
+
+def _no_display() -> str | None:
+    """Why no window can be opened; None if one can."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    import pygame
+
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        return str(error)
+    driver = pygame.display.get_driver()
+    # Without any display SDL quietly draws into memory, unless it was told to.
+    if driver in ("offscreen", "dummy") and driver != os.environ.get("SDL_VIDEODRIVER"):
+        pygame.display.quit()
+        return f"SDL found only its {driver!r} driver"
+    return None
+
+
+def _stamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")

@@ -1,0 +1,241 @@
+"""What is on the desk beside the player: overlays, the text line, files. No pygame, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from magi_world.demos.window import jobs
+from magi_world.demos.window.line import TextLine
+from magi_world.demos.window.player import Player
+from magi_world.demos.window.story import Film
+from magi_world.media import VideoConfig, enlarge
+
+Overlay = Literal["", "help", "worlds", "slots"]
+SLOTS = tuple(range(1, 10))
+SLASH = {
+    "/seed": "/seed NUMBER begins with this seed",
+    "/scene": "/scene TEXT begins anew in this scene",
+    "/start": "/start NUMBER (a start video of the world), or /start text",
+    "/image": "/image FILE begins with this picture",
+    "/world": "/world NAME opens another world",
+    "/save": "/save 1 .. 9",
+    "/load": "/load 1 .. 9, or /load FILE",
+    "/quit": "/quit",
+}
+
+
+@dataclass(frozen=True)
+class DeskConfig:
+    """folder: of films, pictures and sessions.    stamp: gives the names of files their ending.
+    upscale: whole factor for films and pictures; None picks one.
+    """
+
+    folder: Path = Path("recordings")
+    stamp: Callable[[], str] = field(default=lambda: "now")
+    upscale: int | None = None
+    hud: bool = True
+
+
+class Desk:
+    """Everything that is not the play itself."""
+
+    def __init__(self, player: Player, worlds: Sequence[str], config: DeskConfig) -> None:
+        """``worlds``: names that can be opened."""
+        self.player, self.worlds, self.config = player, list(worlds), config
+        self.line = TextLine(self._words)
+        self.overlay: Overlay = ""
+        self.picked = 0
+        self.hud = config.hud
+        self.smooth = self.fullscreen = self.quit = False
+        self.window_shot: Path | None = None
+        self._film: Film | None = None
+        self._quit_until = 0.0
+
+    @property
+    def film(self) -> Film | None:
+        """The film that is being recorded."""
+        return self._film if self._film in self.player.watchers else None
+
+    def show(self, overlay: Overlay) -> None:
+        """Open an overlay, or close it if it is open."""
+        self.overlay = "" if self.overlay == overlay else overlay
+        if self.overlay == "worlds":
+            opened = self.player.opened
+            name = "" if opened is None else opened.source
+            self.picked = self.worlds.index(name) if name in self.worlds else 0
+
+    def submit(self) -> None:
+        """The line was finished with Enter."""
+        text = self.line.submit()
+        if not text:
+            return
+        try:
+            self.say(text)
+        except (ValueError, OSError) as error:
+            self.player.notices.error(str(error))
+
+    def say(self, text: str) -> None:
+        """Words for the world, or an instruction that begins with a slash.
+
+        Raises:
+            ValueError: no such instruction, or not for this value.
+        """
+        name, _, rest = text.partition(" ")
+        rest = rest.strip()
+        if not name.startswith("/"):
+            self.player.say(text)
+        elif name not in SLASH:
+            raise ValueError(f"{name} is unknown; it must be one of {', '.join(SLASH)}")
+        elif name == "/quit":
+            self.quit = True
+        elif not rest:
+            raise ValueError(f"{name} needs a value: {SLASH[name]}")
+        else:
+            self._instruct(name, rest)
+
+    def new_seed(self, again: bool = False) -> None:
+        """Begin anew, with a fresh seed or the same one."""
+        start = self.player.start
+        seed = start.seed if again else None
+        self.player.begin(jobs.Start(seed, start.scene, start.image, start.start))
+
+    def open_picked(self) -> None:
+        """Open the world that the picker points at."""
+        self.overlay = ""
+        if self.worlds:
+            self.player.open(jobs.Open(self.worlds[self.picked]))
+
+    def save(self, slot: int) -> None:
+        """Save to a slot."""
+        self.player.save(slot)
+
+    def load(self, slot: int) -> None:
+        """Load a slot."""
+        self.overlay = ""
+        path = self.player.slot_path(slot) if self.player.opened else None
+        if path is None or not path.is_file():
+            self.player.notices.error(f"slot {slot} is empty; Ctrl+{slot} saves to it")
+        else:
+            self.player.load(path, slot)
+
+    def record(self) -> None:
+        """Start or stop the film."""
+        player = self.player
+        film = self.film
+        if film is not None:
+            player.watchers.remove(film)
+            self._film = None
+            try:
+                film.close()
+                player.notices.info(f"film saved: {film.path}")
+            except (ValueError, OSError) as error:
+                player.notices.error(str(error))
+        else:
+            self.start_film(self._path(".mp4"))
+
+    def start_film(self, path: Path) -> None:
+        """Record to this file, from the chunk that is shown; without one, do nothing."""
+        opened, moment = self.player.opened, self.player.moment
+        if opened is None or moment is None:
+            return
+        try:
+            film = Film(path, opened.spec, self.config.upscale)
+            film.add(moment)
+        except (ValueError, OSError) as error:
+            self.player.notices.error(f"no film: {error}")
+            return
+        self._film = film
+        self.player.watchers.append(film)
+        self.player.notices.info(f"recording to {path}")
+
+    def screenshot(self, window: bool = False) -> None:
+        """Save the picture of the world, or the whole window when it has been drawn next."""
+        frame, opened = self.player.playback.frame, self.player.opened
+        if window:
+            self.window_shot = self._path("-window.png")
+        elif frame is not None and opened is not None:
+            form = VideoConfig(opened.spec.fps, opened.spec.frame_size, self.config.upscale)
+            path = self._path(".png")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(enlarge(frame, form.factor)).save(path)
+            except OSError as error:
+                self.player.notices.error(f"no picture: {error}")
+                return
+            self.player.notices.info(f"picture saved: {path}")
+
+    def drop(self, path: Path) -> None:
+        """A file was dropped on the window: a picture to begin with, or a saved moment."""
+        if self.player.opened is None:
+            self.player.notices.error("no world is open; pick one first")
+        elif path.suffix.lower() == ".safetensors":
+            self.player.load(path)
+        else:
+            start = self.player.start
+            self.player.begin(jobs.Start(start.seed, start.scene, image=path))
+
+    def escape(self) -> None:
+        """Close what is open; with nothing open, twice quits."""
+        player = self.player
+        if self.line.open:
+            self.line.close()
+        elif self.overlay:
+            self.overlay = ""
+        elif player.notices.dismiss():
+            pass
+        elif player.futures is not None:
+            player.what_if()
+        elif player.now < self._quit_until:
+            self.quit = True
+        else:
+            self._quit_until = player.now + 2.5
+            player.notices.info("Esc again to quit")
+
+    def _instruct(self, name: str, rest: str) -> None:
+        start = self.player.start
+        if name == "/seed":
+            seed = _whole(name, rest)
+            self.player.begin(jobs.Start(seed, start.scene, start.image, start.start))
+        elif name == "/scene":
+            self.player.begin(jobs.Start(start.seed, rest, start.image, start.start))
+        elif name == "/start":
+            number: int | Literal["text"] = "text" if rest == "text" else _whole(name, rest)
+            self.player.begin(jobs.Start(start.seed, start.scene, start=number))
+        elif name == "/image":
+            self.drop(Path(rest).expanduser())
+        elif name == "/world":
+            self.player.open(jobs.Open(rest))
+        elif name == "/load" and not rest.isdigit():
+            self.player.load(Path(rest).expanduser())
+        else:
+            slot = _whole(name, rest)
+            if slot not in SLOTS:
+                raise ValueError(f"slot is {slot}; it must be 1 .. 9")
+            self.save(slot) if name == "/save" else self.load(slot)
+
+    def _words(self) -> list[str]:
+        opened = self.player.opened
+        commands = () if opened is None else opened.spec.commands
+        names = [c.name for c in commands]
+        worlds = [f"/world {name}" for name in self.worlds]
+        return [*names, *(p for c in commands for p in c.phrases), *SLASH, *worlds]
+
+    def _path(self, ending: str) -> Path:
+        name = "world" if self.player.opened is None else self.player.opened.spec.name
+        stem = f"{name}-{self.config.stamp()}"
+        path, number = self.config.folder / f"{stem}{ending}", 1
+        while path.exists():
+            number += 1
+            path = self.config.folder / f"{stem}-{number}{ending}"
+        return path
+
+
+def _whole(name: str, text: str) -> int:
+    if not text.isdigit():
+        raise ValueError(f"{name} {text!r} is no whole number: {SLASH[name]}")
+    return int(text)

@@ -1,0 +1,156 @@
+"""Colours, letters and panels: what every part of the window is drawn with."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from typing import Literal
+
+import pygame
+from PIL import ImageFont
+
+Color = tuple[int, int, int]
+Size = Literal["small", "body", "large", "title"]
+
+BACK: Color = (13, 15, 20)
+PANEL: Color = (23, 26, 34)
+PANEL_HIGH: Color = (33, 38, 49)
+EDGE: Color = (46, 52, 66)
+TEXT: Color = (226, 230, 238)
+DIM: Color = (138, 147, 164)
+FAINT: Color = (88, 96, 112)
+ACCENT: Color = (92, 168, 255)
+GOOD: Color = (98, 201, 140)
+WARN: Color = (240, 187, 84)
+BAD: Color = (240, 98, 98)
+AGENT: Color = (190, 142, 255)
+
+SIZES: dict[Size, int] = {"small": 13, "body": 15, "large": 19, "title": 26}
+RENDERED_KEPT = 600
+
+
+class Theme:
+    """Draws text and panels. Needs ``pygame.font``; text that was drawn before is reused."""
+
+    def __init__(self) -> None:
+        """Pillow's own font for Latin letters, pygame's for all others; both are always there."""
+        latin = getattr(ImageFont.load_default(20), "font_bytes", None)
+        self._latin = {
+            name: pygame.font.Font(io.BytesIO(latin) if latin else None, size)
+            for name, size in SIZES.items()
+        }
+        self._other = {name: pygame.font.Font(None, size) for name, size in SIZES.items()}
+        self._rendered: OrderedDict[tuple[str, Size, Color], pygame.Surface] = OrderedDict()
+
+    def render(self, text: str, size: Size = "body", color: Color = TEXT) -> pygame.Surface:
+        """One line as a picture."""
+        key = (text, size, color)
+        if key not in self._rendered:
+            self._rendered[key] = self._font(text, size).render(text, True, color)
+        self._rendered.move_to_end(key)
+        if len(self._rendered) > RENDERED_KEPT:
+            self._rendered.popitem(last=False)
+        return self._rendered[key]
+
+    def width(self, text: str, size: Size = "body") -> int:
+        """Of one line, in pixels."""
+        return self._font(text, size).size(text)[0]
+
+    def height(self, size: Size = "body") -> int:
+        """Of a line with its spacing."""
+        return self._latin[size].get_linesize()
+
+    def text(
+        self,
+        surface: pygame.Surface,
+        text: str,
+        place: tuple[int, int],
+        size: Size = "body",
+        color: Color = TEXT,
+        align: Literal["left", "right", "center"] = "left",
+    ) -> pygame.Rect:
+        """Write a line; ``place`` is its vertical middle, and its left, right or center."""
+        line = self.render(text, size, color)
+        rect = line.get_rect(centery=place[1])
+        setattr(rect, {"left": "left", "right": "right", "center": "centerx"}[align], place[0])
+        surface.blit(line, rect)
+        return rect
+
+    def clipped(self, text: str, width: int, size: Size = "body") -> str:
+        """The text, shortened with dots where it is too long."""
+        if self.width(text, size) <= width:
+            return text
+        low, high = 0, len(text)
+        while low < high:
+            middle = (low + high + 1) // 2
+            fits = self.width(text[:middle].rstrip() + "...", size) <= width
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return text[:low].rstrip() + "..."
+
+    def wrapped(self, text: str, width: int, size: Size = "body") -> list[str]:
+        """The text in lines that fit."""
+        lines = [""]
+        for word in text.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if lines[-1] and self.width(longer, size) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        return [self.clipped(line, width, size) for line in lines]
+
+    def _font(self, text: str, size: Size) -> pygame.font.Font:
+        return (self._latin if text.isascii() else self._other)[size]
+
+    def pill(
+        self, surface: pygame.Surface, text: str, left: int, middle: int, color: Color
+    ) -> pygame.Rect:
+        """A short word in a coloured frame."""
+        line = self.render(text, "small", color)
+        rect = pygame.Rect(left, 0, line.get_width() + 18, 22)
+        rect.centery = middle
+        pygame.draw.rect(surface, _mixed(color, PANEL, 0.16), rect, border_radius=11)
+        pygame.draw.rect(surface, _mixed(color, PANEL, 0.55), rect, width=1, border_radius=11)
+        surface.blit(line, line.get_rect(center=rect.center))
+        return rect
+
+
+def panel(
+    surface: pygame.Surface,
+    rect: pygame.Rect,
+    color: Color = PANEL,
+    edge: Color | None = EDGE,
+    radius: int = 8,
+    alpha: int = 255,
+) -> None:
+    """A rounded plate; ``alpha`` below 255 lets the picture shine through."""
+    if alpha == 255:
+        pygame.draw.rect(surface, color, rect, border_radius=radius)
+    else:
+        plate = pygame.Surface(rect.size, pygame.SRCALPHA)
+        pygame.draw.rect(plate, (*color, alpha), plate.get_rect(), border_radius=radius)
+        surface.blit(plate, rect)
+    if edge is not None:
+        pygame.draw.rect(surface, edge, rect, width=1, border_radius=radius)
+
+
+def bar(surface: pygame.Surface, rect: pygame.Rect, share: float, color: Color) -> None:
+    """A bar that is filled up to ``share`` (0 .. 1)."""
+    radius = rect.height // 2
+    pygame.draw.rect(surface, PANEL_HIGH, rect, border_radius=radius)
+    width = round(rect.width * min(max(share, 0.0), 1.0))
+    if width:
+        filled = pygame.Rect(rect.left, rect.top, max(width, rect.height), rect.height)
+        pygame.draw.rect(surface, color, filled, border_radius=radius)
+
+
+def shade(surface: pygame.Surface, alpha: int = 170) -> None:
+    """Darken everything behind an overlay."""
+    dark = pygame.Surface(surface.get_size(), pygame.SRCALPHA)
+    dark.fill((*BACK, alpha))
+    surface.blit(dark, (0, 0))
+
+
+def _mixed(front: Color, back: Color, share: float) -> Color:
+    pairs = zip(front, back, strict=True)
+    red, green, blue = (round(f * share + b * (1 - share)) for f, b in pairs)
+    return red, green, blue
