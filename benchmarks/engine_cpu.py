@@ -85,17 +85,17 @@ def random_dit(config: DiTConfig, dtype: torch.dtype) -> DiT:
     return dit.eval().requires_grad_(False)
 
 
-def next_chunk(stream: ChunkStream, keys) -> torch.Tensor:
+def next_chunk(stream: ChunkStream, keys: TextKeys) -> torch.Tensor:
     """Stages until a chunk lands."""
     while (landed := stream.stage([0], [keys])) is None:
         pass
     return landed
 
 
-def timed(action):
+def timed(action: Callable[..., torch.Tensor], *arguments: Any) -> tuple[float, torch.Tensor]:
     """Seconds and result."""
     start = time.perf_counter()
-    result = action()
+    result = action(*arguments)
     return time.perf_counter() - start, result
 
 

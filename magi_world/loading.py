@@ -106,11 +106,11 @@ def read_released(
         ValueError: a file that does not fit the configuration.
     """
     layout, dtype = find_layout(weights), DTYPES[config.dtype]
+    source = layout.dit(config)
     vae = open_vae(layout.part("vae"), device, dtype, progress=True)
     text = open_text(
         layout, config.dit.caption_length, text_device, dtype, saved=captions, progress=True
     )
-    source = layout.dit(config)
     dit = open_dit(source, config.dit, device, dtype, progress=True)
     tensors = inspect_checkpoint(source)
     listing = sorted((n, str(i.dtype), i.shape, i.nbytes) for n, i in tensors.items())

@@ -123,14 +123,13 @@ class World:
         self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
         for row, story in zip(rows, stories, strict=True):
             self._stories[row], self._started[row] = story, True
-        none = [0] * len(rows)
         if chosen is None:
             self._fill_window(rows, captions)
-            return self.decode(self._chunk(rows, self._finish(rows, captions, None), none))
+            return self.decode(self._chunk(rows, self._finish(rows, captions, None)))
         width, length = self.parts.config.sampler.chunk_width, self.spec.frames_per_chunk
         latents, frames = first_chunk(chosen, width, length)
-        chunk = self._chunk(rows, latents.to(self.device), none)
-        return self.decode(chunk) if frames is None else chunk.with_pixels(frames.to(self.device))
+        chunk = self._chunk(rows, latents.to(self.device))
+        return self.decode(chunk) if frames is None else chunk.with_pixels(frames)
 
     def step(
         self,
@@ -187,7 +186,7 @@ class World:
             self._stream.lanes = before
             raise
         self._stories = stories
-        return self._chunk(rows, latents, [self._skip(row) for row in rows])
+        return replace(self._chunk(rows, latents), skip=tuple(self._skip(row) for row in rows))
 
     @torch.inference_mode()
     def decode(self, chunk: Chunk) -> Chunk:
@@ -290,12 +289,12 @@ class World:
         image = lane.start_chunk == 0 and frames == 1
         return 0 if image else frames * self.parts.config.vae.patch_length
 
-    def _chunk(self, rows: Sequence[int], latents: Tensor, skip: Sequence[int]) -> Chunk:
+    def _chunk(self, rows: Sequence[int], latents: Tensor) -> Chunk:
         stories = [self._stories[row] for row in rows]
         return Chunk(
             latents.clone(),
             index=tuple(s.steps for s in stories),
             prompts=tuple(s.command for s in stories),
             lands=tuple(s.lands for s in stories),
-            skip=tuple(skip),
+            skip=(0,) * len(stories),
         )

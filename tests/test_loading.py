@@ -1,0 +1,108 @@
+"""Released models from a folder, end to end: weights, VAE, T5, special tokens, and then a world."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import magi_world
+from magi_world.config import MagiConfig
+from magi_world.loading import read_released
+from magi_world.model.captions import save_captions
+from magi_world.released import PRESETS, config_from_released
+from magi_world.world import World
+from tests.checkpoints import golden_case, write_dit, write_special_tokens, write_t5, write_vae
+
+CPU = torch.device("cpu")
+
+
+def released_folder(root: Path, folder: str, weights: str) -> Path:
+    write_dit(root / "4.5B" / folder, weights)
+    write_vae(root / "vae")
+    write_t5(root / "t5" / "t5-v1_1-xxl")
+    write_special_tokens(root / "special_tokens.npz")
+    return root
+
+
+def tiny_config(case: str, name: str) -> MagiConfig:
+    released = golden_case(case)["config"]
+    if "distill" in name:
+        released["runtime_config"]["cfg_number"] = 1
+    config = config_from_released(released, name)
+    vae = replace(config.vae, width=64, depth=2, heads=2, mlp_ratio=2, final_proj=True)
+    return replace(config, vae=vae, frame_size=(48, 64))
+
+
+@pytest.fixture
+def distilled(tmp_path: Path) -> Path:
+    return released_folder(tmp_path / "w", "inference_weight.distill", "weights_gelu")
+
+
+def test_distilled_model_streams_from_its_folder(distilled: Path) -> None:
+    config = tiny_config("sampler_distill_window1", "magi-1-4.5b-distill")
+    world = World(read_released(config, distilled, CPU))
+    world.reset(seed=1, prompt="a dog runs", start="text")
+    chunk = world.step("turn left")
+    assert chunk.frames.shape == (1, 24, 48, 64, 3)
+    state = world.snapshot()
+    left = world.step("turn left").latents
+    world.restore(state)
+    assert not torch.equal(left, world.step("stop now").latents)
+
+
+def test_saved_captions_stand_in_for_t5(distilled: Path, tmp_path: Path) -> None:
+    config = tiny_config("sampler_distill_window1", "magi-1-4.5b-distill")
+    with_t5 = World(read_released(config, distilled, CPU))
+    prompts = ("a dog runs", "a dog runs turn left")
+    encoder = with_t5.parts.text.encoder.encoder  # the T5 below the cache and the special tokens
+    file = tmp_path / "captions.safetensors"
+    save_captions(file, {p: encoder.encode(p) for p in prompts})
+    (distilled / "t5" / "t5-v1_1-xxl" / "pytorch_model.bin.index.json").unlink()
+    without = World(read_released(config, distilled, CPU, captions=file))
+    frames = []
+    for world in (with_t5, without):
+        world.reset(seed=1, prompt="a dog runs", start="text")
+        frames.append(world.step("turn left").frames)
+    np.testing.assert_array_equal(*frames)
+    with pytest.raises(ValueError, match="a dog runs"):
+        without.step("fly to the moon")
+    assert without.step("turn left").frames.shape == (1, 24, 48, 64, 3)
+
+
+def test_fp8_model_streams(tmp_path: Path) -> None:
+    root = released_folder(tmp_path / "w", "inference_weight.fp8.distill", "weights_fp8")
+    config = tiny_config("forward_fp8", "magi-1-4.5b-distill-fp8")
+    world = World(read_released(config, root, CPU))
+    world.reset(seed=0, prompt="a dog", start="text")
+    assert world.parts.dit.dtype == torch.bfloat16
+    assert world.step("walk forward").frames.shape == (1, 24, 48, 64, 3)
+
+
+def test_load_world_by_preset_name(distilled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("sampler_distill_window1", "magi-1-4.5b-distill")
+    monkeypatch.setitem(PRESETS, "magi-1-4.5b-distill", config)
+    world = magi_world.load_world(
+        "magi-1-4.5b-distill", weights=distilled, device="cpu", num_steps=4, frame_size=(32, 32)
+    )
+    world.reset(prompt="a dog", start="text")
+    assert world.step("turn left").frames.shape == (1, 24, 32, 32, 3)
+
+
+def test_missing_transformer_is_named_before_anything_loads(distilled: Path) -> None:
+    config = tiny_config("sampler_t2v_base", "magi-1-4.5b-base")
+    with pytest.raises(FileNotFoundError, match="inference_weight"):
+        read_released(config, distilled, CPU)
+
+
+@pytest.mark.weights
+@pytest.mark.gpu
+def test_real_weights(request: pytest.FixtureRequest) -> None:
+    """pytest -m weights --weights DIR"""
+    folder = request.config.getoption("--weights")
+    world = magi_world.load_world("magi-1-4.5b-distill", weights=folder, frame_size=(256, 256))
+    world.reset(prompt="a calm sea at dawn", start="text")
+    assert world.step("waves roll in").frames.std() > 5
