@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from common import report
@@ -21,6 +23,7 @@ from plain import PlainStream
 
 from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 
 SIZE = (32, 32)

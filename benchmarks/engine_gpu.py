@@ -130,6 +130,8 @@ def random_dit(config: DiTConfig) -> DiT:
             dtype = torch.bfloat16  # as a bfloat16 checkpoint stores it
         scale = 0.0 if "norm" in name else 1.0 if "_scale" in name else 0.02
         random = torch.randn(value.shape, generator=generator, device="cuda") * scale
+        if name.endswith("layer_norm.weight"):
+            random += 1
         state[name] = (random.abs() + 0.01 if "_scale" in name else random).to(dtype)
     dit.load_state_dict(state, strict=True, assign=True)
     return dit.eval().requires_grad_(False)
