@@ -45,11 +45,21 @@ def open_output(path: str | Path, size: Size, fps: float, chunks: int) -> Output
         ValueError: an ending that is not known.
     """
     path = Path(path)
-    ending = path.suffix.lower()
-    require(ending in ENDINGS, f"output is {path}; it must end in {', '.join(ENDINGS)}")
+    ending = check_ending(path)
     if ending == ".mp4":
         return VideoWriter(path, VideoConfig(fps, size, upscale=1))
     return Gif(path, fps) if ending == ".gif" else Sheet(path, chunks)
+
+
+def check_ending(path: Path) -> str:
+    """The ending of an output, if it is known.
+
+    Raises:
+        ValueError: it is not.
+    """
+    ending = path.suffix.lower()
+    require(ending in ENDINGS, f"output is {path}; it must end in {', '.join(ENDINGS)}")
+    return ending
 
 
 class Gif:

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from magi_world.demos.captions import Caption, draw_caption
 from PIL import Image
 
 from magi_world.chunk import Chunk
 from magi_world.config import require
+from magi_world.demos.captions import Caption, draw_caption
 from magi_world.events import Event, Fork, Note
 from magi_world.media import Size, enlarge
 

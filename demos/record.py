@@ -14,14 +14,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from magi_world.demos.outputs import open_output
-from magi_world.demos.picture import Painter, PictureConfig
-from magi_world.demos.resume import ResumeFolder
-from magi_world.demos.stopping import Stopped, StopRequest
 from tqdm import tqdm
 
 from magi_world.chunk import Chunk
 from magi_world.config import require
+from magi_world.demos.outputs import ENDINGS, check_ending, open_output
+from magi_world.demos.picture import Painter, PictureConfig
+from magi_world.demos.resume import ResumeFolder
+from magi_world.demos.stopping import Stopped, StopRequest
 from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step, frames_digest
 from magi_world.replaying import Stage, check_batch, rewound_to
 from magi_world.session import Session, SessionWriter, step_event
@@ -84,23 +84,32 @@ def record(
     """
     check_batch(session, world)
     require(world.num_worlds == 1, f"a film is of one world; this has {world.num_worlds}")
-    files = [Path(output) for output in outputs]
-    require(bool(files), "outputs is empty; name at least one .mp4, .gif or .png file")
-    beside = files[0].with_suffix(".session.jsonl") if config.write_session else None
-    _check_files([*files, *([beside] if beside else [])], config)
+    files, beside = check_outputs(outputs, config)
     folder = ResumeFolder(files[0].with_name(files[0].name + ".resume"), session)
     film = _Film(session, world, files, beside, config, folder)
     return film.run()
 
 
-def _check_files(files: Sequence[Path], config: RecordConfig) -> None:
-    if config.overwrite or config.resume:
-        return
+def check_outputs(
+    outputs: Sequence[str | Path], config: RecordConfig
+) -> tuple[list[Path], Path | None]:
+    """The files of a recording and the session file beside them, before anything is loaded.
+
+    Raises:
+        ValueError: none, or an ending that is not known.
+        FileExistsError: one is there, and neither ``overwrite`` nor ``resume`` was given.
+    """
+    files = [Path(output) for output in outputs]
+    require(bool(files), f"outputs is empty; name a file that ends in {', '.join(ENDINGS)}")
     for file in files:
-        if file.exists():
+        check_ending(file)
+    beside = files[0].with_suffix(".session.jsonl") if config.write_session else None
+    for file in (*files, *filter(None, [beside])):
+        if file.exists() and not (config.overwrite or config.resume):
             raise FileExistsError(
                 f"{file} exists; give --overwrite to replace it, or --resume if it was interrupted"
             )
+    return files, beside
 
 
 class _Film:

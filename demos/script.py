@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from magi_world.demos.marked_yaml import Node, read_yaml
-
 from magi_world.config import require
+from magi_world.demos.marked_yaml import Node, read_yaml
 from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step
 from magi_world.session import Header, Session
 from magi_world.world import World
@@ -70,9 +69,14 @@ class Script:
         """Chunks of video that it makes."""
         return sum(isinstance(event, Reset | Step) for event in self.events)
 
-    def session(self, world: World) -> Session:
-        """The script as a session with this world, yet to be performed."""
-        header = Header.of(world, self.world)
+    def session(self, world: World, source: str | None = None) -> Session:
+        """The script as a session yet to be performed.
+
+        Args:
+            world: on which it will be.
+            source: what that was loaded by, where it is not what the script says.
+        """
+        header = Header.of(world, source or self.world)
         return Session(header, self.events, self.lines, self.path)
 
 

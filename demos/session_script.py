@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 
 from magi_world.config import require
 from magi_world.events import Fork, Keep, Load, Reset, Rewind, Save, StartFile, Step
@@ -13,8 +15,11 @@ from magi_world.session import Session
 Says = list[str | None]
 
 
-def script_text(session: Session, title: str) -> str:
+def script_text(session: Session, title: str, folder: Path = Path()) -> str:
     """The script that makes a session's last timeline: what was rewound or not kept is gone.
+
+    Args:
+        folder: where the script will lie; a start file is named from there.
 
     Raises:
         ValueError: a session of several worlds, or one that goes on from an earlier session.
@@ -24,7 +29,8 @@ def script_text(session: Session, title: str) -> str:
     lines = [f"title: {_quoted(title)}", f"world: {_quoted(session.header.world)}"]
     lines.append(f"seed: {reset.seeds[0]}")
     if isinstance(reset.start, StartFile):
-        lines.append(f"start: {{{reset.start.kind}: {_quoted(reset.start.path)}}}")
+        path = os.path.relpath(session.folder / reset.start.path, folder)
+        lines.append(f"start: {{{reset.start.kind}: {_quoted(path)}}}")
     elif reset.start is not None:
         lines.append(f"start: {reset.start}")
     if isinstance(reset.scene, str):

@@ -130,6 +130,8 @@ def read_session(path: str | Path) -> Session:
         ValueError: no session file, or a line of it is wrong; the message names the line.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no session file {path}")
     rows = path.read_bytes().split(b"\n")
     numbers = [i for i, row in enumerate(rows) if row.strip()]
     header: Header | None = None

@@ -1,0 +1,65 @@
+"""The command line: `magi-world COMMAND`. Nothing heavy is imported before it is needed.
+
+What a user got wrong ends with one line on stderr and exit status 2; Ctrl-C with 130; a check that
+found a difference or a problem with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from magi_world.demos.commands import bench, doctor, record, replay, worlds
+
+COMMANDS = (record, replay, worlds, doctor, bench)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Everything that can be typed."""
+    top = argparse.ArgumentParser(
+        prog="magi-world",
+        description="A live video world that obeys text, one chunk at a time.",
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    top.add_argument(
+        "--traceback", action="store_true", help="on an error, say where in the code it was raised"
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    for command in COMMANDS:
+        command.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    top = parser()
+    given = top.parse_args(arguments)
+    if given.version:
+        from magi_world import __version__
+
+        print(f"magi-world {__version__}")
+        return 0
+    if given.command is None:
+        top.print_help()
+        return 2
+    try:
+        return int(given.run(given))
+    except BrokenPipeError:
+        # Whoever read our output has had enough; what is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("\nmagi-world: stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        if given.traceback:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"magi-world {given.command}: {message}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from magi_world.world import World
+
+Commands = Any  # what ArgumentParser.add_subparsers returns; argparse gives it no public name
+
+
+def add_world_options(parser: argparse.ArgumentParser) -> None:
+    """How a world is loaded."""
+    group = parser.add_argument_group("the world")
+    group.add_argument(
+        "--weights", metavar="DIR", help="folder of the released MAGI-1 weights, for magi-1-..."
+    )
+    group.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one")
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the world's own")
+    group.add_argument("--steps", type=count, metavar="N", help="denoising steps a chunk")
+    group.add_argument("--window", type=count, metavar="N", help="chunks in flight")
+    group.add_argument("--size", type=size, metavar="HxW", help="height x width of the frames")
+    group.add_argument("--attention", choices=("sdpa", "flash", "reference"))
+    group.add_argument("--threads", type=count, metavar="N", help="threads of the CPU")
+
+
+def open_world(
+    given: argparse.Namespace,
+    name: str,
+    num_steps: int | None = None,
+    window_size: int | None = None,
+    frame_size: tuple[int, int] | None = None,
+    noise_scale: float = 1.0,
+    num_worlds: int = 1,
+) -> World:
+    """Load a world; what was typed goes before the arguments.
+
+    Raises:
+        ValueError, FileNotFoundError: as `load_world`.
+    """
+    import torch
+
+    from magi_world.loading import load_world
+
+    if given.threads is not None:
+        torch.set_num_threads(given.threads)
+    return load_world(
+        name,
+        num_worlds,
+        device=known_device(given.device),
+        dtype=given.dtype,
+        num_steps=given.steps or num_steps,
+        window_size=given.window or window_size,
+        frame_size=given.size or frame_size,
+        weights=given.weights,
+        attention=given.attention or "sdpa",
+        noise_scale=noise_scale,
+    )
+
+
+def known_device(name: str | None) -> str | None:
+    """The device, if there is one of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    import torch
+
+    if name is None:
+        return None
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used here: {reason}") from error
+    return name
+
+
+def default_world() -> str:
+    """The world that is meant when none is named.
+
+    Raises:
+        ValueError: no world is installed.
+    """
+    from magi_world.loading import list_worlds
+
+    names = list_worlds()
+    if not names:
+        raise ValueError("no world is installed; name the folder of one")
+    return names[0]
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """For scripts."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, nothing else")
+
+
+def print_json(record: object) -> None:
+    """One line."""
+    print(json.dumps(record, ensure_ascii=False, default=str))
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """HxW, for argparse."""
+    height, _, width = text.lower().partition("x")
+    try:
+        return count(height), count(width)
+    except argparse.ArgumentTypeError:
+        message = f"{text!r} is not HEIGHTxWIDTH, e.g. 480x832"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def file(text: str) -> Path:
+    """A path, ~ resolved."""
+    return Path(text).expanduser()
