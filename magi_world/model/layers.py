@@ -78,7 +78,8 @@ class AdaGate(nn.Module):
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, C) -> attention gate and feed-forward gate, each (B, N, 1, D)."""
         dtype = next(self.proj.parameters()).dtype
-        gates = torch.tanh(self.proj(F.silu(condition).to(dtype)))
+        # Rounded before the SiLU, not after: only so the released numbers come out to the bit.
+        gates = torch.tanh(self.proj(F.silu(condition.to(dtype))))
         attn, mlp = gates[:, :, None].chunk(2, dim=-1)
         return attn, mlp
 
