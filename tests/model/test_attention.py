@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import sys
+import types
+
 import pytest
 import torch
 
+import magi_world.model.attention as module
 from magi_world.model.attention import attention, check_backend, flash_version
 
 SHAPES = [(1, 5, 7, 4, 2, 8), (2, 33, 64, 6, 3, 16), (3, 1, 1, 8, 8, 8), (1, 16, 48, 8, 1, 24)]
@@ -59,3 +64,36 @@ def test_on_gpu(backend: str, head_dim: int) -> None:
     q, k, v = random_qkv((2, 96, 160, 8, 2, head_dim), torch.bfloat16, "cuda")
     got = attention(q, k, v, check_backend(backend))
     torch.testing.assert_close(got, attention(q, k, v, "reference"), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("modules", "kernel", "version"),
+    [
+        (("flash_attn_2_cuda", "flash_attn"), "flash_attn", 2),
+        (("flash_attn_interface",), "flash_attn_interface", 3),
+        (("flash_attn", "flash_attn.cute"), "flash_attn.cute", 4),
+    ],
+)
+def test_flash_package_of_each_version_is_called_with_its_layout(
+    modules: tuple[str, ...], kernel: str, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for a package that needs a GPU: same name, same arguments, the formula inside."""
+    calls = []
+
+    def flash_attn_func(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> object:
+        calls.append((q.shape, k.shape))
+        out = attention(q, k, v, "reference")
+        return (out, None) if version > 2 else out
+
+    for name in modules:
+        fake = types.ModuleType(name)
+        fake.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        fake.__path__ = []
+        monkeypatch.setitem(sys.modules, name, fake)
+    sys.modules[kernel].flash_attn_func = flash_attn_func
+    module._flash_kernel.cache_clear()
+    assert flash_version() == version
+    q, k, v = random_qkv(SHAPES[1])
+    torch.testing.assert_close(attention(q, k, v, check_backend("flash")), attention(q, k, v))
+    assert calls == [(q.shape, k.shape)]
+    module._flash_kernel.cache_clear()
