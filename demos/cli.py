@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from magi_world.demos.commands import bench, doctor, record, replay, worlds
+from magi_world.demos.commands import bench, doctor, play, record, replay, train, worlds
 
-COMMANDS = (record, replay, worlds, doctor, bench)
+COMMANDS = (play, record, replay, worlds, doctor, train, bench)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,157 @@
+"""`magi-world play [WORLD]`: a window on a live world."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magi_world.demos.commands import options
+from magi_world.demos.commands.record import find_script
+
+if TYPE_CHECKING:
+    from magi_world.agents.protocol import Agent
+    from magi_world.demos.play import PlayConfig
+    from magi_world.world import World
+
+
+def add(commands: options.Commands) -> None:
+    """Declare it."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "play",
+        help="open a window on a live world",
+        description="Open a window on a live world. F1 in the window lists its keys.",
+    )
+    parser.add_argument("world", metavar="WORLD", nargs="?", help="by default the shipped one")
+    begin = parser.add_argument_group("the beginning")
+    begin.add_argument("--seed", type=_seed, default=0, help="a number, or random")
+    begin.add_argument("--scene", help="scene prompt; by default the world's own")
+    begin.add_argument("--image", type=options.file, metavar="FILE", help="picture to start from")
+    begin.add_argument("--start", type=_start, help="number of a start video, or text")
+    begin.add_argument("--script", help="a script that is in charge at first")
+    begin.add_argument(
+        "--agent",
+        metavar="MODULE:NAME",
+        action="append",
+        default=[],
+        help="an agent, or a function of (observation, info), that can be in charge",
+    )
+    window = parser.add_argument_group("window and files")
+    window.add_argument("--record", type=options.file, metavar="FILE", help="film to this MP4")
+    window.add_argument("--session", type=options.file, metavar="FILE", help="session file")
+    window.add_argument("--no-session", action="store_true", help="write no session file")
+    window.add_argument(
+        "--folder", type=options.file, default=Path("recordings"), help="for films, slots, ..."
+    )
+    window.add_argument("--steer", choices=("now", "queue"), default="now")
+    window.add_argument("--scale", type=options.count, metavar="N", help="enlarge N times")
+    window.add_argument("--no-hud", action="store_true", help="no figures at first")
+    window.add_argument("--max-seconds", type=float, metavar="S", help="close after so long")
+    window.add_argument(
+        "--else-record",
+        type=options.file,
+        metavar="FILE",
+        help="without a display, record the tour to this file instead",
+    )
+    options.add_world_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Do it."""
+    if given.else_record is not None and not _display():
+        return _record_instead(given)
+    from magi_world.demos.play import play
+
+    def load(name: str) -> World:
+        return options.open_world(given, name)
+
+    agents = {name: _agent(name) for name in given.agent}
+    return play(given.world, _config(given), agents, load)
+
+
+def _config(given: argparse.Namespace) -> PlayConfig:
+    from magi_world.demos.play import PlayConfig
+
+    return PlayConfig(
+        seed=given.seed,
+        scene=given.scene,
+        image=given.image,
+        start=given.start,
+        script=None if given.script is None else find_script(given.script),
+        record=given.record,
+        session=given.session,
+        keep_session=not given.no_session,
+        folder=given.folder,
+        steer=given.steer,
+        scale=given.scale,
+        max_seconds=given.max_seconds,
+        hud=not given.no_hud,
+    )
+
+
+def _display() -> bool:
+    from magi_world.demos.health import display
+
+    return display().verdict == "ok"
+
+
+def _record_instead(given: argparse.Namespace) -> int:
+    """The tour, for a machine without a display."""
+    from magi_world.demos.picture import PictureConfig
+    from magi_world.demos.record import RecordConfig, record
+    from magi_world.demos.script import read_script
+
+    print("there is no display, so this records a tour instead of opening a window")
+    script = read_script(find_script("tour"))
+    name = given.world or script.world
+    world = options.open_world(given, name)
+    config = RecordConfig(PictureConfig(captions=True), overwrite=True)
+    made = record(script.session(world, name), world, [given.else_record], config)
+    print(f"wrote {given.else_record.resolve()}")
+    print(f"      {Path(made.session or '').resolve()} (magi-world replay repeats it)")
+    if not made.finished:
+        print("stopped early; the file plays", file=sys.stderr)
+    return 0 if made.finished else 130
+
+
+def _agent(name: str) -> Agent:
+    """The agent that is called MODULE:NAME.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from magi_world.agents import CallableAgent
+
+    module, _, attribute = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--agent {name} is not MODULE:NAME of an agent: {error}") from error
+    finally:
+        sys.path.pop(0)
+    made = found() if isinstance(found, type) else found
+    if hasattr(made, "act"):
+        return made
+    if not callable(made):
+        raise ValueError(f"--agent {name} has no method act, and is no function")
+    return CallableAgent(made)
+
+
+def _seed(text: str) -> int | None:
+    if text == "random":
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor random")
+    return int(text)
+
+
+def _start(text: str) -> int | str:
+    if text == "text":
+        return text
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor text")
+    return int(text)
