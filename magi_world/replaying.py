@@ -50,6 +50,7 @@ class Stage:
         self.progress = progress
         self.futures: World | None = None
         self._past: dict[int, Snapshot] = {}
+        self._imagined: dict[int, Snapshot] = {}
         self._slots: dict[str, Snapshot] = {}
 
     def perform(self, event: Event) -> Chunk | None:
@@ -74,8 +75,10 @@ class Stage:
             case Save(slot):
                 self._slots[slot] = self.world.snapshot()
             case Load():
-                self.world.restore(self._slot(event))
+                slot = self._slot(event)
+                self.world.restore(slot)
                 self._past = {}
+                self._remember(slot.stories[0].steps)
             case Fork(count):
                 if self.world.num_worlds != 1:
                     raise ValueError(f"fork of {self.world.num_worlds} worlds; it must be one")
@@ -100,8 +103,11 @@ class Stage:
     def _step(self, event: Step) -> Chunk:
         say: Any = event.say  # None among several goes on as before
         chunk = (self.futures or self.world).step(say, event.steer, self.progress)
+        index = chunk.index[0]
         if self.futures is None:
-            self._remember(chunk.index[0])
+            self._remember(index)
+        elif self.marks is None or index in self.marks:
+            self._imagined[index] = self.futures.snapshot()
         return chunk
 
     def _keep(self, row: int) -> None:
@@ -111,8 +117,11 @@ class Stage:
             raise ValueError(
                 f"keep is {row}; the fork has futures 0 .. {self.futures.num_worlds - 1}"
             )
+        for index, state in self._imagined.items():
+            self.world.restore(state, worlds=[0], row=row)
+            self._past[index] = self.world.snapshot()
         self.world.restore(self.futures.snapshot(), worlds=[0], row=row)
-        self.futures = None
+        self.futures, self._imagined = None, {}
 
     def _remember(self, index: int) -> None:
         if self.marks is None or index in self.marks:

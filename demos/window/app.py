@@ -168,7 +168,7 @@ class App:
 
 
 def window_size(frame_size: tuple[int, int], scale: int, hud: bool) -> tuple[int, int]:
-    """(width, height) of a window that shows a world of (height, width) ``scale`` times as large."""
+    """(width, height) of a window in which (height, width) is enlarged ``scale`` times."""
     height, width = frame_size
     beside, around = (HUD_WIDTH if hud else 0), 2 * MARGIN
     return width * scale + around + beside, height * scale + around + TOP + BOTTOM

@@ -41,7 +41,7 @@ def _states(desk: Desk) -> list[tuple[str, theme.Color]]:
     elif player.playback.paused and player.moment is not None:
         word = "one chunk" if player.playback.running else "paused"
         states.append((word, theme.WARN))
-    elif player.playback.stalled:
+    elif player.playback.waited > 0.25:
         states.append(("waiting for the next chunk", theme.WARN))
     return states
 

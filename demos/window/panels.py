@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pygame
@@ -10,6 +11,7 @@ from magi_world.demos.window import theme
 from magi_world.demos.window.desk import SLOTS, Desk
 from magi_world.demos.window.figures import figures
 from magi_world.demos.window.keyboard import SHORTCUTS
+from magi_world.demos.window.notices import Notice
 from magi_world.demos.window.player import Player
 from magi_world.demos.window.theme import Theme
 
@@ -46,11 +48,11 @@ def draw_hud(surface: pygame.Surface, rect: pygame.Rect, player: Player, letters
 
 
 def draw_notices(
-    surface: pygame.Surface, area: pygame.Rect, player: Player, letters: Theme
+    surface: pygame.Surface, area: pygame.Rect, notices: Sequence[Notice], letters: Theme
 ) -> None:
     """Messages, the newest at the bottom."""
     bottom = area.bottom - 12
-    for notice in reversed(player.notices.shown):
+    for notice in reversed(notices):
         color = theme.BAD if notice.level == "error" else theme.GOOD
         lines = letters.wrapped(notice.text, min(area.width - 70, 620))
         width = max(letters.width(line) for line in lines) + 34

@@ -15,7 +15,10 @@ from magi_world.demos.window.pace import Pace
 
 
 class Playback:
-    """Plays the moments of a timeline. At most one chunk waits ahead of the one that is shown."""
+    """Plays the moments of a timeline. At most one chunk waits ahead of the one that is shown.
+
+    waited: seconds that the picture has now stood still because the next chunk is not ready.
+    """
 
     def __init__(self, pace: Pace, ring: int) -> None:
         """``ring``: chunks that rewinding can reach."""
@@ -26,6 +29,7 @@ class Playback:
         self._stepping: Literal["no", "wanted", "shown"] = "no"
         self._playhead = 0.0
         self._period = pace.period
+        self.waited = 0.0
 
     @property
     def moment(self) -> Moment | None:
@@ -76,6 +80,7 @@ class Playback:
         if not self.running or self.moment is None:
             return None
         self._playhead += seconds
+        self.waited = self.waited + seconds if self.stalled else 0.0
         if self.left > 0:
             return None
         if self._stepping == "shown":
@@ -121,4 +126,5 @@ class Playback:
 
     def _show(self, moment: Moment, playhead: float) -> None:
         self.timeline.append(moment)
+        self.waited = 0.0
         self._playhead, self._period = playhead, self.pace.period

@@ -7,7 +7,7 @@ import pygame
 from magi_world.demos.window import theme
 from magi_world.demos.window.bars import BOTTOM, TOP, draw_bottom, draw_top
 from magi_world.demos.window.desk import Desk
-from magi_world.demos.window.fork_view import ForkView
+from magi_world.demos.window.fork_view import FOOT, ForkView
 from magi_world.demos.window.panels import (
     HUD_WIDTH,
     draw_help,
@@ -52,13 +52,18 @@ class View:
         if _hud_fits(screen, desk):
             place = pygame.Rect(area.right, area.top + 12, HUD_WIDTH - 12, area.height - 24)
             draw_hud(surface, place, player, self._letters)
-        if desk.overlay == "help":
+        above = area.inflate(0, -2 * FOOT) if player.futures is not None else area
+        if not desk.overlay:
+            draw_notices(surface, above, player.notices.shown, self._letters)
+        elif desk.overlay == "help":
             draw_help(surface, desk, self._letters)
         elif desk.overlay == "worlds":
             draw_worlds(surface, desk, self._letters)
         elif desk.overlay == "slots":
             draw_slots(surface, desk, self._letters)
-        draw_notices(surface, area, player, self._letters)
+        if desk.overlay:
+            errors = [n for n in player.notices.shown if n.level == "error"]
+            draw_notices(surface, area, errors, self._letters)
 
 
 def world_area(screen: pygame.Rect, desk: Desk) -> pygame.Rect:
