@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from magi_world.chunk import Chunk
 from magi_world.config import require
 from magi_world.events import to_record
 from magi_world.session import Session
 from magi_world.snapshot import Snapshot
-from magi_world.weights import load_tensors, read_metadata, save_tensors
+from magi_world.weights import load_tensors, read_metadata
 
 # A state is written at most so often, in seconds, and never for more than this share of the time.
 STATE_EVERY = 10.0
@@ -81,7 +82,10 @@ class ResumeFolder:
             "lands": chunk.lands,
             "skip": chunk.skip,
         }
-        save_tensors(self._chunk_file(number), tensors, {"chunk": json.dumps(facts)})
+        ready = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        # Not flushed to the disk, which takes longer than many a chunk: the state that comes
+        # after it is, and only chunks before a state are read again.
+        save_file(ready, self._chunk_file(number), {"chunk": json.dumps(facts)})
 
     def chunk(self, number: int, device: torch.device) -> Chunk | None:
         """The chunk of an event, without pixels where they can be decoded; None if it gave none."""
