@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
-from magi_world.chunk import Chunk
+from magi_world.envs.base import METADATA, RolloutEnv, render_fps
 from magi_world.envs.config import (
     EnvConfig,
     Observation,
@@ -21,15 +21,12 @@ from magi_world.envs.config import (
 )
 from magi_world.envs.keys import keys_to_action
 from magi_world.envs.options import MAX_SEED, read_options
-from magi_world.envs.rendering import RENDER_MODES, render_fps
 from magi_world.envs.rewards import RewardLike
 from magi_world.envs.rollout import Rollout
 from magi_world.envs.source import LoadOptions, Source
 from magi_world.envs.spaces import CommandSpace, commands_of
 from magi_world.envs.starts import Begin, StartLike, read_start
 from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
-from magi_world.envs.stats import Stats
-from magi_world.envs.viewer import Viewer
 from magi_world.loading import Dtype
 from magi_world.model.attention import Backend
 from magi_world.snapshot import Snapshot
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from magi_world.envs.vector import MagiWorldVectorEnv
 
 
-class MagiWorldEnv(gym.Env[np.ndarray, str]):
+class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
     """A video world that obeys text. One step is one chunk of video.
 
     ## Action
@@ -71,10 +68,7 @@ class MagiWorldEnv(gym.Env[np.ndarray, str]):
     v0: the first.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 - what gymnasium.Env declares
-        "render_modes": RENDER_MODES,
-        "render_fps": 2,
-    }
+    metadata: dict[str, Any] = METADATA
 
     def __init__(
         self,
@@ -133,52 +127,14 @@ class MagiWorldEnv(gym.Env[np.ndarray, str]):
         self.observation_space = rollout.space
         self.action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
         pace = {"render_fps": render_fps(self.world, self.render_mode)}
-        self.metadata = {**type(self).metadata, **pace}
-        self._viewer: Viewer | None = None
+        self.metadata = {**METADATA, **pace}
+        self._viewer = None
         self._closed = False
-
-    @property
-    def world(self) -> World:
-        """The world behind it. Stepped from outside, the environment does not know of it."""
-        return self._rollout.world
-
-    @property
-    def chunk(self) -> Chunk | None:
-        """The newest chunk, as the world gave it; None before the first reset."""
-        return self._rollout.chunk
-
-    def shown_chunk(self) -> Chunk:
-        """The newest chunk, decoded.
-
-        Raises:
-            gymnasium.error.ResetNeeded: before the first reset.
-        """
-        return self._rollout.shown()
 
     @property
     def began(self) -> tuple[Begin, str | None] | None:
         """Start and prompt that the episode began with; None if it began with a snapshot."""
         return self._rollout.begins[0]
-
-    @property
-    def jumps(self) -> int:
-        """How often a snapshot was restored."""
-        return self._rollout.jumps
-
-    @property
-    def steer(self) -> Steer:
-        """As it was given."""
-        return self._rollout.config.steer
-
-    @property
-    def source_name(self) -> str | None:
-        """What the world was loaded by; None if a `World` was given."""
-        return self._rollout.source.name
-
-    @property
-    def stats(self) -> Stats:
-        """How long things took."""
-        return self._rollout.stats
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
@@ -218,22 +174,13 @@ class MagiWorldEnv(gym.Env[np.ndarray, str]):
     def render(self) -> Any:
         """The last frame (H, W, 3), or all frames of the newest chunk; None in a window."""
         self._check_open()
-        if self.render_mode is None:
-            gym.logger.warn(
-                "render() was called without a render_mode; give one, e.g. "
-                'gym.make("magi_world:MagiWorld-v0", render_mode="rgb_array")'
-            )
-            return None
-        if self.render_mode == "human":
-            return None  # reset and step have shown it
-        frames = self._rollout.frames()[0]
-        return frames[-1].copy() if self.render_mode == "rgb_array" else [f.copy() for f in frames]
+        pictures = self._pictures()
+        return None if pictures is None else pictures[0]
 
     def close(self) -> None:
-        """Close the window and give the world back. A second call does nothing."""
-        if self._viewer is not None:
-            self._viewer.close()
-        self._viewer, self._closed = None, True
+        """Close the window. A second call does nothing."""
+        self._close_window()
+        self._closed = True
 
     def snapshot(self) -> EnvSnapshot:
         """The state in the middle of an episode; costs nothing until the world moves on."""
@@ -294,17 +241,9 @@ class MagiWorldEnv(gym.Env[np.ndarray, str]):
         return int(seed if seed is not None else fixed or 0)
 
     def _shown(self) -> np.ndarray:
-        if self.render_mode == "human":
-            if self._viewer is None:
-                self._viewer = Viewer(self.world.spec.frame_size, self.world.spec.fps)
-            chunk = self._rollout.chunk
-            title = f"chunk {chunk.index[0]}: {chunk.prompts[0]}" if chunk else ""
-            self._viewer.show(self._rollout.frames()[0], title)
+        self._show_window()
         return self._rollout.observations().cpu().numpy()[0]
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedEnvironmentError("the environment was closed; make a new one")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_viewer": None}  # a window cannot be copied

@@ -5,6 +5,7 @@ Shapes: B worlds, C latent channels, t latent frames, h, l latent size.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,11 +51,12 @@ class Prediction:
 class Moment:
     """What a reward may look at: the newest chunk of every world.
 
-    infos: one dict per world.    predicted: None where the world has no heads.
+    infos, seeds: one per world.    predicted: None where the world has no heads.
     """
 
     chunk: Chunk
     infos: Sequence[dict[str, Any]]
+    seeds: Sequence[int]
     predicted: Prediction | None = None
 
 
@@ -102,9 +104,12 @@ class LearnedReward:
     """What the world's own heads predict.
 
     end_threshold: the episode ends where the predicted probability of an end reaches this.
+    sample_end: instead, it ends with that probability, drawn from the world's seed and the
+        chunk's index: an agent cannot live on just below the threshold.
     """
 
     end_threshold: float = 0.5
+    sample_end: bool = False
     name: str = "learned"
     needs_pixels: bool = False
 
@@ -117,7 +122,17 @@ class LearnedReward:
         if moment.predicted is None:
             raise ValueError("reward is 'learned', but this world has no reward heads")
         reward, end = moment.predicted.reward, moment.predicted.end
-        return Score(reward, end >= self.end_threshold, {self.name: reward})
+        limits = np.full(len(end), self.end_threshold)
+        if self.sample_end:
+            places = zip(moment.seeds, moment.chunk.index, strict=True)
+            limits = np.array([_chance(seed, index) for seed, index in places])
+        return Score(reward, end >= limits, {self.name: reward})
+
+
+def _chance(seed: int, index: int) -> float:
+    """A number in (0, 1] that depends on both and on nothing else."""
+    digest = hashlib.blake2b(f"{seed}:{index}:end".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") + 1) / 2**64
 
 
 class FunctionReward:

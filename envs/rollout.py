@@ -106,7 +106,7 @@ class Rollout:
             if predicted is not None:
                 for row, info in enumerate(infos):
                     info["events"] = predicted.of(row)
-            score = self.reward.score(Moment(chunk, infos, predicted))
+            score = self.reward.score(Moment(chunk, infos, self.world.seeds, predicted))
         for row, info in enumerate(infos):
             if score.parts:
                 info["rewards"] = {name: float(v[row]) for name, v in score.parts.items()}
@@ -147,14 +147,12 @@ class Rollout:
         self,
         snapshot: EnvSnapshot | Snapshot,
         rows: Sequence[int],
-        row: int | None = None,
         fresh: bool = False,
     ) -> list[dict[str, Any]]:
-        """Continue from a snapshot in some worlds.
+        """Continue from a snapshot in some worlds: each from its own row, or all from the only one.
 
         Args:
             fresh: an episode begins there; that of an `EnvSnapshot` goes on otherwise.
-            row: the world of the snapshot that each of them continues; None is its own.
 
         Returns:
             The info of each of the rows.
@@ -170,12 +168,16 @@ class Rollout:
         if self.chunk is None and len(rows) < self.num_worlds:
             raise ResetNeeded("the first reset must be of all worlds; leave reset_mask out")
         state = snapshot.world if isinstance(snapshot, EnvSnapshot) else snapshot
-        sources = [target if row is None else row for target in rows]
+        alone = state.num_worlds == 1
+        if not alone and state.num_worlds != self.num_worlds:
+            raise ValueError(
+                f"snapshot is of {state.num_worlds} worlds; it must be of 1 or {self.num_worlds}"
+            )
+        sources = [0 if alone else row for row in rows]
         if isinstance(snapshot, Snapshot):
             check_shown(snapshot, sources)
-        everything = row is None and list(rows) == list(range(state.num_worlds))
-        whole = everything and state.num_worlds == self.num_worlds
-        self.world.restore(state, None if whole else rows, row)
+        whole = state.num_worlds == self.num_worlds == len(rows)
+        self.world.restore(state, None if whole else rows, 0 if alone and not whole else None)
         part = snapshot.chunk if isinstance(snapshot, EnvSnapshot) else self._newest(state)
         part = self._placed(rows_of(part, sources))
         self._show(rows, part)

@@ -106,3 +106,21 @@ def _is_number(action: object) -> bool:
 def commands_of(spec: WorldSpec) -> tuple[str, ...]:
     """What a world's `sample` draws from: its commands, or, where it lists none, to go on."""
     return spec.command_names or ("the scene continues",)
+
+
+def commands_per_world(
+    space: CommandSpace, actions: Any, count: int, skipped: Sequence[int] = ()
+) -> list[str | None]:
+    """One command per world; None for those whose action does not matter.
+
+    Raises:
+        ValueError: not ``count`` actions, or one that is not in the space.
+    """
+    if isinstance(actions, str) or not isinstance(actions, list | tuple | np.ndarray):
+        raise ValueError(f"actions is {actions!r:.80}; it must be a tuple of {count} texts")
+    if len(actions) != count:
+        raise ValueError(f"actions has {len(actions)} entries; it must have {count}")
+    return [
+        None if row in skipped else space.check(action, f"action {row}")
+        for row, action in enumerate(actions)
+    ]

@@ -38,6 +38,10 @@ class EnvSnapshot:
         """Worlds in it."""
         return self.world.num_worlds
 
+    def source(self, row: int) -> int:
+        """Which of its worlds continues in world ``row``: that one, or the only one."""
+        return 0 if self.num_worlds == 1 else row
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, which `magi_world.Snapshot.load` can read as well."""
         self.world.save(path)

@@ -74,6 +74,9 @@ class OpenClip:
         )
         return OpenClip(network, preprocess, open_clip.get_tokenizer(model))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> OpenClip:
+        return self  # it never changes
+
     @torch.inference_mode()
     def images(self, frames: np.ndarray) -> Tensor:
         """Features (n, D) of frames (n, H, W, 3) uint8."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
@@ -17,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from magi_world.chunk import Chunk
+from magi_world.envs.base import METADATA, RolloutEnv, render_fps
 from magi_world.envs.config import (
     EnvConfig,
     Observation,
@@ -28,17 +27,14 @@ from magi_world.envs.config import (
     is_int,
     scenes_per_world,
 )
-from magi_world.envs.options import read_options, reset_mask, starts_per_world
-from magi_world.envs.rendering import RENDER_MODES, render_fps
+from magi_world.envs.options import ResetOptions, read_options, reset_mask, starts_per_world
 from magi_world.envs.rewards import RewardLike
 from magi_world.envs.rollout import Rollout
 from magi_world.envs.seeds import Generators, seeds_per_world
 from magi_world.envs.source import LoadOptions, Source
-from magi_world.envs.spaces import CommandSpace, commands_of
+from magi_world.envs.spaces import CommandSpace, commands_of, commands_per_world
 from magi_world.envs.starts import Begin, StartLike
 from magi_world.envs.state import EnvSnapshot, load_snapshot
-from magi_world.envs.stats import Stats
-from magi_world.envs.viewer import Viewer, tiled
 from magi_world.loading import Dtype
 from magi_world.model.attention import Backend
 from magi_world.snapshot import Snapshot
@@ -48,7 +44,7 @@ Batch = np.ndarray | Tensor
 Step = tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
+class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]):
     """B worlds, stepped in one batch; each is what `MagiWorldEnv` is.
 
     World i with seed s gives the bytes that a `MagiWorldEnv` with seed s gives (on the CPU in
@@ -60,10 +56,7 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
     "DISABLED" leaves it to ``reset(options={"reset_mask": ...})``.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 - what VectorEnv declares
-        "render_modes": RENDER_MODES,
-        "render_fps": 2,
-    }
+    metadata: dict[str, Any] = METADATA
 
     def __init__(
         self,
@@ -126,27 +119,12 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {
-            **type(self).metadata,
+            **METADATA,
             "render_fps": render_fps(self.world, self.render_mode),
             "autoreset_mode": mode,
         }
         self._generators = Generators(self.num_envs)
-        self._viewer: Viewer | None = None
-
-    @property
-    def world(self) -> World:
-        """The worlds behind it. Stepped from outside, the environment does not know of it."""
-        return self._rollout.world
-
-    @property
-    def chunk(self) -> Chunk | None:
-        """The newest chunk of every world; None before the first reset."""
-        return self._rollout.chunk
-
-    @property
-    def stats(self) -> Stats:
-        """How long things took."""
-        return self._rollout.stats
+        self._viewer = None
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -186,16 +164,9 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         for row in rows:
             self._generators.seed(row, seeds[row])
         if given.snapshot is not None:
-            source = 0 if given.snapshot.num_worlds == 1 else None
-            infos = self._rollout.restore(given.snapshot, rows, source, fresh=True)
+            infos = self._rollout.restore(given.snapshot, rows, fresh=True)
         else:
-            prompts, begins = given.scenes(self._rollout.config, self._begins)
-            infos = self._rollout.begin(
-                rows,
-                [self._seed(row, seeds[row]) for row in rows],
-                [prompts[row] for row in rows],
-                [begins[row] for row in rows],
-            )
+            infos = self._start(rows, seeds, given)
         return self._shown(), self._merged(rows, infos)
 
     def step(self, actions: Sequence[str]) -> Step:
@@ -209,25 +180,27 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         self._check_open()
         if self.chunk is None:
             raise ResetNeeded("step() before the first reset(); call reset()")
-        over = [int(row) for row in np.flatnonzero(self._rollout.ended)]
+        over = np.flatnonzero(self._rollout.ended).tolist()
         if over and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeeded(
                 f"the episodes of worlds {over} have ended; call "
                 'reset(options={"reset_mask": ...}) before step()'
             )
-        score, truncated, infos = self._rollout.advance(self._commands(actions, over))
+        score, truncated, infos = self._rollout.advance(
+            commands_per_world(self.single_action_space, actions, self.num_envs, over)
+        )
         reward, ended = score.reward.copy(), score.ended.copy()
         if over:  # NEXT_STEP: this step was their reset
-            for row, info in zip(over, self._renew(over), strict=True):
+            for row, info in zip(over, self._restart(over), strict=True):
                 reward[row], ended[row], truncated[row], infos[row] = 0.0, False, False, info
         merged: dict[str, Any] = {}
-        done = [int(row) for row in np.flatnonzero(ended | truncated)]
+        done = np.flatnonzero(ended | truncated).tolist()
         if done and self.autoreset_mode is AutoresetMode.SAME_STEP:
             last = self._observations()
             for row in done:
                 final = last[row].copy() if isinstance(last, np.ndarray) else last[row].clone()
                 merged = self._add_info(merged, {"final_obs": final, "final_info": infos[row]}, row)
-            for row, info in zip(done, self._renew(done), strict=True):
+            for row, info in zip(done, self._restart(done), strict=True):
                 infos[row] = info
         merged = self._merged(range(self.num_envs), infos, merged)
         return self._shown(), reward, ended, truncated, merged
@@ -235,21 +208,12 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
     def render(self) -> tuple[Any, ...] | None:
         """Per world its last frame (H, W, 3), or all of its newest chunk; None in a window."""
         self._check_open()
-        if self.render_mode is None:
-            gym.logger.warn("render() was called without a render_mode; give make_vec one")
-            return None
-        if self.render_mode == "human":
-            return None  # reset and step have shown it
-        frames = self._rollout.frames()
-        if self.render_mode == "rgb_array":
-            return tuple(world[-1].copy() for world in frames)
-        return tuple([f.copy() for f in world] for world in frames)
+        pictures = self._pictures()
+        return None if pictures is None else tuple(pictures)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the window."""
-        if self._viewer is not None:
-            self._viewer.close()
-        self._viewer = None
+        self._close_window()
 
     def snapshot(self) -> EnvSnapshot:
         """The state of all worlds in the middle of their episodes."""
@@ -267,12 +231,10 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         self._check_open()
         if isinstance(snapshot, str | Path):
             snapshot = load_snapshot(snapshot)
-        rows, source = range(self.num_envs), None
-        if isinstance(snapshot, EnvSnapshot | Snapshot) and snapshot.num_worlds == 1:
-            source = 0
-        infos = self._rollout.restore(snapshot, rows, source)
+        rows = range(self.num_envs)
+        infos = self._rollout.restore(snapshot, rows)
         if isinstance(snapshot, EnvSnapshot):
-            self._generators.restore([snapshot.rngs[i if source is None else 0] for i in rows])
+            self._generators.restore([snapshot.rngs[snapshot.source(row)] for row in rows])
         return self._shown(), self._merged(rows, infos)
 
     def fork(self, n: int) -> list[MagiWorldVectorEnv]:
@@ -280,10 +242,8 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         self._check_open()
         check_count(n)
         states, mode = self._generators.states(), self.autoreset_mode
-        return [
-            MagiWorldVectorEnv.of(self._rollout.forked(1), self._begins, states, mode)
-            for _ in range(n)
-        ]
+        forks = (self._rollout.forked(1) for _ in range(n))
+        return [MagiWorldVectorEnv.of(fork, self._begins, states, mode) for fork in forks]
 
     @classmethod
     def of(
@@ -300,42 +260,27 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
         env._generators.restore(rngs)
         return env
 
-    def _commands(self, actions: Sequence[str], over: list[int]) -> list[str | None]:
-        if isinstance(actions, str) or not isinstance(actions, list | tuple | np.ndarray):
-            raise ValueError(
-                f"actions is {actions!r:.80}; it must be a tuple of {self.num_envs} texts"
-            )
-        if len(actions) != self.num_envs:
-            raise ValueError(f"actions has {len(actions)} entries; it must have {self.num_envs}")
-        check = self.single_action_space.check
-        return [
-            None if row in over else check(action, f"action {row}")
-            for row, action in enumerate(actions)
-        ]
-
-    def _renew(self, rows: list[int]) -> list[dict[str, Any]]:
-        prompts = scenes_per_world(self._rollout.config.prompt, self.num_envs)
+    def _start(
+        self, rows: Sequence[int], seeds: Sequence[int | None], given: ResetOptions
+    ) -> list[dict[str, Any]]:
+        fixed = self._rollout.config.seed
+        prompts, begins = given.scenes(self._rollout.config, self._begins)
         return self._rollout.begin(
             rows,
-            [self._seed(row, None) for row in rows],
+            [self._generators.draw(row, seeds[row], fixed) for row in rows],
             [prompts[row] for row in rows],
-            [self._begins[row] for row in rows],
+            [begins[row] for row in rows],
         )
 
-    def _seed(self, row: int, seed: int | None) -> int:
-        return self._generators.draw(row, seed, self._rollout.config.seed)
+    def _restart(self, rows: Sequence[int]) -> list[dict[str, Any]]:
+        return self._start(rows, [None] * self.num_envs, ResetOptions())
 
     def _observations(self) -> Batch:
         seen = self._rollout.observations()
         return seen if self._rollout.config.output == "torch" else seen.cpu().numpy()
 
     def _shown(self) -> Batch:
-        if self.render_mode == "human":
-            picture = tiled(self._rollout.frames())
-            if self._viewer is None:
-                height, width = picture.shape[1:3]
-                self._viewer = Viewer((height, width), self.world.spec.fps)
-            self._viewer.show(picture, f"{self.num_envs} worlds of {self.world.spec.name}")
+        self._show_window()
         return self._observations()
 
     def _merged(
@@ -352,9 +297,6 @@ class MagiWorldVectorEnv(VectorEnv[Batch, Sequence[str], np.ndarray]):
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedEnvironmentError("the environment was closed; make a new one")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_viewer": None}  # a window cannot be copied
 
 
 _mode = autoreset_mode  # the argument of the same name hides it
