@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from magi_world.agents import RandomAgent
-from magi_world.demos import play as play_module
 from magi_world.demos.play import PlayConfig, make_desk, play
 from magi_world.demos.window import jobs
 from magi_world.demos.window.app import App, AppConfig, window_size
@@ -27,16 +27,21 @@ from magi_world.media import load_image, load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
 from magi_world.world import World
-from tests.tiny import tiny_world
+from tests.tiny import tiny_parts
 
 pygame = pytest.importorskip("pygame")
-HINT = "Enter: type any command"
 
 
 def load(name: str) -> World:
     if name == "broken":
         raise ValueError("the weights of broken hold NaN")
-    return tiny_world()
+    return quick_world()
+
+
+def quick_world() -> World:
+    """The tiny world at 80 frames a second, so that no test waits for a picture."""
+    parts = tiny_parts()
+    return World(replace(parts, spec=replace(parts.spec, fps=80)))
 
 
 class Driver:
@@ -301,7 +306,7 @@ def test_escape_twice_quits_and_the_session_replays(driver: Driver) -> None:
     driver.key(pygame.K_ESCAPE)
     assert driver.desk.quit
     driver.app.close()
-    last = list(verify(read_session(driver.folder / "s.jsonl"), tiny_world()))[-1]
+    last = list(verify(read_session(driver.folder / "s.jsonl"), quick_world()))[-1]
     assert isinstance(last, Verdict)
     assert last.difference is None
     assert last.compared >= 4
@@ -316,9 +321,9 @@ def test_play_runs_from_a_world_to_the_end(tmp_path: Path, monkeypatch: pytest.M
         record=tmp_path / "film.mp4",
         script=tmp_path / "a.yaml",
         scale=6,
-        max_seconds=2.5,
+        max_seconds=1.0,
     )
-    assert play(tiny_world(), config) == 0
+    assert play(quick_world(), config) == 0
     assert len(load_video(tmp_path / "film.mp4")) >= 16
     says = [getattr(e, "say", None) for e in read_session(tmp_path / "s.jsonl").events]
     assert "turn left" in says
@@ -383,7 +388,3 @@ def test_text_is_shortened_and_wrapped_to_its_room() -> None:
     assert " ".join(lines) == words
     assert all(letters.width(line) <= 120 for line in lines)
     assert letters.render("дверь 门").get_width() > 0
-
-
-def test_the_module_names_what_works_without_a_display() -> None:
-    assert "record" in play_module.NO_DISPLAY
