@@ -130,7 +130,7 @@ def play(
         desk.show("worlds")
     else:
         desk.player.open(jobs.Open(world, start))
-    return _run(desk, config, world)
+    return _run(desk, config)
 
 
 def make_desk(
@@ -163,13 +163,10 @@ class _FilmAtOnce(Watcher):
         self._desk.start_film(self._path)
 
 
-def _run(desk: Desk, config: PlayConfig, world: World | str | None) -> int:
-    from magi_world.demos.window.app import App, AppConfig, window_size
+def _run(desk: Desk, config: PlayConfig) -> int:
+    from magi_world.demos.window.app import App, AppConfig
 
-    size = config.size
-    if config.scale is not None and isinstance(world, World):
-        size = window_size(world.spec.frame_size, config.scale, config.hud)
-    app = App(desk, AppConfig(size=size, max_seconds=config.max_seconds))
+    app = App(desk, AppConfig(config.size, scale=config.scale, max_seconds=config.max_seconds))
     try:
         app.run()
     except KeyboardInterrupt:

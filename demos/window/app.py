@@ -21,12 +21,15 @@ class AppConfig:
     """size: (width, height) of the window at first.
     rate: how often a second keys are read and the picture is checked.
     idle: seconds after which the window is drawn though nothing seems to have changed.
+    scale: once the first world is open, make the window so large that its picture is enlarged
+        by this whole factor; None keeps ``size``.
     max_seconds: close after so long; None stays open.
     """
 
     size: tuple[int, int] = (960, 720)
     rate: int = 60
     idle: float = 0.1
+    scale: int | None = None
     max_seconds: float | None = None
     title: str = "magi-world"
 
@@ -53,7 +56,7 @@ class App:
         self._ignore_text = False
         self._drawn: object = None
         self._drawn_at = 0.0
-        self._full = False
+        self._full, self._scale = False, self.config.scale
 
     def run(self) -> None:
         """Until the window is closed or time is up."""
@@ -137,6 +140,10 @@ class App:
         if desk.fullscreen != self._full:
             self._full = desk.fullscreen
             pygame.display.toggle_fullscreen()
+        if self._scale is not None and player.opened is not None:
+            size = window_size(player.opened.spec.frame_size, self._scale, desk.hud)
+            self._surface = pygame.display.set_mode(size, pygame.RESIZABLE)
+            self._scale = None
         futures = player.futures
         seen = (
             player.moment,

@@ -42,7 +42,7 @@ SHORTCUTS = (
     Shortcut(("p",), lambda d: d.screenshot(), "picture of the world", "Keep"),
     Shortcut(("shift+p",), lambda d: d.screenshot(window=True), "picture of the window", "Keep"),
     Shortcut(("h",), lambda d: setattr(d, "hud", not d.hud), "figures on / off", "View"),
-    Shortcut(("x",), lambda d: setattr(d, "smooth", not d.smooth), "crisp / smooth", "View"),
+    Shortcut(("v",), lambda d: setattr(d, "smooth", not d.smooth), "crisp / smooth", "View"),
     Shortcut(("f11",), lambda d: setattr(d, "fullscreen", not d.fullscreen), "full screen", "View"),
     Shortcut(("f1", "shift+/", "?"), lambda d: d.show("help"), "this help", "View"),
     Shortcut(("ctrl+q",), lambda d: setattr(d, "quit", True), "quit (also Esc Esc)", "View"),

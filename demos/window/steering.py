@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from magi_world.spec import Command
 
-# Letters that stand for arrows in games; a world that binds a letter itself keeps its meaning.
+# Letters that stand for arrows in games, unless a world gives a letter a meaning of its own.
 ARROWS = {"w": "up", "a": "left", "s": "down", "d": "right"}
 
 
@@ -15,13 +15,22 @@ class KeyMap:
 
     def __init__(self, commands: Iterable[Command]) -> None:
         """Where two commands claim the same keys, the first one has them."""
-        self._chords: dict[frozenset[str], str] = {}
+        chords: dict[frozenset[str], str] = {}
         for command in commands:
             for keys in command.keys:
-                self._chords.setdefault(_chord(keys), command.name)
-        used = frozenset().union(*self._chords) if self._chords else frozenset()
-        self._aliases = {k: v for k, v in ARROWS.items() if k not in used and v in used}
+                chords.setdefault(_chord(keys), command.name)
+        used = frozenset().union(*chords) if chords else frozenset()
+        self._aliases = {
+            letter: arrow
+            for letter, arrow in ARROWS.items()
+            if arrow in used
+            and (letter not in used or _same(chords, frozenset({letter}), frozenset({arrow})))
+        }
         self.keys = used | set(self._aliases)
+        # With w for up and a for left, the chord w+a is also that of the arrows.
+        self._chords: dict[frozenset[str], str] = {}
+        for chord, name in chords.items():
+            self._chords.setdefault(frozenset(self._aliases.get(k, k) for k in chord), name)
 
     def command(self, held: Sequence[str]) -> str | None:
         """The command of the held keys, in the order they were pressed; None if they mean none.
@@ -89,6 +98,10 @@ class Steering:
         command = self.command
         self._tapped = None
         return command
+
+
+def _same(chords: dict[frozenset[str], str], one: frozenset[str], other: frozenset[str]) -> bool:
+    return one in chords and chords[one] == chords.get(other)
 
 
 def _chord(keys: str) -> frozenset[str]:

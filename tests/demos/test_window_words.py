@@ -125,6 +125,12 @@ def test_a_world_keeps_the_letters_that_it_binds() -> None:
     assert made.keys_of("turn left") == ("left",)
 
 
+@pytest.mark.parametrize("held", ["w a", "up left", "w left", "a up"])
+def test_letters_and_arrows_that_mean_the_same_make_the_same_chords(held: str) -> None:
+    made = keymap(("turn left", "a left"), ("walk forward", "w up"), ("curve left", "w+a"))
+    assert made.command(held.split()) == "curve left"
+
+
 def test_a_world_without_a_default_goes_on_with_the_last_key() -> None:
     steering = Steering(keymap(*ARENA), None)
     assert steering.command is None
