@@ -34,10 +34,10 @@ class Caption:
 def draw_caption(frames: np.ndarray, caption: Caption) -> np.ndarray:
     """The frames (T, H, W, 3) with the words on them."""
     colour, cover = _layer(caption, frames.shape[1:3])
-    rows = cover.any((1, 2)).nonzero()[0]
+    rows = np.flatnonzero(cover.max((1, 2)))
     made = frames.copy()
     # The bands at the top and at the bottom; the picture between them is left alone.
-    for band in np.split(rows, (np.diff(rows) > 1).nonzero()[0] + 1) if len(rows) else ():
+    for band in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1) if len(rows) else ():
         part = slice(band[0], band[-1] + 1)
         shown = frames[:, part].astype(np.uint16)
         # Whole numbers throughout, so that every machine rounds alike.

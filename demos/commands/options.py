@@ -19,6 +19,10 @@ def add_world_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weights", metavar="DIR", help="folder of the released MAGI-1 weights, for magi-1-..."
     )
+    group.add_argument(
+        "--text-features", metavar="FILE", help="saved captions for magi-1-..., instead of T5"
+    )
+    group.add_argument("--text-device", help="where T5 runs; default: as --device")
     group.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: the GPU if there is one")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: the world's own")
     group.add_argument("--steps", type=count, metavar="N", help="denoising steps a chunk")
@@ -57,6 +61,8 @@ def open_world(
         window_size=given.window or window_size,
         frame_size=given.size or frame_size,
         weights=given.weights,
+        captions=given.text_features,
+        text_device=known_device(given.text_device),
         attention=given.attention or "sdpa",
         noise_scale=noise_scale,
     )
