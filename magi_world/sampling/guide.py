@@ -117,43 +117,36 @@ class Passes:
             self.write_newest_clean(conditional=True)
         # Compared in float64: three quarters of the grid is t = float32(0.3), just above 0.3.
         solo = config.solo_weight > 0 and float(self.t[0]) > config.solo_above_t
-        if not solo:
-            return self.forward(self.x, self.t, self.ranges, self.captions, True)
-        v = self.forward(
-            torch.cat([self.x, self.x[:, :1]], dim=1),
-            torch.cat([self.t, self.t[:1]]),
-            [*self.ranges, 1],
-            [(*c, c[0]) for c in self.captions],
-            True,
-        )
-        v, alone = v[:, :-1], v[:, -1]
-        v[:, 0] = (1 - config.solo_weight) * v[:, 0] + config.solo_weight * alone
+        chunks = [*range(self.x.shape[1]), 0] if solo else list(range(self.x.shape[1]))
+        ranges = [*self.ranges, 1] if solo else self.ranges
+        v = self.forward(chunks, ranges, self.captions, conditional=True)
+        if solo:
+            v, alone = v[:, :-1], v[:, -1]
+            v[:, 0] = (1 - config.solo_weight) * v[:, 0] + config.solo_weight * alone
         return v
 
     def three(self) -> Tensor:
         """Base weights: (1 - a) v_none + (a - b) v_prev + b v_text, for each chunk its a and b."""
         weights = [schedule.guidance(self.stream.config.sampler, float(t)) for t in self.t]
         none, prev, text = ([w[i] for w in weights] for i in range(3))
-        null = [[self.stream.null] * self.x.shape[1]] * len(self.worlds)
+        null = [(self.stream.null,) * self.x.shape[1]] * len(self.worlds)
         v = torch.zeros_like(self.x)
         # Newer chunks read the keys of older ones, so a pass runs from the oldest chunk to the
         # newest that needs it. The text pass comes first: the clean keys that stay in the cache
         # are those of the pass without captions.
-        if count := _needed(text):
+        if chunks := _until_last(text):
             if self.fresh_clean:
                 self.write_newest_clean(conditional=True)
-            part = self.forward_first(count, self.captions, conditional=True)
-            v[:, :count] += _per_chunk(text[:count], v) * part
+            part = self.forward(chunks, self.ranges, self.captions, conditional=True)
+            v[:, chunks] += _per_chunk(text, chunks, v) * part
         if self.fresh_clean:
             self.write_newest_clean(conditional=False)
-        if count := _needed(prev):
-            part = self.forward_first(count, null, conditional=False)
-            v[:, :count] += _per_chunk(prev[:count], v) * part
-        if alone := [i for i, w in enumerate(none) if w]:
-            captions = [row[: len(alone)] for row in null]
-            ranges = [1] * len(alone)
-            part = self.forward(self.x[:, alone], self.t[alone], ranges, captions, False, alone)
-            v[:, alone] += _per_chunk([none[i] for i in alone], v) * part
+        if chunks := _until_last(prev):
+            part = self.forward(chunks, self.ranges, null, conditional=False)
+            v[:, chunks] += _per_chunk(prev, chunks, v) * part
+        if chunks := [i for i, w in enumerate(none) if w]:
+            part = self.forward(chunks, [1] * len(chunks), null, conditional=False)
+            v[:, chunks] += _per_chunk(none, chunks, v) * part
         return v
 
     def write_newest_clean(self, conditional: bool) -> None:
@@ -163,49 +156,45 @@ class Passes:
         clean = self.stream.newest_clean[worlds]
         write_clean(self.stream, worlds, clean, before, self.step, conditional)
 
-    def forward_first(
-        self, count: int, captions: Sequence[Sequence[TextKeys]], conditional: bool
-    ) -> Tensor:
-        """Velocity of the ``count`` oldest chunks with everything they may see."""
-        captions = [row[:count] for row in captions]
-        x, t, ranges = self.x[:, :count], self.t[:count], self.ranges[:count]
-        return self.forward(x, t, ranges, captions, conditional)
-
     def forward(
         self,
-        x: Tensor,
-        t: Tensor,
+        chunks: Sequence[int],
         ranges: Sequence[int],
         captions: Sequence[Sequence[TextKeys]],
         conditional: bool,
-        chunks: Sequence[int] | None = None,
     ) -> Tensor:
-        """One forward. ``chunks``: places in flight of x's chunks, where they are not 0, 1, ..."""
-        stream = self.stream
-        count = x.shape[1]
+        """Velocity of some chunks in flight.
+
+        Args:
+            chunks: their places, 0 = oldest; one may occur twice.
+            ranges: what each of them sees, in the order of ``chunks``.
+            captions: per world, of all chunks in flight.
+        """
+        stream, picked = self.stream, list(chunks)
         frames = stream.frame_index(self.lanes, self.x.shape[1])
-        if chunks is not None:
-            frames = frames[:, list(chunks)]
-        elif count > frames.shape[1]:
-            frames = torch.cat([frames, frames[:, :1]], dim=1)
-        else:
-            frames = frames[:, :count]
-        backend = stream.config.attention
+        reads = CacheReads(
+            stream.cache,
+            self.worlds,
+            stream.cache.config.history,
+            ranges[: len(picked)],
+            stream.config.attention,
+        )
         return stream.dit(
-            x,
-            t.to(x.device)[None],
-            frames,
-            CacheReads(stream.cache, self.worlds, stream.cache.config.history, ranges, backend),
-            CaptionReads(captions, backend),
+            self.x[:, picked],
+            self.t[picked].to(self.x.device)[None],
+            frames[:, picked],
+            reads,
+            CaptionReads([[row[c] for c in picked] for row in captions], stream.config.attention),
             conditional,
             self.interval,
         )
 
 
-def _needed(weights: Sequence[float]) -> int:
-    """How many chunks, from the oldest, a pass with these weights must run."""
-    return max((i + 1 for i, w in enumerate(weights) if w), default=0)
+def _until_last(weights: Sequence[float]) -> list[int]:
+    """The chunks, from the oldest, that a pass with these weights must run."""
+    return list(range(max((i + 1 for i, w in enumerate(weights) if w), default=0)))
 
 
-def _per_chunk(weights: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(weights, device=like.device)[:, None, None, None, None]
+def _per_chunk(weights: Sequence[float], chunks: Sequence[int], like: Tensor) -> Tensor:
+    picked = torch.tensor([weights[c] for c in chunks], device=like.device)
+    return picked[:, None, None, None, None]

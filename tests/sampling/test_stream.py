@@ -240,5 +240,6 @@ def test_two_thousand_chunks_in_flat_memory() -> None:
     assert torch.isfinite(out).all()
     assert stream.lanes[0].flight.first == 2000
     assert stream.cache.k.untyped_storage().data_ptr() == storage
-    assert counts[1][0] == counts[0][0]
-    assert counts[1][1] - counts[0][1] < 100
+    # One object kept for each chunk would be 1,799 more of them.
+    assert counts[1][0] - counts[0][0] < 50
+    assert counts[1][1] - counts[0][1] < 1000
