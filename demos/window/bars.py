@@ -97,6 +97,8 @@ def draw_line(surface: pygame.Surface, rect: pygame.Rect, desk: Desk, letters: T
     left, middle = rect.left + 14, rect.centery
     if not line.open:
         words = "Enter: type any command    arrows or WASD: steer    Space: pause    F: what if"
+        if desk.player.futures is not None:
+            words = "Enter: type another command for the future in the blue frame"
         words = letters.clipped(words, rect.width - 28)
         letters.text(surface, words, (left, middle), color=theme.FAINT)
         return

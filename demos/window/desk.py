@@ -119,7 +119,7 @@ class Desk:
         self.overlay = ""
         path = self.player.slot_path(slot) if self.player.opened else None
         if path is None or not path.is_file():
-            self.player.notices.error(f"slot {slot} is empty; Ctrl+{slot} saves to it")
+            self.player.notices.error(f"slot {slot} is empty; Ctrl + {slot} saves to it")
         else:
             self.player.load(path, slot)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from magi_world.demos.window.desk import Desk
+from magi_world.demos.window.desk import SLOTS, Desk
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,17 @@ SHORTCUTS = (
     Shortcut(("f",), lambda d: d.player.what_if(), "what if: four futures", "Steer"),
     Shortcut(("space",), lambda d: d.player.pause(), "pause / go on", "Time"),
     Shortcut((".",), lambda d: d.player.step_once(), "play one chunk", "Time"),
-    Shortcut(("[", "backspace"), lambda d: d.player.rewind(1), "back one chunk", "Time", True),
-    Shortcut(("]",), _forward, "forward one chunk", "Time", True),
+    Shortcut(
+        ("[", "backspace", "page up"), lambda d: d.player.rewind(1), "back one chunk", "Time", True
+    ),
+    Shortcut(("]", "page down"), _forward, "forward one chunk", "Time", True),
     Shortcut(("home",), lambda d: d.player.rewind(10**9), "back to the oldest chunk", "Time"),
     Shortcut(("end",), lambda d: d.player.rewind(-(10**9)), "to the newest chunk", "Time"),
     Shortcut(("n",), lambda d: d.new_seed(), "new seed", "World"),
     Shortcut(("shift+n",), lambda d: d.new_seed(again=True), "same seed again", "World"),
     Shortcut(("o",), lambda d: d.line.start("/scene "), "scene prompt", "World"),
     Shortcut(("m",), lambda d: d.show("worlds"), "pick a world", "World"),
-    Shortcut(("l",), lambda d: d.show("slots"), "slots: save and load", "World"),
+    Shortcut(("l",), lambda d: d.show("slots"), "slots: 1 .. 9 loads", "World"),
     Shortcut(("r",), lambda d: d.record(), "film on / off (MP4)", "Keep"),
     Shortcut(("p",), lambda d: d.screenshot(), "picture of the world", "Keep"),
     Shortcut(("shift+p",), lambda d: d.screenshot(window=True), "picture of the window", "Keep"),
@@ -47,6 +49,7 @@ SHORTCUTS = (
     Shortcut(("f1", "shift+/", "?"), lambda d: d.show("help"), "this help", "View"),
     Shortcut(("ctrl+q",), lambda d: setattr(d, "quit", True), "quit (also Esc Esc)", "View"),
 )
+_SLOT_KEYS = tuple(str(slot) for slot in SLOTS)
 _BY_KEY = {key: shortcut for shortcut in SHORTCUTS for key in shortcut.keys}
 
 
@@ -65,11 +68,11 @@ class Keyboard:
         if key == "escape":
             if not again:
                 desk.escape()
-        elif self._in_overlay(key) or self._in_fork(key):
+        elif self._in_overlay(key, ctrl) or self._in_fork(key):
             pass
-        elif key.isdigit() and key != "0":
+        elif ctrl and key in _SLOT_KEYS:
             if not again:
-                (desk.save if ctrl else desk.load)(int(key))
+                desk.save(int(key))
         # The world's keys come first; with Ctrl a shortcut can always be reached.
         elif not ctrl and not again and desk.player.press(key):
             pass
@@ -119,8 +122,11 @@ class Keyboard:
             return False
         return True
 
-    def _in_overlay(self, key: str) -> bool:
+    def _in_overlay(self, key: str, ctrl: bool) -> bool:
         desk = self.desk
+        if desk.overlay == "slots" and key in _SLOT_KEYS:
+            (desk.save if ctrl else desk.load)(int(key))
+            return True
         if desk.overlay == "worlds":
             if key in ("up", "down") and desk.worlds:
                 desk.picked = (desk.picked + (1 if key == "down" else -1)) % len(desk.worlds)

@@ -78,7 +78,9 @@ def draw_help(surface: pygame.Surface, desk: Desk, letters: Theme) -> None:
         top += 24
         rows = [(_keys(s.keys[0]), s.help) for s in SHORTCUTS if s.group == group]
         if group == "Steer":
-            rows.insert(0, ("arrows, WASD", "steer, as long as they are held"))
+            rows.insert(0, ("Arrows, WASD", "steer, as long as they are held"))
+        if group == "World":
+            rows.append(("Ctrl + 1 .. 9", "save to a slot"))
         for keys, words in rows:
             letters.text(surface, keys, (left, top), "small", theme.TEXT)
             letters.text(surface, words, (left + 112, top), "small", theme.DIM)
@@ -179,7 +181,7 @@ def _sheet(
 
 
 def _keys(key: str) -> str:
-    return " + ".join(part.capitalize() for part in key.split("+"))
+    return " + ".join(part.capitalize() for part in key.replace("return", "enter").split("+"))
 
 
 def _commands(player: Player) -> str:
@@ -190,4 +192,4 @@ def _commands(player: Player) -> str:
     for command in player.opened.spec.commands:
         keys = " / ".join(keymap.keys_of(command.name))
         words.append(f"{command.name} ({keys})" if keys else command.name)
-    return "   ".join(words)
+    return ",  ".join(words)

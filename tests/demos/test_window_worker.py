@@ -16,7 +16,7 @@ from magi_world.world import World
 from tests.tiny import tiny_world
 
 
-def answer(worker: Worker, limit: float = 10.0) -> jobs.Answer:
+def answer(worker: Worker, limit: float = 90.0) -> jobs.Answer:
     end = time.monotonic() + limit
     while time.monotonic() < end:
         if (given := worker.poll()) is not None:
@@ -53,7 +53,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, list[str]]
         def wait(done: int, total: int) -> None:
             threads.append(threading.current_thread().name)
             progress(done, total)
-            go.wait(5)
+            go.wait(90)
 
         return step(self, command, steer, wait)
 
