@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -105,6 +104,10 @@ def _ms(seconds: np.ndarray | list[float], percentile: float) -> float:
 
 
 def _peak_memory() -> int:
-    """Bytes; the system counts them in KiB, except macOS."""
+    """Bytes, 0 where the system does not say; it counts in KiB, except macOS."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

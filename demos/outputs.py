@@ -6,6 +6,7 @@ Shapes: T video frames, H, W pixels. Frames are uint8 RGB.
 from __future__ import annotations
 
 import math
+import zlib
 from pathlib import Path
 from typing import Protocol
 
@@ -67,30 +68,39 @@ class Gif:
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.fps = path, fps
-        self._pictures: list[Image.Image] = []
+        # Size, palette and indices, packed: a film of minutes would fill the memory otherwise.
+        self._frames: list[tuple[tuple[int, int], list[int], bytes]] = []
         self._closed = False
 
     def write(self, frames: np.ndarray) -> None:
         """Frames, reduced to a palette each."""
         for frame in frames:
-            picture = Image.fromarray(frame)
-            self._pictures.append(
-                picture.quantize(GIF_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            picture = Image.fromarray(frame).quantize(
+                GIF_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
             )
+            packed = zlib.compress(picture.tobytes(), 1)
+            self._frames.append((picture.size, picture.getpalette() or [], packed))
 
     def close(self) -> None:
         """Write the file."""
-        if self._closed or not self._pictures:
+        if self._closed or not self._frames:
             return
         self._closed = True
         # Delays are whole hundredths of a second; the error is carried, so the pace is right.
-        ends = [round((i + 1) * 100 / self.fps) * 10 for i in range(len(self._pictures))]
+        ends = [round((i + 1) * 100 / self.fps) * 10 for i in range(len(self._frames))]
         delays = [max(GIF_SHORTEST, b - a) for a, b in zip([0, *ends], ends, strict=False)]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        first, *rest = self._pictures
-        first.save(
-            self.path, save_all=True, append_images=rest, duration=delays, loop=0, optimize=False
+        pictures = map(_unpacked, self._frames)
+        next(pictures).save(
+            self.path, save_all=True, append_images=pictures, duration=delays, loop=0
         )
+
+
+def _unpacked(frame: tuple[tuple[int, int], list[int], bytes]) -> Image.Image:
+    size, palette, packed = frame
+    picture = Image.frombytes("P", size, zlib.decompress(packed))
+    picture.putpalette(palette)
+    return picture
 
 
 class Sheet:

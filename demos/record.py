@@ -255,6 +255,7 @@ class _Film:
             disable=self.config.quiet,
             file=sys.stderr,
             dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 5.0,
         )
 
     def _step_done(self, done: int, steps: int) -> None:

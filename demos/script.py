@@ -1,6 +1,6 @@
 """Scripts: small YAML files that say what happens to a world, and when (docs/record.md).
 
-    title: There and back            # optional, for captions
+    title: There and back            # optional; the first note
     world: vizdoom-arena             # what load_world takes
     seed: 7                          # optional, 0
     start: 2                         # optional: number of a start video, text, {image: FILE}
@@ -100,6 +100,8 @@ def read_script(path: str | Path) -> Script:
         start=_start(top["start"], path.parent) if "start" in top else None,
     )
     plan.add(reset, top["world"])
+    if "title" in top:
+        plan.add(Note(top["title"].text()), top["title"])
     plan.entries(top["script"])
     end = top["length"].whole(1) if "length" in top else None
     plan.finish(end, top.get("length", root))

@@ -75,10 +75,10 @@ class Stage:
             case Save(slot):
                 self._slots[slot] = self.world.snapshot()
             case Load():
-                slot = self._slot(event)
-                self.world.restore(slot)
+                state = self._slot(event)
+                self.world.restore(state)
                 self._past = {}
-                self._remember(slot.stories[0].steps)
+                self._remember(state.stories[0].steps)
             case Fork(count):
                 if self.world.num_worlds != 1:
                     raise ValueError(f"fork of {self.world.num_worlds} worlds; it must be one")

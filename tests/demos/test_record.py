@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from magi_world.demos.captions import Caption, draw_caption
 from magi_world.demos.outputs import Gif, Sheet, open_output
 from magi_world.demos.picture import Painter, PictureConfig
 from magi_world.demos.record import RecordConfig, Recording, record
 from magi_world.demos.script import read_script
 from magi_world.demos.stopping import StopRequest
-from PIL import Image
-
 from magi_world.events import Fork, Reset, Step
 from magi_world.media import enlarge, load_video
 from magi_world.replaying import Verdict, verify
@@ -172,7 +172,7 @@ def test_after_a_kill_the_film_plays_and_is_resumed(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=root)
     folder = tmp_path / "a.mp4.resume"
     deadline = time.monotonic() + 60
-    while not any(path.stem >= "state-000012" for path in folder.glob("state-*")):
+    while not any(path.stem >= "state-000014" for path in folder.glob("state-*")):
         assert child.poll() is None, "the recording ended too soon"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -317,6 +317,6 @@ def test_the_session_beside_lists_what_was_said(tmp_path: Path) -> None:
     recorded(tmp_path)
     lines = [json.loads(x) for x in (tmp_path / "a.session.jsonl").read_text().splitlines()[1:]]
     told = " ".join(x["event"] for x in lines)
-    assert told == "reset step step note fork step step keep step step step"
-    assert lines[2]["say"] == "turn left"
-    assert lines[5]["say"] == ["turn left", "turn right", "walk forward"]
+    assert told == "reset note step step note fork step step keep step step step"
+    assert lines[3]["say"] == "turn left"
+    assert lines[7]["say"] == ["turn left", "turn right", "walk forward"]

@@ -6,10 +6,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from magi_world.demos import script as script_module
 from magi_world.demos.script import read_script
 from magi_world.demos.session_script import script_text
-
 from magi_world.events import Fork, Keep, Note, Reset, StartFile, Step
 from magi_world.replaying import replay
 from magi_world.session import SessionWriter, read_session
@@ -69,6 +69,7 @@ length: 10
     assert (script.num_steps, script.window_size, script.frame_size) == (8, 2, (64, 96))
     assert script.events == (
         Reset((7,), "a cellar", 2),
+        Note("There and back"),
         Step(1, "walk forward"),
         Step(2),
         Step(3),
@@ -83,7 +84,7 @@ length: 10
         Keep(1),
         Step(10),
     )
-    assert script.lines == (3, 11, 11, 13, 13, 13, 13, 16, 16, 17, 17, 17, 19, 20)
+    assert script.lines == (3, 2, 11, 11, 13, 13, 13, 13, 16, 16, 17, 17, 17, 19, 20)
 
 
 def test_defaults(tmp_path: Path) -> None:
