@@ -23,7 +23,8 @@ from magi_world.demos.window.scripts import script_agent, script_start
 from magi_world.demos.window.story import SessionFile
 from magi_world.demos.window.watching import Watcher
 from magi_world.demos.window.worker import Worker
-from magi_world.loading import list_worlds, load_world
+from magi_world.loading import find_package, list_worlds, load_world
+from magi_world.released import PRESETS
 from magi_world.world import World
 
 NO_DISPLAY = """\
@@ -117,6 +118,10 @@ def play(
         others = {"script": script_agent(script), **others}
         start = script_start(script)
         world = script.world if world is None else world
+    if config.image is not None and not config.image.is_file():
+        raise FileNotFoundError(f"PlayConfig.image is {config.image}; there is no such file")
+    if isinstance(world, str) and load is load_world and world not in PRESETS:
+        find_package(world)
     if (reason := _no_display()) is not None:
         print(NO_DISPLAY.format(reason=reason), file=sys.stderr)
         return 2

@@ -19,6 +19,10 @@ class Shortcut:
     repeats: bool = False
 
 
+def _back(desk: Desk) -> None:
+    desk.player.rewind(1)
+
+
 def _forward(desk: Desk) -> None:
     desk.player.rewind(-1)
 

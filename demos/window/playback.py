@@ -64,10 +64,15 @@ class Playback:
         return self.running and self.moment is not None and self.left <= 0 and self.ahead is None
 
     @property
+    def early(self) -> bool:
+        """Whether there is time to make the next chunk anew before it is needed."""
+        return not self.running or self.left > self.pace.lead
+
+    @property
     def due(self) -> bool:
         """Whether the next chunk must be asked for now."""
         wanted = self.running and self._stepping != "shown"
-        return wanted and self.moment is not None and not self.ahead and self.left <= self.pace.lead
+        return wanted and self.moment is not None and not self.ahead and not self.early
 
     def begin(self, moment: Moment) -> None:
         """Forget what was, and show this."""

@@ -79,10 +79,10 @@ class Player:
         """Index of the first chunk that a command given now can condition."""
         if self.moment is None or self.opened is None:
             return None
-        ahead = self.playback.ahead
-        made = (ahead.moment if ahead else self.moment).index
         queued = self.opened.window_size - 1 if self.config.steer == "queue" else 0
-        return made + 1 + isinstance(self.runner.job, jobs.Step) + queued
+        # What nobody has seen is made anew if there is time (`_reconsider`).
+        under_way = self.playback.ahead is not None or isinstance(self.runner.job, jobs.Step)
+        return self.moment.index + 1 + queued + (under_way and not self.playback.early)
 
     @property
     def work(self) -> str:
@@ -254,7 +254,7 @@ class Player:
 
     def _reconsider(self) -> None:
         """Give up a chunk that nobody has seen, if there is time to make it as was said now."""
-        if not self.playback.running or self.playback.left > self.playback.pace.lead:
+        if self.playback.early:
             self.playback.ahead = None
             self.drop_work()
 

@@ -355,7 +355,9 @@ def test_a_window_closes_when_its_time_is_up(
 def test_without_a_display_play_says_what_to_do_instead(tmp_path: Path) -> None:
     hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_VIDEO_DRIVER")
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    code = "import sys; from magi_world.demos.play import play; sys.exit(play('vizdoom-arena'))"
+    code = (
+        "import sys; from magi_world.demos.play import play; sys.exit(play('magi-1-4.5b-distill'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
@@ -369,6 +371,13 @@ def test_without_a_display_play_says_what_to_do_instead(tmp_path: Path) -> None:
     assert "magi-world record" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_opened_is_said_before_there_is_a_window(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no world 'nowhere'"):
+        play("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"missing\.png"):
+        play("tiny", PlayConfig(image=tmp_path / "missing.png"), load=load)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,9 @@ def test_pause_stops_the_picture_and_a_command_then_given_shapes_the_very_next_c
     player = stage.opened()
     stage.chunk(4)
     stage.until(lambda p: p.playback.ahead is not None)
+    assert player.lands == 6
     player.pause()
+    assert player.lands == 5
     shown = frame(player).copy()
     stage.run(3)
     assert np.array_equal(frame(player), shown)
