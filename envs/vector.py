@@ -167,7 +167,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
             infos = self._rollout.restore(given.snapshot, rows, fresh=True)
         else:
             infos = self._start(rows, seeds, given)
-        return self._shown(), self._merged(rows, infos)
+        return self._shown(), self._merged(rows, infos, {})
 
     def step(self, actions: Sequence[str]) -> Step:
         """The next chunk of every world.
@@ -235,7 +235,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         infos = self._rollout.restore(snapshot, rows)
         if isinstance(snapshot, EnvSnapshot):
             self._generators.restore([snapshot.rngs[snapshot.source(row)] for row in rows])
-        return self._shown(), self._merged(rows, infos)
+        return self._shown(), self._merged(rows, infos, {})
 
     def fork(self, n: int) -> list[MagiWorldVectorEnv]:
         """``n`` environments of B worlds that continue from here; weights are shared."""
@@ -284,12 +284,8 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         return self._observations()
 
     def _merged(
-        self,
-        rows: Sequence[int],
-        infos: Sequence[dict[str, Any]],
-        merged: dict[str, Any] | None = None,
+        self, rows: Sequence[int], infos: Sequence[dict[str, Any]], merged: dict[str, Any]
     ) -> dict[str, Any]:
-        merged = {} if merged is None else merged
         for row, info in zip(rows, infos, strict=True):
             merged = self._add_info(merged, info, row)
         return merged

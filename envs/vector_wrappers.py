@@ -19,7 +19,16 @@ from magi_world.envs.stacking import Batch, Stacking
 from magi_world.envs.wrappers import command_at, command_table
 
 
-class VectorDiscreteCommands(VectorActionWrapper[Any, np.ndarray, Sequence[str], np.ndarray]):
+class _KnowsAutoreset(VectorWrapper[Any, Any, Any, Any, np.ndarray]):
+    @property
+    def autoreset_mode(self) -> AutoresetMode:
+        """That of the environment; TorchRL asks for it."""
+        return self.env.metadata["autoreset_mode"]
+
+
+class VectorDiscreteCommands(
+    _KnowsAutoreset, VectorActionWrapper[Any, np.ndarray, Sequence[str], np.ndarray]
+):
     """Actions (B,) of whole numbers 0 .. n - 1 that stand for commands."""
 
     def __init__(
@@ -47,7 +56,7 @@ class VectorDiscreteCommands(VectorActionWrapper[Any, np.ndarray, Sequence[str],
         return tuple(command_at(self.commands, a, f"action {i}") for i, a in enumerate(numbers))
 
 
-class VectorChunkToImage(VectorWrapper[Batch, Any, Batch, Any, np.ndarray]):
+class VectorChunkToImage(_KnowsAutoreset):
     """Observations are pictures (B, H, W, 3 k), those in ``info["final_obs"]`` too."""
 
     def __init__(
@@ -81,7 +90,7 @@ class VectorChunkToImage(VectorWrapper[Batch, Any, Batch, Any, np.ndarray]):
         seen, reward, terminated, truncated, infos = self.env.step(actions)
         before, ended = self._kept, terminated | truncated
         self._kept = self.stacking.push(before, seen)
-        mode = self.env.metadata["autoreset_mode"]
+        mode = self.autoreset_mode
         if mode is AutoresetMode.SAME_STEP and ended.any():
             final = infos["final_obs"].copy()
             for row in np.flatnonzero(ended):
