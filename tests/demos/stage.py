@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from magi_world.agents import Agent
 from magi_world.demos.window import jobs
 from magi_world.demos.window.engine import Engine
@@ -92,3 +94,17 @@ class Stage:
     @property
     def errors(self) -> list[str]:
         return [n.text for n in self.player.notices.shown if n.level == "error"]
+
+
+def reference(commands: list[str], seed: int = 0) -> np.ndarray:
+    """Frames of the last chunk of a world that was told these commands, one a chunk."""
+    world = tiny_world()
+    chunk = world.reset(seed)
+    for command in commands:
+        chunk = world.step(command)
+    return chunk.frames[0]
+
+
+def frame(player: Player) -> np.ndarray:
+    assert player.playback.frame is not None
+    return player.playback.frame

@@ -2,109 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pygame
 import pytest
 
-from magi_world.agents import RandomAgent
-from magi_world.demos.play import PlayConfig, make_desk, play
-from magi_world.demos.window import jobs
-from magi_world.demos.window.app import App, AppConfig, window_size
-from magi_world.demos.window.engine import Engine
 from magi_world.demos.window.fork_view import panes
 from magi_world.demos.window.panels import slot_cells, world_rows
-from magi_world.demos.window.picture import fitted, scaled
-from magi_world.demos.window.theme import Theme
+from magi_world.demos.window.picture import fitted
 from magi_world.demos.window.view import world_area
 from magi_world.media import load_image, load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
-from magi_world.world import World
-from tests.tiny import tiny_parts
-
-pygame = pytest.importorskip("pygame")
-
-
-def load(name: str) -> World:
-    if name == "broken":
-        raise ValueError("the weights of broken hold NaN")
-    return quick_world()
-
-
-def quick_world() -> World:
-    """The tiny world at 80 frames a second, so that no test waits for a picture."""
-    parts = tiny_parts()
-    return World(replace(parts, spec=replace(parts.spec, fps=80)))
-
-
-class Driver:
-    """Presses keys in a window that nobody sees."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        config = PlayConfig(folder=folder, session=folder / "s.jsonl")
-        self.desk = make_desk(
-            Engine(load), {"random": RandomAgent()}, ["tiny", "other", "broken"], config
-        )
-        self.player = self.desk.player
-        self.app = App(self.desk, AppConfig(size=(960, 720)))
-
-    def opened(self) -> Driver:
-        self.player.open(jobs.Open("tiny"))
-        self.until(lambda: self.player.moment is not None and self.player.moment.index > 0)
-        return self
-
-    def frame(self) -> None:
-        """One turn of the loop."""
-        for event in pygame.event.get():
-            self.app.handle(event)
-        now = time.perf_counter()
-        self.player.tick(now)
-        self.app.draw(now)
-
-    def until(self, condition: Callable[[], object], limit: float = 90.0) -> None:
-        end = time.monotonic() + limit
-        while not condition():
-            texts = [n.text for n in self.player.notices.shown]
-            assert time.monotonic() < end, f"it never happened; {texts}"
-            self.frame()
-            time.sleep(0.002)
-
-    def key(self, key: int, text: str = "", mod: int = 0, hold: bool = False) -> None:
-        pygame.event.post(pygame.Event(pygame.KEYDOWN, key=key, mod=mod, unicode=text))
-        if text:
-            pygame.event.post(pygame.Event(pygame.TEXTINPUT, text=text))
-        if not hold:
-            pygame.event.post(pygame.Event(pygame.KEYUP, key=key, mod=mod))
-        self.frame()
-
-    def type(self, text: str) -> None:
-        for letter in text:
-            self.key(ord(letter), letter)
-
-    def click(self, place: tuple[int, int]) -> None:
-        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
-        self.frame()
-
-    @property
-    def screen(self) -> pygame.Rect:
-        return self.app._surface.get_rect()
-
-    @property
-    def errors(self) -> list[str]:
-        return [n.text for n in self.player.notices.shown if n.level == "error"]
-
-    def pixels(self) -> np.ndarray:
-        self.app._drawn = None
-        self.frame()
-        return pygame.surfarray.array3d(self.app._surface).swapaxes(0, 1)
+from tests.demos.driver import Driver, quick_world
 
 
 @pytest.fixture
@@ -313,110 +225,3 @@ def test_escape_twice_quits_and_the_session_replays(driver: Driver) -> None:
     assert isinstance(last, Verdict)
     assert last.difference is None
     assert last.compared >= 4
-
-
-def test_play_runs_from_a_world_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    (tmp_path / "a.yaml").write_text("world: tiny\nscript:\n  - {say: turn left, for: 9}\n")
-    config = PlayConfig(
-        folder=tmp_path,
-        session=tmp_path / "s.jsonl",
-        record=tmp_path / "film.mp4",
-        script=tmp_path / "a.yaml",
-        scale=6,
-    )
-    step = World.step
-
-    def step_and_end(self: World, *arguments: object) -> object:
-        chunk = step(self, *arguments)  # type: ignore[arg-type]
-        if chunk.index[0] == 4:
-            pygame.event.post(pygame.Event(pygame.QUIT))
-        return chunk
-
-    monkeypatch.setattr(World, "step", step_and_end)
-    assert play(quick_world(), config) == 0
-    monkeypatch.undo()
-    assert len(load_video(tmp_path / "film.mp4")) >= 16
-    session = read_session(tmp_path / "s.jsonl")
-    assert "turn left" in [getattr(event, "say", None) for event in session.events]
-
-
-def test_a_window_closes_when_its_time_is_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    config = PlayConfig(folder=tmp_path, keep_session=False, max_seconds=0.3)
-    begun = time.monotonic()
-    assert play(None, config, load=load, worlds=["tiny", "other"]) == 0
-    assert time.monotonic() - begun >= 0.3
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_a_display_play_says_what_to_do_instead(tmp_path: Path) -> None:
-    hidden = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_VIDEO_DRIVER")
-    environment = {k: v for k, v in os.environ.items() if k not in hidden}
-    code = (
-        "import sys; from magi_world.demos.play import play; sys.exit(play('magi-1-4.5b-distill'))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 2
-    assert "needs a display" in done.stderr
-    assert "magi-world record" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_cannot_be_opened_is_said_before_there_is_a_window(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no world 'nowhere'"):
-        play("nowhere")
-    with pytest.raises(FileNotFoundError, match=r"missing\.png"):
-        play("tiny", PlayConfig(image=tmp_path / "missing.png"), load=load)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"scale": 0}, "scale is 0"),
-        ({"record": Path("a.avi")}, r"\.mp4"),
-        ({"session": Path(__file__)}, "never overwritten"),
-        ({"max_seconds": 0}, "max_seconds is 0"),
-        ({"size": (10, 10)}, "size is"),
-    ],
-)
-def test_wrong_options(options: dict[str, object], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        PlayConfig(**options)  # type: ignore[arg-type]
-
-
-def test_pixels_stay_crisp_when_enlarged_by_a_fraction() -> None:
-    frame = np.zeros((4, 4, 3), np.uint8)
-    frame[:, 2:] = 255
-    pixels = pygame.surfarray.array3d(scaled(frame, (90, 90)))[:, 45, 0]
-    assert np.count_nonzero((pixels > 8) & (pixels < 247)) <= 2
-    smooth = pygame.surfarray.array3d(scaled(frame, (90, 90), smooth=True))[:, 45, 0]
-    assert np.count_nonzero((smooth > 8) & (smooth < 247)) > 10
-
-
-def test_a_scale_gives_a_window_in_which_the_world_has_it() -> None:
-    width, height = window_size((64, 64), 8, hud=False)
-    area = pygame.Rect(0, 44, width, height - 44 - 112).inflate(-16, -16)
-    assert fitted((64, 64), area).size == (512, 512)
-
-
-def test_text_is_shortened_and_wrapped_to_its_room() -> None:
-    pygame.font.init()
-    letters = Theme()
-    words = "walk forward through the long dark corridor"
-    assert letters.width(letters.clipped(words, 120)) <= 120
-    assert letters.clipped(words, 2000) == words
-    lines = letters.wrapped(words, 120)
-    assert " ".join(lines) == words
-    assert all(letters.width(line) <= 120 for line in lines)
-    assert letters.render("дверь 门").get_width() > 0

@@ -1,4 +1,4 @@
-"""The model of playing: pacing, commands and where they land, time, agents, errors."""
+"""The model of playing: pacing, commands and where they land, agents, errors."""
 
 from __future__ import annotations
 
@@ -9,24 +9,10 @@ import pytest
 
 from magi_world.agents import CallableAgent, RandomAgent, ScriptedAgent
 from magi_world.demos.window import jobs
-from magi_world.demos.window.player import Player, PlayerConfig
+from magi_world.demos.window.player import PlayerConfig
 from magi_world.world import World
-from tests.demos.stage import Stage
+from tests.demos.stage import Stage, frame, reference
 from tests.tiny import tiny_parts, tiny_world
-
-
-def reference(commands: list[str], seed: int = 0) -> np.ndarray:
-    """Frames of the last chunk of a world that was told these commands, one a chunk."""
-    world = tiny_world()
-    chunk = world.reset(seed)
-    for command in commands:
-        chunk = world.step(command)
-    return chunk.frames[0]
-
-
-def frame(player: Player) -> np.ndarray:
-    assert player.playback.frame is not None
-    return player.playback.frame
 
 
 def test_frames_come_at_the_pace_of_the_world_and_are_the_ones_of_the_world() -> None:
@@ -122,124 +108,6 @@ def test_a_tap_shapes_exactly_one_chunk() -> None:
     player.steering.release("up")
     stage.chunk(6)
     assert [s.command for s in stage.steps[3:6]] == ["walk forward", "stand still", "stand still"]
-
-
-def test_pause_stops_the_picture_and_a_command_then_given_shapes_the_very_next_chunk() -> None:
-    stage = Stage()
-    player = stage.opened()
-    stage.chunk(4)
-    stage.until(lambda p: p.playback.ahead is not None)
-    assert player.lands == 6
-    player.pause()
-    assert player.lands == 5
-    shown = frame(player).copy()
-    stage.run(3)
-    assert np.array_equal(frame(player), shown)
-    player.say("turn right")
-    player.pause()
-    stage.chunk(5)
-    assert player.moment.command == "turn right"
-    assert np.array_equal(player.moment.frames, reference(["stand still"] * 4 + ["turn right"]))
-
-
-def test_single_steps_play_one_chunk_each() -> None:
-    stage = Stage()
-    player = stage.opened()
-    stage.chunk(3)
-    player.pause()
-    for index in (4, 5):
-        player.step_once()
-        stage.run(3)
-        assert player.moment.index == index
-        assert player.playback.frame_number == 7
-        assert not player.playback.running
-    assert len(stage.steps) == 5
-
-
-def test_rewinding_and_going_on_gives_the_future_of_that_moment() -> None:
-    stage = Stage()
-    player = stage.opened()
-    player.say("walk forward")
-    stage.chunk(8)
-    player.rewind(3)
-    stage.run(2)
-    assert player.moment.index == 5
-    assert not player.playback.running
-    said = [m.command for m in player.playback.timeline._moments[1:6]]
-    player.say("turn left")
-    player.pause(False)
-    stage.chunk(6)
-    assert np.array_equal(player.moment.frames, reference([*said, "turn left"]))
-    player.rewind(10**9)
-    assert player.moment.index == 0
-    player.rewind(-(10**9))
-    assert player.moment.index == 6
-
-
-def test_the_ring_keeps_the_newest_chunks() -> None:
-    stage = Stage(config=PlayerConfig(ring_chunks=4))
-    player = stage.opened()
-    stage.chunk(9)
-    player.rewind(100)
-    assert player.moment.index == 6
-    player.rewind(1)
-    assert player.notices.shown[-1].text == "the oldest chunk kept"
-
-
-def test_futures_are_imagined_side_by_side_and_one_is_kept() -> None:
-    stage = Stage()
-    player = stage.opened()
-    stage.chunk(3)
-    player.what_if()
-    futures = player.futures
-    assert futures is not None
-    assert futures.commands == ("turn left", "turn right", "walk forward", "stand still")
-    stage.until(lambda p: futures.complete)
-    assert len(futures.chunks) == 4
-    assert futures.frames.shape == (4, 32, 48, 3)
-    futures.select(1)
-    player.say("jump")
-    stage.until(lambda p: futures.complete)
-    assert futures.commands[1] == "jump"
-    player.keep(1)
-    stage.until(lambda p: p.futures is None)
-    assert player.moment.index == 7
-    assert np.array_equal(player.moment.frames, reference(["stand still"] * 3 + ["jump"] * 4))
-    stage.chunk(8)
-    assert np.array_equal(player.moment.frames, reference(["stand still"] * 3 + ["jump"] * 5))
-    player.rewind(2)
-    assert player.moment.index == 6
-
-
-def test_dropping_the_futures_leaves_the_world_where_it_was() -> None:
-    stage = Stage()
-    player = stage.opened()
-    stage.chunk(3)
-    player.what_if()
-    stage.run(1)
-    player.what_if()
-    player.pause(False)
-    stage.chunk(4)
-    assert np.array_equal(player.moment.frames, reference(["stand still"] * 4))
-
-
-def test_slots_bring_the_moment_back_with_its_picture(tmp_path: Path) -> None:
-    stage = Stage(config=PlayerConfig(slots=tmp_path))
-    player = stage.opened()
-    player.say("turn left")
-    stage.chunk(3)
-    saved = player.moment.frames
-    player.save(2)
-    stage.until(lambda p: p.slot_path(2).is_file())
-    player.begin(jobs.Start(seed=9))
-    stage.until(lambda p: p.moment.seed == 9)
-    player.load(player.slot_path(2), 2)
-    stage.until(lambda p: p.moment.index == 3)
-    assert np.array_equal(player.moment.frames, saved)
-    player.slot_path(2).with_suffix(".png").unlink()
-    player.load(player.slot_path(2), 2)
-    stage.until(lambda p: p.moment.frames is not saved and p.moment.index == 3)
-    assert np.abs(player.moment.frames.astype(int) - saved).max() <= 1
 
 
 def test_handing_over_and_back() -> None:

@@ -1,0 +1,129 @@
+"""Time in the window: pause, single steps, rewinding, futures, slots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from magi_world.demos.window import jobs
+from magi_world.demos.window.player import PlayerConfig
+from tests.demos.stage import Stage, frame, reference
+
+
+def test_pause_stops_the_picture_and_a_command_then_given_shapes_the_very_next_chunk() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(4)
+    stage.until(lambda p: p.playback.ahead is not None)
+    assert player.lands == 6
+    player.pause()
+    assert player.lands == 5
+    shown = frame(player).copy()
+    stage.run(3)
+    assert np.array_equal(frame(player), shown)
+    player.say("turn right")
+    player.pause()
+    stage.chunk(5)
+    assert player.moment.command == "turn right"
+    assert np.array_equal(player.moment.frames, reference(["stand still"] * 4 + ["turn right"]))
+
+
+def test_single_steps_play_one_chunk_each() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(3)
+    player.pause()
+    for index in (4, 5):
+        player.step_once()
+        stage.run(3)
+        assert player.moment.index == index
+        assert player.playback.frame_number == 7
+        assert not player.playback.running
+    assert len(stage.steps) == 5
+
+
+def test_rewinding_and_going_on_gives_the_future_of_that_moment() -> None:
+    stage = Stage()
+    player = stage.opened()
+    player.say("walk forward")
+    stage.chunk(8)
+    player.rewind(3)
+    stage.run(2)
+    assert player.moment.index == 5
+    assert not player.playback.running
+    said = [m.command for m in player.playback.timeline._moments[1:6]]
+    player.say("turn left")
+    player.pause(False)
+    stage.chunk(6)
+    assert np.array_equal(player.moment.frames, reference([*said, "turn left"]))
+    player.rewind(10**9)
+    assert player.moment.index == 0
+    player.rewind(-(10**9))
+    assert player.moment.index == 6
+
+
+def test_the_ring_keeps_the_newest_chunks() -> None:
+    stage = Stage(config=PlayerConfig(ring_chunks=4))
+    player = stage.opened()
+    stage.chunk(9)
+    player.rewind(100)
+    assert player.moment.index == 6
+    player.rewind(1)
+    assert player.notices.shown[-1].text == "the oldest chunk kept"
+
+
+def test_futures_are_imagined_side_by_side_and_one_is_kept() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(3)
+    player.what_if()
+    futures = player.futures
+    assert futures is not None
+    assert futures.commands == ("turn left", "turn right", "walk forward", "stand still")
+    stage.until(lambda p: futures.complete)
+    assert len(futures.chunks) == 4
+    assert futures.frames.shape == (4, 32, 48, 3)
+    futures.select(1)
+    player.say("jump")
+    stage.until(lambda p: futures.complete)
+    assert futures.commands[1] == "jump"
+    player.keep(1)
+    stage.until(lambda p: p.futures is None)
+    assert player.moment.index == 7
+    assert np.array_equal(player.moment.frames, reference(["stand still"] * 3 + ["jump"] * 4))
+    stage.chunk(8)
+    assert np.array_equal(player.moment.frames, reference(["stand still"] * 3 + ["jump"] * 5))
+    player.rewind(2)
+    assert player.moment.index == 6
+
+
+def test_dropping_the_futures_leaves_the_world_where_it_was() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(3)
+    player.what_if()
+    stage.run(1)
+    player.what_if()
+    player.pause(False)
+    stage.chunk(4)
+    assert np.array_equal(player.moment.frames, reference(["stand still"] * 4))
+
+
+def test_slots_bring_the_moment_back_with_its_picture(tmp_path: Path) -> None:
+    stage = Stage(config=PlayerConfig(slots=tmp_path))
+    player = stage.opened()
+    player.say("turn left")
+    stage.chunk(3)
+    saved = player.moment.frames
+    player.save(2)
+    stage.until(lambda p: p.slot_path(2).is_file())
+    player.begin(jobs.Start(seed=9))
+    stage.until(lambda p: p.moment.seed == 9)
+    player.load(player.slot_path(2), 2)
+    stage.until(lambda p: p.moment.index == 3)
+    assert np.array_equal(player.moment.frames, saved)
+    player.slot_path(2).with_suffix(".png").unlink()
+    player.load(player.slot_path(2), 2)
+    stage.until(lambda p: p.moment.frames is not saved and p.moment.index == 3)
+    assert np.abs(player.moment.frames.astype(int) - saved).max() <= 1
