@@ -20,8 +20,8 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Writes every frame of every episode to an MP4 while it runs, and a session file beside it.
 
     A killed run leaves both readable, up to the last second. `magi-world replay` makes the session
-    again. Episode n becomes ``NAME-000n.mp4`` and ``NAME-000n.jsonl``; what is there already is
-    never written over. Where the past was changed (`MagiWorldEnv.restore`, a snapshot for a
+    again. Episode n becomes ``NAME-000n.mp4`` and ``NAME-000n.session.jsonl``; what is there
+    already is never written over. Where the past was changed (`MagiWorldEnv.restore`, a snapshot for a
     start, frames that came from no file), the state itself is saved beside them.
     """
 
@@ -103,7 +103,7 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._jumps, self._states = self._world_env.jumps, 0
         if self.with_session:
             source = self._world_env.source_name
-            self._session = SessionWriter(f"{path}.jsonl", world, source)
+            self._session = SessionWriter(f"{path}.session.jsonl", world, source)
             began = self._world_env.began
             if began is None or (began[0].frames is not None and began[0].file is None):
                 self._save_state()
@@ -121,7 +121,8 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         """A session goes on from a saved state where its events alone would not lead there."""
         if self._session is None:
             return
-        path = self._session.path.with_suffix(f".{self._states}.safetensors")  # of .jsonl
+        stem = str(self._session.path).removesuffix(".session.jsonl")
+        path = Path(f"{stem}.{self._states}.safetensors")
         self._world_env.world.snapshot().save(path)
         self._session.load(f"state {self._states}", path.name, file_digest(path))
         self._states += 1

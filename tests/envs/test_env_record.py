@@ -44,13 +44,13 @@ def test_every_frame_is_in_the_film_and_the_session_repeats_it(tmp_path: Path) -
     played(env, ("walk forward",))
     env.close()
     names = sorted(p.name for p in (tmp_path / "new").iterdir())
-    assert names == [f"episode-{i:04d}.{kind}" for i in (0, 1) for kind in ("jsonl", "mp4")]
+    assert names == [f"episode-{i:04d}.{kind}" for i in (0, 1) for kind in ("mp4", "session.jsonl")]
     frames = film(tmp_path / "new" / "episode-0000.mp4")
     error = np.abs(frames[:, 1::4, 1::4].astype(int) - np.concatenate(seen))
     assert error.mean() < 12  # noise, coarsened by the codec; another frame would be 60 off
     assert len(film(tmp_path / "new" / "episode-0001.mp4")) == 16
     for number, compared in ((0, 3), (1, 2)):
-        verdict = replayed(tmp_path / "new" / f"episode-{number:04d}.jsonl")
+        verdict = replayed(tmp_path / "new" / f"episode-{number:04d}.session.jsonl")
         assert (verdict.compared, verdict.difference) == (compared, None)
 
 
@@ -61,8 +61,8 @@ def test_it_records_below_and_above_other_wrappers(tmp_path: Path) -> None:
     outer.step(1)
     outer.close()
     assert len(film(tmp_path / "in-0000.mp4")) == len(film(tmp_path / "out-0000.mp4")) == 16
-    assert not (tmp_path / "out-0000.jsonl").exists()
-    assert replayed(tmp_path / "in-0000.jsonl").compared == 2
+    assert not (tmp_path / "out-0000.session.jsonl").exists()
+    assert replayed(tmp_path / "in-0000.session.jsonl").compared == 2
 
 
 def test_starts_from_files_replay(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_starts_from_files_replay(tmp_path: Path) -> None:
     played(env, ("turn left",), seed=1, options={"start": "text", "prompt": "sea"})
     env.close()
     for number in (0, 1):
-        verdict = replayed(tmp_path / "r" / f"episode-000{number}.jsonl")
+        verdict = replayed(tmp_path / "r" / f"episode-000{number}.session.jsonl")
         assert (verdict.compared, verdict.difference) == (2, None)
 
 
@@ -85,7 +85,7 @@ def test_frames_of_no_file_and_changed_pasts_replay_from_states(tmp_path: Path) 
     env.unwrapped.restore(state)
     seen.append(env.step("a cat")[0])
     env.close()
-    session = read_session(tmp_path / "episode-0000.jsonl")
+    session = read_session(tmp_path / "episode-0000.session.jsonl")
     again = [chunk.frames[0] for chunk in replay(session, tiny_world())]
     np.testing.assert_array_equal(np.stack(again), np.stack(seen))
     assert len(list(tmp_path.glob("episode-0000.*.safetensors"))) == 2
@@ -99,7 +99,7 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
         env.close()
     names = sorted(p.name for p in tmp_path.glob("*.mp4"))
     assert names == [f"run1.5-000{i}.mp4" for i in (0, 1, 2, 3)][:1] + names[1:]
-    assert len(names) == len(list(tmp_path.glob("*.jsonl"))) == 4
+    assert len(names) == len(list(tmp_path.glob("*.session.jsonl"))) == 4
 
 
 def test_a_killed_run_leaves_a_film_and_a_session(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert 64 - 16 <= len(film(tmp_path / "episode-0000.mp4")) <= 64
-    session = read_session(tmp_path / "episode-0000.jsonl")
+    session = read_session(tmp_path / "episode-0000.session.jsonl")
     assert session.header.world == str(package)
     assert len(session.events) == 8
 

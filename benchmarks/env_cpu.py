@@ -1,0 +1,97 @@
+"""Environment steps and frames a second: worlds in one batch against separate environments.
+
+    python benchmarks/env_cpu.py [WORLD] [--counts 1 4 16] [--rounds 7] [--observation chunk]
+
+Both kinds take turns within one run, and the median round counts, so that a busy machine is busy
+for both. One JSON line for each count. A step is one chunk of one world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from common import report
+
+from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
+from magi_world.loading import load_world
+from magi_world.world import World
+
+KILO = 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("world", nargs="?", default="vizdoom-arena")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds of each kind")
+    parser.add_argument("--steps", type=int, default=3, help="steps in a round")
+    parser.add_argument("--observation", choices=["chunk", "frame", "latent"], default="chunk")
+    arguments = parser.parse_args()
+    world = load_world(arguments.world)
+    for count in arguments.counts:
+        figures = measure(world, count, arguments.rounds, arguments.steps, arguments.observation)
+        report("env", {"world": world.spec.name, "observation": arguments.observation, **figures})
+
+
+def measure(
+    world: World, count: int, rounds: int, steps: int, observation: str
+) -> dict[str, float]:
+    """Figures of ``count`` worlds."""
+    before = peak_bytes()
+    batch = MagiWorldVectorEnv(count, world, observation)
+    separate = [MagiWorldEnv(world, observation) for _ in range(count)]
+    rng = np.random.default_rng(0)
+    names = world.spec.command_names or ("go on",)
+    seconds: dict[str, list[float]] = {"batched": [], "separate": []}
+    resets: dict[str, list[float]] = {"batched": [], "separate": []}
+    for number in range(rounds + 1):
+        texts = [[str(t) for t in rng.choice(names, count)] for _ in range(steps)]
+        begin = perf_counter()
+        batch.reset(seed=number)
+        middle = perf_counter()
+        for said in texts:
+            batch.step(said)
+        end = perf_counter()
+        if number:  # the first round warms up
+            resets["batched"].append(middle - begin)
+            seconds["batched"].append(end - middle)
+        begin = perf_counter()
+        for i, env in enumerate(separate):
+            env.reset(seed=number + i)
+        middle = perf_counter()
+        for said in texts:
+            for env, text in zip(separate, said, strict=True):
+                env.step(text)
+        end = perf_counter()
+        if number:
+            resets["separate"].append(middle - begin)
+            seconds["separate"].append(end - middle)
+    chunks = count * steps
+    frames = world.spec.frames_per_chunk
+    rates = {kind: chunks / median(times) for kind, times in seconds.items()}
+    return {
+        "worlds": count,
+        "num_steps": world.parts.config.sampler.num_steps,
+        "batched_steps_per_s": rates["batched"],
+        "separate_steps_per_s": rates["separate"],
+        "batched_frames_per_s": rates["batched"] * frames,
+        "separate_frames_per_s": rates["separate"] * frames,
+        "speedup": rates["batched"] / rates["separate"],
+        "reset_all_batched_ms": 1000 * median(resets["batched"]),
+        "reset_all_separate_ms": 1000 * median(resets["separate"]),
+        "cache_mib_per_world": batch.world.cache_bytes / count / KILO**2,
+        "peak_growth_mib": (peak_bytes() - before) / KILO**2,
+    }
+
+
+def peak_bytes() -> int:
+    """Most memory that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILO
+
+
+if __name__ == "__main__":
+    main()
