@@ -177,7 +177,11 @@ def _run(desk: Desk, config: PlayConfig) -> int:
     except KeyboardInterrupt:
         pass
     finally:
+        sessions = [w.path for w in desk.player.watchers if isinstance(w, SessionFile)]
         app.close()
+    for path in sessions:
+        if path.is_file():
+            print(f"session: {path} (magi-world replay repeats it)")
     return 0
 
 

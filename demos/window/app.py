@@ -56,7 +56,7 @@ class App:
         self._ignore_text = False
         self._drawn: object = None
         self._drawn_at = 0.0
-        self._full, self._scale = False, self.config.scale
+        self._full, self._scale, self._titled = False, self.config.scale, ""
 
     def run(self) -> None:
         """Until the window is closed or time is up."""
@@ -140,6 +140,9 @@ class App:
         if desk.fullscreen != self._full:
             self._full = desk.fullscreen
             pygame.display.toggle_fullscreen()
+        if player.opened is not None and player.opened.source != self._titled:
+            self._titled = player.opened.source
+            pygame.display.set_caption(f"{player.opened.spec.name} - {self.config.title}")
         if self._scale is not None and player.opened is not None:
             size = window_size(player.opened.spec.frame_size, self._scale, desk.hud)
             self._surface = pygame.display.set_mode(size, pygame.RESIZABLE)

@@ -42,7 +42,9 @@ def _states(desk: Desk) -> list[tuple[str, theme.Color]]:
         word = "one chunk" if player.playback.running else "paused"
         states.append((word, theme.WARN))
     elif player.playback.waited > 0.25:
-        states.append(("waiting for the next chunk", theme.WARN))
+        done, total = player.runner.progress
+        words = f"making chunk {player.moment.index + 1}" if player.moment else ""
+        states.append((f"{words}: {done} / {total}" if total else words, theme.WARN))
     return states
 
 

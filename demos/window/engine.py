@@ -87,10 +87,9 @@ class Engine:
         return self._moment(chunk, world.snapshot(), begun)
 
     def _step(self, job: jobs.Step, progress: Progress) -> jobs.Stepped:
-        command = job.command
-        if job.agent is not None:
-            command = self._ask(job)
+        # An agent's thinking is part of what it takes to make a chunk.
         begun = time.perf_counter()
+        command = job.command if job.agent is None else self._ask(job)
         self._stand_at(job.base.snapshot)
         self._at = None
         chunk = self.world.step(command, job.steer, progress)

@@ -223,9 +223,9 @@ class Player:
         for watcher in list(self.watchers):
             try:
                 what(watcher)
-            except (ValueError, OSError) as error:
+            except Exception as error:
                 self.watchers.remove(watcher)
-                self.notices.error(str(error))
+                self.notices.error(str(error) or type(error).__name__)
 
     def drop_work(self) -> None:
         """What is being made is no longer wanted: another moment, command or world is."""
