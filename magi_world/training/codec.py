@@ -1,33 +1,29 @@
-"""Training the autoencoder: PCA start, pixel and gradient loss, equalised latents.
+"""Training the autoencoder: pixel and gradient loss, then the decoder alone behind noise.
 
-Legend: N chunks, T frames, H W pixels, C latent channels, D width, P = 3 * 4 * 8 * 8 patch values.
-
-The PCA start puts the best linear code of the patches into the network before the first step:
-the patch embedding projects onto the components, the latent head passes the first C of them
-through, and the decoder's output projection puts them back; every block starts as the identity.
-LayerNorms in between would rescale each token by its own contrast, so some channels carry large
-constants: they fix the token's standard deviation, and the norms become nearly linear.
+Legend: N chunks, T frames, H W pixels, C latent channels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
 
 from magi_world.config import VAEConfig
 from magi_world.model.pixels import frames_to_video, video_to_frames
-from magi_world.model.vae import PROJECTED_CHANNELS, VAE
+from magi_world.model.vae import VAE
+from magi_world.training.codec_start import equalise, start_from_pca
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.loop import LoopConfig, train
-
-CONSTANTS = 2  # channels that carry the constants: few, so that few weights hang on them
-CONSTANT = 60.0  # their size, against a unit-variance signal
+from magi_world.weights import save_tensors
 
 
 @dataclass(frozen=True)
@@ -35,104 +31,23 @@ class CodecConfig:
     """The autoencoder's sizes, its optimisation and the weights of its loss.
 
     rare: extra weight of a pixel that differs from the data set's mean picture by the whole range;
-    moving: extra weight of one that changes by the whole range between frames.
+    moving: extra weight of one that changes by the whole range between frames; size: weight of the
+    latents' square; decoder, noise: the last stage, which trains the decoder alone behind latents
+    with up to this share of noise.
     """
 
     vae: VAEConfig
     loop: LoopConfig
+    decoder: LoopConfig
     l2: float = 10.0
     l1: float = 1.0
     gradient: float = 0.5
     rare: float = 4.0
     moving: float = 4.0
     size: float = 1e-4
+    noise: float = 0.05
     autocast: bool = True
     compile: bool = True
-
-
-def patches(video: Tensor, config: VAEConfig) -> Tensor:
-    """(N, 3, T, H, W) -> (rows, P) in the order of the patch embedding's weight."""
-    p, s = config.patch_length, config.patch_size
-    x = video.unfold(2, p, p).unfold(3, s, s).unfold(4, s, s)
-    return x.permute(0, 2, 3, 4, 1, 5, 6, 7).reshape(-1, 3 * p * s * s)
-
-
-@torch.no_grad()
-def start_from_pca(model: VAE, video: Tensor) -> float:
-    """Put the linear code of ``video``'s patches into ``model``; returns its PSNR in dB."""
-    cfg = model.config
-    if not cfg.final_proj:
-        raise ValueError("VAEConfig.final_proj is False; the PCA start needs a final_proj")
-    rows = patches(video, cfg).double()
-    mean = rows.mean(0)
-    values, vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
-    values, vectors = values.flip(0).clamp_min(1e-9), vectors.flip(1)
-    c, d = cfg.latent_channels, cfg.width
-    used = d - CONSTANTS
-    scale = values.sqrt()
-    scale[c:] = scale[c - 1]  # what is not coded enters small, as it is
-    basis = vectors[:, :used]
-    signs = torch.tensor([1.0, -1.0]).repeat(CONSTANTS // 2)
-
-    for block in [*model.encoder.blocks, *model.decoder.blocks]:
-        nn.init.zeros_(block.attn.proj.weight)
-        nn.init.zeros_(block.mlp.fc2.weight)
-        nn.init.orthogonal_(block.attn.qkv.weight)
-        nn.init.orthogonal_(block.mlp.fc1.weight)
-        # Blocks start blind to the constants, which would drown the signal in them.
-        block.attn.qkv.weight[:, used:] = 0
-        block.mlp.fc1.weight[:, used:] = 0
-        block.norm2.weight.fill_(CONSTANT * (CONSTANTS / d) ** 0.5)
-
-    encoder = model.encoder
-    embed = encoder.patch_embed.proj
-    embed.weight.zero_()
-    embed.bias.zero_()
-    project = (basis / scale[:used]).T
-    embed.weight[:used] = project.reshape(used, *embed.weight.shape[1:]).float()
-    embed.bias[:used] = -(project @ mean).float()
-    embed.bias[used:] = signs * CONSTANT
-    x = encoder.patch_embed(video[:64]).flatten(2).transpose(1, 2)
-    spread = x.var(-1, correction=0).mean().sqrt()
-    middle = x.mean(-1).mean()
-    encoder.last_layer.weight[:] *= 0.01
-    encoder.last_layer.bias.zero_()
-    encoder.last_layer.weight[:c].zero_()
-    encoder.last_layer.weight[:c, :c] = torch.eye(c) * spread
-    encoder.last_layer.bias[:c] = middle
-
-    decoder = model.decoder
-    decoder.proj_in.weight.zero_()
-    decoder.proj_in.bias.zero_()
-    decoder.proj_in.weight[:c, :c] = torch.eye(c)
-    free = torch.randn(used - c, c, generator=torch.Generator().manual_seed(0)) * c**-0.5
-    decoder.proj_in.weight[c:used] = free
-    decoder.proj_in.bias[used:] = signs * CONSTANT
-    z = decoder.proj_in(model.encode(video[:64]).flatten(2).transpose(1, 2))
-    spread = z.var(-1, correction=0).mean().sqrt()
-
-    pixels = cfg.patch_length * cfg.patch_size**2
-    back = (vectors[:, :c] * values[:c].sqrt()).float() * spread  # (P, C), P is (3, pixels)
-    decoder.final_proj.weight.zero_()
-    decoder.final_proj.bias.zero_()
-    out = decoder.final_proj.weight.view(pixels, PROJECTED_CHANNELS, d)
-    bias = decoder.final_proj.bias.view(pixels, PROJECTED_CHANNELS)
-    out[:, :3, :c] = back.view(3, pixels, c).transpose(0, 1)
-    bias[:, :3] = mean.float().view(3, pixels).T
-    # The fourth channel takes the token's mean to zero (the norm would subtract it) and holds
-    # the constants.
-    out[:, 3] = -out[:, :3].sum(1)
-    bias[:, 3] = -bias[:, :3].sum(1) + CONSTANT * torch.tensor([1.0, -1.0]).repeat(pixels // 2)
-    y = decoder.final_proj(decoder.norm(z))
-    decoder.final_norm.weight.fill_(float(y.var(-1, correction=0).mean().sqrt()))
-    decoder.final_norm.bias.fill_(float(y.mean()))
-    last = decoder.last_layer
-    last.weight.mul_(0.02)
-    last.weight[:, 3] = 0
-    last.bias.zero_()
-    last.weight[:, :, 1, 1, 1] = torch.eye(3, PROJECTED_CHANNELS)
-    lost = float(values[c:].sum() / len(values))
-    return float(10 * torch.log10(torch.tensor(4.0 / lost)))
 
 
 def gradients(x: Tensor) -> list[Tensor]:
@@ -164,38 +79,22 @@ def psnr(model: VAE, data: ChunkDataset, rows: Tensor, batch: int = 64) -> float
     return float(10 * torch.log10(torch.tensor(255.0**2 / (total / len(rows)))))
 
 
-@torch.no_grad()
-def equalise(model: VAE, video: Tensor) -> Tensor:
-    """Fold a per-channel scale and shift into the weights: latents get mean 0, and a spread that
-    follows their weight in the picture. Returns the spreads (C,), quadratic mean 1.
-
-    A channel's spread is the fourth root of the mean squared pixel change that one of its standard
-    deviations makes: between whitening (a speck of floor counts as much as the horizon) and pixel
-    units (the specks never get out of the noise).
-    """
-    z = model.encode(video)
-    std, mean = torch.std_mean(z, dim=(0, 2, 3, 4))
-    made = model.decode(z)
-    felt = []
-    for c in range(len(std)):
-        moved = z.clone()
-        moved[:, c] += 0.5 * std[c] * torch.randn(z[:, c].shape, generator=step_noise(c)).to(z)
-        felt.append((model.decode(moved) - made).square().mean())
-    spread = torch.stack(felt) ** 0.25
-    spread = spread / spread.square().mean().sqrt()
-    factor = spread / std
-    head, back = model.encoder.last_layer, model.decoder.proj_in
-    c = len(std)
-    head.weight[:c] *= factor[:, None]
-    head.bias[:c] = (head.bias[:c] - mean) * factor
-    back.bias += back.weight @ mean
-    back.weight /= factor
-    return spread
+def mean_picture(data: ChunkDataset, count: int = 1024) -> tuple[Tensor, Tensor]:
+    """A sample of videos (count, 3, T, H, W), half mirrored, and their mean (3, 1, H, W)."""
+    pick = torch.Generator().manual_seed(1)
+    rows = torch.randint(len(data), (count,), generator=pick)
+    video = frames_to_video(data.pixels(rows, torch.rand(count, generator=pick) < 0.5))
+    return video, video.mean(dim=(0, 2)).unsqueeze(1)
 
 
-def step_noise(seed: int) -> torch.Generator:
-    """A CPU generator for one channel's probe."""
-    return torch.Generator().manual_seed(seed)
+def draw_video(
+    data: ChunkDataset, count: int, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    """``count`` random chunks (count, 3, T, H, W), each as recorded or mirrored."""
+    rows = torch.randint(len(data), (count,), generator=generator)
+    return frames_to_video(
+        data.pixels(rows, torch.rand(count, generator=generator) < 0.5).to(device)
+    )
 
 
 def train_codec(
@@ -207,62 +106,105 @@ def train_codec(
 ) -> VAE:
     """Train the autoencoder, resuming from ``folder/codec.ckpt``; latents come out equalised.
 
+    The finished weights are kept in ``folder/codec.safetensors`` and are read from there next time.
+
     Raises:
         Stopped: asked to stop; run again to go on.
+        ValueError: ``scale_factor`` is not 1.
     """
-    torch.manual_seed(config.loop.seed)
     if config.vae.scale_factor != 1.0:
         raise ValueError(
             f"CodecConfig.vae.scale_factor is {config.vae.scale_factor}; latents are equalised in "
             "the weights, so it must be 1.0"
         )
-    model = VAE(config.vae)
-    pick = torch.Generator().manual_seed(1)
-    sample = torch.randint(len(data), (1024,), generator=pick)
-    flips = torch.rand(1024, generator=pick) < 0.5
-    video = frames_to_video(data.pixels(sample, flips))
-    print(
-        f"PCA of {config.vae.latent_channels} numbers a patch: {start_from_pca(model, video):.2f} dB"
-    )
+    torch.manual_seed(config.loop.seed)
+    model, finished = VAE(config.vae), folder / "codec.safetensors"
+    if finished.exists():
+        model.load_state_dict(load_file(finished))
+        return model.to(device)
+    video, mean = mean_picture(data)
+    bound = start_from_pca(model, video)
+    tqdm.write(f"best linear code of {config.vae.latent_channels} numbers: {bound:.2f} dB")
     model.to(device)
-    mean = video.mean(dim=(0, 2)).unsqueeze(1).to(device)
-    shown = torch.arange(0, len(held_out), max(1, len(held_out) // 256))
+    mean = mean.to(device)
 
     def objective(x: Tensor) -> Tensor:
-        made_z, _ = model.encoder(x)
-        made = model.decoder(made_z).float()
-        return codec_loss(made, x, mean, config) + config.size * made_z.float().square().mean()
+        z, _ = model.encoder(x)
+        made = model.decoder(z).float()
+        return codec_loss(made, x, mean, config) + config.size * z.float().square().mean()
 
     compiled = torch.compile(objective) if config.compile else objective
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(len(data), (config.loop.batch,), generator=generator)
-        flip = torch.rand(len(rows), generator=generator) < 0.5
-        x = frames_to_video(data.pixels(rows, flip).to(device))
+        x = draw_video(data, config.loop.batch, generator, device)
         with (
             torch.autocast(device.type, torch.bfloat16, enabled=config.autocast),
             training_attention(device),
         ):
             return compiled(x), {}
 
-    train(
-        "codec",
-        model,
-        loss,
-        config.loop,
-        folder,
-        probe=lambda m: {"psnr": psnr(m, held_out, shown)},
-    )
-    equalise(model, video[:256].to(device))
+    train("codec", model, loss, config.loop, folder, probe=probe(held_out))
+    with training_attention(device):
+        equalise(model, video[:48].to(device))
+    save_tensors(finished, model.state_dict())
     return model
+
+
+def train_decoder(
+    config: CodecConfig,
+    model: VAE,
+    data: ChunkDataset,
+    held_out: ChunkDataset,
+    folder: Path,
+    device: torch.device,
+) -> VAE:
+    """Go on with the decoder alone, on slightly noised latents: dreams are never quite clean.
+
+    The latents stay as they are, so that this can run after, or beside, the transformer.
+    Resumes from ``folder/decoder.ckpt``.
+
+    Raises:
+        Stopped: asked to stop; run again to go on.
+    """
+    mean = mean_picture(data)[1].to(device)
+    model.encoder.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+
+    def objective(x: Tensor, z: Tensor) -> Tensor:
+        return codec_loss(model.decoder(z).float(), x, mean, config)
+
+    compiled = torch.compile(objective) if config.compile else objective
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        x = draw_video(data, config.decoder.batch, generator, device)
+        with (
+            torch.autocast(device.type, torch.bfloat16, enabled=config.autocast),
+            training_attention(device),
+        ):
+            with torch.no_grad():
+                z = model.encode(x).float()
+                share = torch.rand(len(z), 1, 1, 1, 1, generator=generator) * config.noise
+                noise = torch.randn(z.shape, generator=generator)
+                z = z * (1 - share.to(device)) + noise.to(device) * share.to(device)
+            return compiled(x, z), {}
+
+    train("decoder", model, loss, config.decoder, folder, probe=probe(held_out))
+    return model
+
+
+def probe(held_out: ChunkDataset) -> Callable[[nn.Module], dict[str, float]]:
+    """PSNR on 128 held-out chunks, for the log."""
+    rows = torch.arange(0, len(held_out), max(1, len(held_out) // 128))
+
+    def measure(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, VAE)
+        with training_attention(next(model.parameters()).device):
+            return {"psnr": psnr(model, held_out, rows)}
+
+    return measure
 
 
 def training_attention(device: torch.device) -> AbstractContextManager[None]:
     """Attention kernels for training: on a CPU the plain formula is several times faster than the
     fused kernel, forward and backward, for a few hundred tokens."""
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-
-def with_scale_one(config: VAEConfig) -> VAEConfig:
-    """The same sizes, with the latent scale in the weights."""
-    return replace(config, scale_factor=1.0)

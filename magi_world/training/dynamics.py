@@ -1,10 +1,10 @@
 """Training the transformer: flow matching on whole clips of chunks.
 
 x_t = (1 - t) noise + t clean, and the model gives clean - noise (reference section 3 and 4). Each
-clip is n chunks of one episode; chunks 1 .. n-1 are targets, ``copies`` times each at times of
-their own, behind their real (slightly noised) history.
+clip is n chunks of one episode; every chunk is a target, ``copies`` times at times of their own,
+behind its real (slightly noised) history; the first has none, as in a world begun from text.
 
-Legend: B clips, n chunks of a clip, K = copies * (n - 1) targets, C W h w latents.
+Legend: B clips, n chunks of a clip, K = copies * n targets, C W h w latents.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def draw_batch(
     """Clips, times, noise, captions of one step, all from ``generator``."""
     b, n, m = config.loop.batch, config.chunks, config.copies
     clip, command = data.clips(b, n, generator)
-    after = torch.arange(n - 1).repeat(m)
+    after = torch.arange(-1, n - 1).repeat(m)  # -1: a first chunk, without any history
     target = clip[:, after + 1]
     share = torch.rand(b, n, 1, 1, 1, 1, generator=generator) * config.history_noise
     clean = clip * (1 - share) + torch.randn(clip.shape, generator=generator) * share
     # Stratified over the copies: each target is seen at a noisier and a cleaner time.
-    u = torch.rand(b, m, n - 1, generator=generator)
+    u = torch.rand(b, m, n, generator=generator)
     s = (u + torch.arange(m)[:, None]) / m
     noise = torch.randn(target.shape, generator=generator)
     rows, mask = phrases.draw(command[:, after + 1], generator, split, config.word_drop)

@@ -201,7 +201,7 @@ def train(
             step += 1
             bar.update()
             if step % 10 == 0:
-                figures = {"loss": float(value), "grad": float(norm), **figures}
+                figures = {"loss": value.item(), "grad": norm.item(), **figures}
                 bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
                 log.write(json.dumps({"step": step, "time": round(time.time()), **figures}) + "\n")
                 log.flush()

@@ -7,7 +7,7 @@ The environment is an ordinary Gymnasium one; only the policy looks at the simul
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") 
 class WanderAndGather:
     """Sticky random commands, and in a share of the chunks the command that leads to a medkit."""
 
-    weights = {
+    weights: ClassVar[dict[str, float]] = {
         "stand still": 0.06,
         "turn left": 0.14,
         "turn right": 0.14,

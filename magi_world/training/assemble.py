@@ -1,0 +1,94 @@
+"""From trained parts to a world package.
+
+Legend: K start videos, C T h w latents of a start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magi_world.config import MagiConfig
+from magi_world.model.dit import DiT
+from magi_world.model.heads import Heads
+from magi_world.model.static_text import StaticTextEncoder
+from magi_world.model.vae import VAE
+from magi_world.package import write_package
+from magi_world.parts import WorldParts
+from magi_world.spec import Command, WorldSpec
+from magi_world.training.latents import LatentDataset
+from magi_world.training.settings import WorldTrainConfig
+
+
+def pick_starts(data: LatentDataset, count: int, chunks: int, seed: int) -> Tensor:
+    """Latents (K, C, T, h, w) of ``count`` real clips of ``chunks`` chunks, one an episode.
+
+    Raises:
+        ValueError: the recording has too few episodes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # One chunk more than shown: no start is an episode's last moment.
+    rows, _ = data.windows(chunks + 1)
+    rows = rows[torch.randperm(len(rows), generator=generator)]
+    seen: set[int] = set()
+    chosen = []
+    for row in rows.tolist():
+        episode = int(data.data.episode[row])
+        if episode not in seen:
+            seen.add(episode)
+            chosen.append(row)
+        if len(chosen) == count:
+            break
+    if len(chosen) < count:
+        raise ValueError(f"starts is {count}, but the recording has {len(chosen)} episodes for it")
+    index = torch.tensor(chosen)[:, None] + torch.arange(chunks)
+    z = data.latents(torch.zeros(index.numel(), dtype=torch.long), index.flatten())
+    return z.unflatten(0, (count, chunks)).transpose(1, 2).flatten(2, 3)
+
+
+def world_config(config: WorldTrainConfig) -> MagiConfig:
+    """The model's configuration as the package states it."""
+    return MagiConfig(
+        name=config.name,
+        dit=config.dynamics.dit,
+        vae=config.codec.vae,
+        sampler=config.sampler,
+        frame_size=config.record.frame_size,
+        fps=config.fps,
+        dtype="float32",
+    )
+
+
+def make_package(
+    config: WorldTrainConfig,
+    dit: DiT,
+    vae: VAE,
+    text: StaticTextEncoder,
+    starts: Tensor,
+    heads: Heads | None,
+    folder: Path,
+    quality: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the package to ``folder`` and return it."""
+    commands = tuple(
+        Command(name, c.phrases, c.held_out, c.keys) for name, c in config.commands.items()
+    )
+    spec = WorldSpec(
+        name=config.name,
+        frame_size=config.record.frame_size,
+        frames_per_chunk=config.record.frames_per_chunk,
+        fps=config.fps,
+        commands=commands,
+        default_command=config.default_command or None,
+        description=config.description,
+        licence=config.licence,
+        quality=dict(quality or {}),
+        provenance=dict(config.provenance),
+    )
+    parts = WorldParts(spec, world_config(config), dit, vae, text, starts, heads)
+    write_package(folder, parts)
+    return folder

@@ -1,0 +1,104 @@
+"""Inverse dynamics: which command was held during a chunk, told from its frames alone.
+
+Trained on real chunks only, it judges whether a dreamed chunk does what it was told.
+
+Legend: N chunks, T frames, H W pixels, A commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magi_world.training.dataset import ChunkDataset, mirror_table
+from magi_world.training.loop import LoopConfig, train
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Width of the network and its optimisation."""
+
+    loop: LoopConfig
+    width: int = 32
+
+
+class InverseDynamics(nn.Module):
+    """Convolutions over the frames of a chunk, stacked on the channel axis."""
+
+    def __init__(self, frames: int, size: tuple[int, int], commands: int, width: int = 32) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3 * frames, width, 5, 2, 2),
+            nn.GELU(),
+            nn.Conv2d(width, 2 * width, 3, 2, 1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 2 * width, 3, 2, 1),
+            nn.GELU(),
+            nn.Flatten(),
+        )
+        inner = 2 * width * -(-size[0] // 8) * -(-size[1] // 8)
+        self.blocks = nn.Sequential(nn.Linear(inner, 128), nn.GELU(), nn.Linear(128, commands))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 (N, T, H, W, 3) -> logits (N, A)."""
+        x = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1
+        return self.blocks(self.features(x))
+
+    @torch.no_grad()
+    def predict(self, frames: Tensor, batch: int = 256) -> Tensor:
+        """uint8 (N, T, H, W, 3) -> command index (N,)."""
+        device = next(self.parameters()).device
+        parts = [self(part.to(device)).argmax(1).cpu() for part in frames.split(batch)]
+        return torch.cat(parts)
+
+
+def train_classifier(
+    config: ClassifierConfig,
+    data: ChunkDataset,
+    commands: Sequence[str],
+    folder: Path,
+    device: torch.device,
+) -> InverseDynamics:
+    """Train on real chunks, commands drawn equally often; resumes from ``classifier.ckpt``.
+
+    Raises:
+        Stopped: asked to stop; run again to go on.
+    """
+    torch.manual_seed(config.loop.seed)
+    size = data.frames[0].shape
+    model = InverseDynamics(size[1], (size[2], size[3]), len(commands), config.width).to(device)
+    mirrored = torch.tensor(mirror_table(commands))
+    whole = data.end == 0
+    rows = [torch.nonzero((data.command == c) & whole).squeeze(1) for c in range(len(commands))]
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        command = torch.randint(len(commands), (config.loop.batch,), generator=generator)
+        side = torch.rand(len(command), generator=generator) < 0.5
+        pick = torch.rand(len(command), generator=generator)
+        # A mirrored chunk of the mirrored command is a chunk of this one.
+        source = torch.where(side, mirrored[command], command)
+        chosen = torch.stack(
+            [rows[c][int(u * len(rows[c]))] for c, u in zip(source.tolist(), pick, strict=True)]
+        )
+        logits = model(data.pixels(chosen, side).to(device))
+        value = F.cross_entropy(logits, command.to(device))
+        right = float((logits.argmax(1).cpu() == command).float().mean())
+        return value, {"accuracy": right}
+
+    train("classifier", model, loss, config.loop, folder, matrices="blocks")
+    return model.eval()
+
+
+def accuracy(predicted: Tensor, command: Tensor, commands: Sequence[str]) -> dict[str, float]:
+    """Mean over all chunks ("all") and for every command that occurs."""
+    right = (predicted == command).float()
+    out = {"all": float(right.mean())}
+    for i, name in enumerate(commands):
+        if bool((command == i).any()):
+            out[name] = float(right[command == i].mean())
+    return out

@@ -1,0 +1,197 @@
+"""How good a world is, measured on held-out episodes of the simulator it was trained on.
+
+Legend: B worlds dreamed in one batch, T frames a chunk, H W pixels, A commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magi_world.package import read_package, read_record, write_record
+from magi_world.training.classifier import InverseDynamics, accuracy
+from magi_world.training.codec import psnr, training_attention
+from magi_world.training.dataset import ChunkDataset
+from magi_world.training.settings import EvaluateConfig
+from magi_world.world import World
+
+HISTORY = 4  # real chunks in front of every dream
+
+
+def decibel(made: Tensor, real: Tensor) -> float:
+    """PSNR in dB of uint8 pictures."""
+    error = (made.float() - real.float()).square().mean()
+    return float(10 * torch.log10(255.0**2 / error.clamp_min(1e-9)))
+
+
+def sharpness(frames: Tensor) -> float:
+    """Mean absolute difference between neighbouring pixels of uint8 (..., H, W, 3)."""
+    x = frames.float()
+    across = (x[..., :, 1:, :] - x[..., :, :-1, :]).abs().mean()
+    down = (x[..., 1:, :, :] - x[..., :-1, :, :]).abs().mean()
+    return float(across + down) / 2
+
+
+def situations(data: ChunkDataset, count: int, length: int, seed: int) -> Tensor:
+    """First rows of ``count`` clips of ``HISTORY + length`` chunks that end no episode."""
+    rows = data.starts(HISTORY + length + 1)
+    if len(rows) < count:
+        raise ValueError(
+            f"the held-out recording has {len(rows)} clips of {HISTORY + length} chunks; "
+            f"{count} are needed"
+        )
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return rows[order[:count]]
+
+
+def begin(world: World, data: ChunkDataset, rows: Tensor, seed: int) -> None:
+    """Put every world behind HISTORY real chunks."""
+    index = rows[:, None] + torch.arange(HISTORY)
+    world.reset(seed, video=data.pixels(index.flatten()).unflatten(0, index.shape).flatten(1, 2))
+
+
+def rollouts(
+    world: World, data: ChunkDataset, commands: Sequence[str], rows: Tensor, length: int, seed: int
+) -> Tensor:
+    """Dream (n, length, T, H, W, 3) under the commands that were really held, behind ``rows``."""
+    out = []
+    for part in rows.split(world.num_worlds):
+        begin(world, data, part, seed)
+        chunks = []
+        for i in range(length):
+            held = data.command[part + HISTORY + i].tolist()
+            chunks.append(world.step([commands[c] for c in held]).decoded.cpu())
+        out.append(torch.stack(chunks, 1))
+    return torch.cat(out)
+
+
+def following(
+    world: World,
+    data: ChunkDataset,
+    judge: InverseDynamics,
+    phrases: Sequence[Sequence[str]],
+    rows: Tensor,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """One dreamed chunk for every command in every situation, each under a phrasing of its own.
+
+    Returns:
+        What the classifier saw, and what was asked for, (n * A,) each.
+    """
+    seen, asked = [], []
+    for i, part in enumerate(rows.split(world.num_worlds)):
+        begin(world, data, part, seed)
+        start = world.snapshot()
+        for c, wordings in enumerate(phrases):
+            world.restore(start)
+            said = [wordings[(i * len(part) + j) % len(wordings)] for j in range(world.num_worlds)]
+            seen.append(judge.predict(world.step(said).decoded))
+            asked.append(torch.full((world.num_worlds,), c))
+    return torch.cat(seen), torch.cat(asked)
+
+
+def balanced_accuracy(
+    judge: InverseDynamics, data: ChunkDataset, commands: Sequence[str]
+) -> dict[str, float]:
+    """The classifier on real held-out chunks; "all" is the mean over commands."""
+    rows = torch.nonzero(data.end == 0).squeeze(1)
+    found = accuracy(judge.predict(data.pixels(rows)), data.command[rows], commands)
+    per = [v for k, v in found.items() if k != "all"]
+    return {**found, "all": sum(per) / len(per)}
+
+
+@torch.no_grad()
+def drift(judge: InverseDynamics, dream: Tensor, real: Tensor) -> list[float]:
+    """Distance of a dream's features to real ones, per quarter, in units of real spread.
+
+    dream (n, length, T, H, W, 3); 1 is how far real chunks lie from their own mean.
+    """
+
+    def features(x: Tensor) -> Tensor:
+        y = x.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1
+        return judge.features(y)
+
+    own = features(real)
+    mean = own.mean(0)
+    spread = (own - mean).square().sum(1).mean().sqrt()
+    quarters = dream.chunk(4, dim=1)
+    return [
+        float((features(q.flatten(0, 1)) - mean).square().sum(1).mean().sqrt() / spread)
+        for q in quarters
+    ]
+
+
+def evaluate_package(
+    folder: Path,
+    data: ChunkDataset,
+    judge: InverseDynamics,
+    config: EvaluateConfig,
+    device: torch.device,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Everything that is measured of a package, and the pictures for its page."""
+    parts = read_package(folder, device)
+    spec = parts.spec
+    names = list(spec.command_names)
+    world = World(parts, config.worlds)
+    quality: dict[str, Any] = {}
+    rows = torch.arange(0, len(data), max(1, len(data) // 256))
+    with training_attention(device):
+        quality["reconstruction_psnr_db"] = psnr(parts.vae, data, rows)
+    quality["rollout_psnr_db"], rolled = {}, {}
+    for length in (1, 4, 16, 64):
+        count = min(config.clips, config.worlds if length > 4 else config.clips)
+        start = situations(data, count, length, config.seed)
+        dream = rollouts(world, data, names, start, length, config.seed)
+        index = start[:, None] + HISTORY + torch.arange(length)
+        real = data.pixels(index.flatten()).unflatten(0, index.shape)
+        quality["rollout_psnr_db"][str(length)] = decibel(dream[:, -1], real[:, -1])
+        rolled[str(length)] = torch.stack([dream, real])
+    base = balanced_accuracy(judge, data, names)
+    start = situations(data, config.clips, 1, config.seed + 1)
+    trained = [[c.name, *c.phrases] for c in spec.commands]
+    held_out = [list(c.held_out) for c in spec.commands]
+    quality["command_following"] = {"real": base["all"], "real_per_command": base}
+    for name, phrases in (("trained", trained), ("held_out", held_out)):
+        seen, asked = following(world, data, judge, phrases, start, config.seed)
+        found = accuracy(seen, asked, names)
+        quality["command_following"][name] = found["all"]
+        quality["command_following"][f"{name}_per_command"] = found
+        quality["command_following"][f"{name}_of_real"] = found["all"] / base["all"]
+    length = round(config.seconds * spec.fps / spec.frames_per_chunk)
+    generator = torch.Generator().manual_seed(config.seed)
+    begin(world, data, situations(data, config.worlds, 1, config.seed + 2), config.seed)
+    chunks, command = [], torch.zeros(config.worlds, dtype=torch.long)
+    for i in range(length):
+        new = torch.randint(len(names), (config.worlds,), generator=generator)
+        command = torch.where(torch.rand(config.worlds, generator=generator) < 0.4, new, command)
+        command = new if i == 0 else command
+        chunks.append(world.step([names[c] for c in command.tolist()]).decoded.cpu())
+    dream = torch.stack(chunks, 1)
+    real = data.pixels(torch.arange(0, len(data), max(1, len(data) // 256)))
+    sharp = sharpness(real)
+    quality["long_dream"] = {
+        "seconds": length * spec.frames_per_chunk / spec.fps,
+        "sharpness_of_real_per_quarter": [sharpness(q) / sharp for q in dream.chunk(4, dim=1)],
+        "feature_distance_per_quarter": drift(judge, dream, real),
+    }
+    rolled["long"] = dream
+    return quality, rolled
+
+
+def store_quality(folder: Path, quality: dict[str, Any]) -> None:
+    """Put the figures into the package's world.json, next to what is there."""
+    record = read_record(folder)
+    record["quality"] = {**record.get("quality", {}), **quality}
+    write_record(folder, record)
+
+
+def as_json(quality: dict[str, Any]) -> str:
+    """The figures, rounded, for a page or a log."""
+    return json.dumps(
+        json.loads(json.dumps(quality), parse_float=lambda x: round(float(x), 4)), indent=1
+    )

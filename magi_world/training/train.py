@@ -1,0 +1,184 @@
+"""From a simulator to a world package, stage by stage; every stage resumes where it was stopped.
+
+    record -> text -> codec -> dynamics -> distill -> decoder -> heads -> package -> evaluate
+
+All of a run lies in one folder: the recording in ``data/``, ``STAGE.ckpt`` and ``STAGE.jsonl`` of
+the trained stages, the package in ``world/``. Removing a stage's checkpoint trains it again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from magi_world.model.dit import DiT
+from magi_world.model.static_text import StaticTextEncoder
+from magi_world.model.vae import VAE
+from magi_world.training.assemble import make_package, pick_starts
+from magi_world.training.classifier import train_classifier
+from magi_world.training.codec import train_codec, train_decoder
+from magi_world.training.dataset import ChunkDataset, split_shards
+from magi_world.training.distill import train_distill
+from magi_world.training.dynamics import start, train_dynamics
+from magi_world.training.evaluate import as_json, evaluate_package, store_quality
+from magi_world.training.fit_heads import fit_heads, measure_heads
+from magi_world.training.latents import LatentDataset
+from magi_world.training.phrases import PhraseTable
+from magi_world.training.record import record
+from magi_world.training.settings import WorldTrainConfig, read_settings
+from magi_world.training.text import make_text_encoder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage after the recording needs."""
+
+    config: WorldTrainConfig
+    folder: Path
+    device: torch.device
+    data: ChunkDataset
+    held_out: ChunkDataset
+
+    @property
+    def world(self) -> Path:
+        """Where the package is written."""
+        return self.folder / "world"
+
+
+def open_run(
+    config: str | Path, run_dir: str | Path, device: str | torch.device | None = None
+) -> Run:
+    """Record what is missing and open the recording.
+
+    Raises:
+        ValueError: a field of the configuration is wrong.
+        FileNotFoundError: no such configuration.
+    """
+    settings = read_settings(config)
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    record(settings.record, folder / "data")
+    train, held_out = split_shards(folder / "data", settings.record.held_out_shards)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Run(settings, folder, chosen, ChunkDataset(train), ChunkDataset(held_out))
+
+
+def train_world(
+    config: str | Path,
+    run_dir: str | Path,
+    device: str | torch.device | None = None,
+    resume: bool = True,
+) -> Path:
+    """Train everything that ``config`` describes and write the package.
+
+    Args:
+        config: a YAML file (`magi_world.training.settings`).
+        run_dir: folder of the run.
+        device: None is the GPU where there is one, else the CPU.
+        resume: go on with what is in ``run_dir``; False refuses a folder with checkpoints in it.
+
+    Returns:
+        The package's folder, ``run_dir/world``.
+
+    Raises:
+        ValueError: a wrong configuration, or ``resume`` is False and there is something to resume.
+        magi_world.training.loop.Stopped: asked to stop by SIGINT or SIGTERM; everything is saved.
+    """
+    if not resume and list(Path(run_dir).glob("*.ckpt")):
+        raise ValueError(f"{run_dir} holds checkpoints; use resume=True or another run_dir")
+    run = open_run(config, run_dir, device)
+    text = text_encoder(run)
+    phrases = PhraseTable(text, run.config.commands)
+    vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
+    names = list(run.config.commands)
+    latents = LatentDataset(vae, run.data, names)
+    seen = LatentDataset(vae, run.held_out, names)
+    dit = train_dynamics(run.config.dynamics, latents, seen, phrases, run.folder, run.device)
+    dit = train_distill(
+        run.config.distill, run.config.dynamics, dit, latents, phrases, run.folder, run.device
+    )
+    finish(run, text, vae, dit, latents, seen)
+    return run.world
+
+
+def text_encoder(run: Run) -> StaticTextEncoder:
+    """Make the text encoder, once."""
+    folder = run.folder / "text"
+    if not (folder / "features.safetensors").exists():
+        phrases = [p for c in run.config.commands.values() for p in (*c.phrases, *c.held_out)]
+        make_text_encoder(run.config.text, phrases, folder)
+    return StaticTextEncoder(folder)
+
+
+def finish(
+    run: Run,
+    text: StaticTextEncoder,
+    vae: VAE,
+    dit: DiT,
+    latents: LatentDataset,
+    seen: LatentDataset,
+) -> None:
+    """Decoder, heads, package, figures: everything after the transformer."""
+    config = run.config
+    vae = train_decoder(config.codec, vae, run.data, run.held_out, run.folder, run.device)
+    events = list(config.record.events)
+    heads = fit_heads(config.heads, latents, events, run.folder, run.device)
+    starts = pick_starts(latents, config.starts, config.start_chunks, config.seed)
+    quality = {"heads": measure_heads(heads, seen, config.heads.death)}
+    make_package(config, dit, vae, text, starts, heads, run.world, quality)
+    evaluate(run)
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """Measure the package of a run and store the figures in it."""
+    judge = train_classifier(
+        run.config.classifier, run.data, list(run.config.commands), run.folder, run.device
+    )
+    quality, _ = evaluate_package(run.world, run.held_out, judge, run.config.evaluate, run.device)
+    store_quality(run.world, quality)
+    (run.folder / "quality.json").write_text(as_json(quality) + "\n")
+    return quality
+
+
+def evaluate_world(
+    config: str | Path, run_dir: str | Path, device: str | torch.device | None = None
+) -> dict[str, Any]:
+    """Pack the newest checkpoints of a run, finished or not, and measure them.
+
+    Returns:
+        The figures, which are also in ``run_dir/world/world.json`` and ``run_dir/quality.json``.
+
+    Raises:
+        ValueError: there is no checkpoint of the transformer yet.
+    """
+    run = open_run(config, run_dir, device)
+    newest = newest_transformer(run)
+    codec = run.folder / "codec.ckpt"
+    if not codec.exists():
+        raise ValueError(f"{run.folder} has no codec.ckpt; train first")
+    vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
+    names = list(run.config.commands)
+    latents, seen = (LatentDataset(vae, d, names) for d in (run.data, run.held_out))
+    finish(run, text_encoder(run), vae, newest, latents, seen)
+    return json.loads((run.folder / "quality.json").read_text())
+
+
+def newest_transformer(run: Run) -> DiT:
+    """The averaged weights of the last stage that has a checkpoint.
+
+    Raises:
+        ValueError: no stage has one.
+    """
+    for stage in ("distill", "dynamics"):
+        path = run.folder / f"{stage}.ckpt"
+        if path.exists():
+            model = DiT(run.config.dynamics.dit)
+            start(model, 0)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            model.load_state_dict(state["ema"])
+            return model.to(run.device)
+    raise ValueError(f"{run.folder} has no dynamics.ckpt; train first")

@@ -1,0 +1,22 @@
+"""A tiny recording, shared by the tests of the trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy import record_config
+
+from magi_world.training.dataset import ChunkDataset, split_shards
+from magi_world.training.record import record
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished recording of the toy."""
+    return record(record_config(), tmp_path_factory.mktemp("recording"))
+
+
+@pytest.fixture(scope="session")
+def train_data(recording: Path) -> ChunkDataset:
+    return ChunkDataset(split_shards(recording, 1)[0])

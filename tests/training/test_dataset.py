@@ -1,0 +1,75 @@
+"""Shards as one data set, clips that stay inside an episode, mirrored twins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy import COMMANDS, tiny_vae
+
+from magi_world.model.vae import VAE
+from magi_world.training.dataset import ChunkDataset, mirror_command, mirror_table, split_shards
+from magi_world.training.latents import LatentDataset
+
+
+def test_mirror_swaps_left_and_right() -> None:
+    assert mirror_command("walk left while turning right") == "walk right while turning left"
+    assert mirror_table(COMMANDS) == [0, 2, 1]
+    with pytest.raises(ValueError, match="go left"):
+        mirror_table(["go left"])
+
+
+def test_rows_cross_shards(train_data: ChunkDataset) -> None:
+    assert len(train_data) == 20
+    rows = torch.tensor([9, 10])
+    frames = train_data.pixels(rows)
+    assert torch.equal(frames[1], train_data.frames[1][0])
+    flipped = train_data.pixels(rows, torch.tensor([False, True]))
+    assert torch.equal(flipped[0], frames[0])
+    assert torch.equal(flipped[1], frames[1].flip(2))
+
+
+def test_starts_stay_inside_an_episode(train_data: ChunkDataset) -> None:
+    starts = train_data.starts(3)
+    assert len(starts)
+    for row in starts.tolist():
+        assert len(set(train_data.episode[row : row + 3].tolist())) == 1
+        assert train_data.first[row] <= row
+    others = set(range(18)) - set(starts.tolist())
+    assert all(len(set(train_data.episode[r : r + 3].tolist())) > 1 for r in others)
+
+
+def test_latents_are_those_of_the_mirrored_picture(train_data: ChunkDataset) -> None:
+    torch.manual_seed(0)
+    vae = VAE(tiny_vae())
+    data = LatentDataset(vae, train_data, COMMANDS, autocast=False)
+    generator = torch.Generator().manual_seed(5)
+    clips, command = data.clips(3, 2, generator)
+    assert clips.shape == (3, 2, 6, 2, 2, 2)
+    again, same = data.clips(3, 2, torch.Generator().manual_seed(5))
+    assert torch.equal(clips, again)
+    assert torch.equal(command, same)
+    side, row = torch.tensor([1]), torch.tensor([4])
+    frames = train_data.pixels(row).flip(3)
+    expected = vae.encode((frames.permute(0, 4, 1, 2, 3).float() / 127.5) - 1)
+    torch.testing.assert_close(data.latents(side, row), expected, rtol=1e-3, atol=1e-3)
+    mirrored = data.command[1] == torch.tensor([0, 2, 1])[train_data.command]
+    assert mirrored.all()
+
+
+def test_rare_commands_are_drawn_more_often(train_data: ChunkDataset) -> None:
+    data = LatentDataset(VAE(tiny_vae()), train_data, COMMANDS)
+    _, weights = data.windows(1)
+    count = torch.bincount(train_data.command, minlength=3).float()
+    symmetric = (count + count[[0, 2, 1]]) / 2
+    share = symmetric[train_data.command]
+    assert weights[share.argmin()] == weights.max()
+    assert weights[share.argmax()] == weights.min()
+
+
+def test_missing_shards_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="record some first"):
+        ChunkDataset([])
+    with pytest.raises(ValueError, match="held_out_shards"):
+        split_shards(tmp_path, 1)

@@ -1,0 +1,109 @@
+"""Recording: chunks that follow the simulator, shards that depend on their seed alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from toy import record_config
+
+from magi_world.training.record import (
+    EventConfig,
+    as_action,
+    load_object,
+    record,
+    record_shard,
+    shard_path,
+    shrink,
+)
+
+
+def test_frames_follow_the_command(recording: Path) -> None:
+    shards = [load_file(shard_path(recording, i)) for i in range(3)]
+    shard = {k: np.concatenate([s[k] for s in shards]) for k in shards[0]}
+    bar = shard["frames"][:, :, 0, :, 0].argmax(-1).astype(int)  # where the bar is
+    steps = np.diff(bar, axis=1)
+    whole = shard["end"] == 0
+    for command, way in enumerate((0, -1, 1)):
+        seen = steps[whole & (shard["command"] == command)]
+        assert len(seen)
+        assert set(np.unique(seen)) <= {0, way}
+        assert way == 0 or (seen == way).any()
+
+
+def test_events_reward_and_end(recording: Path) -> None:
+    shard = load_file(shard_path(recording, 0))
+    assert shard["reward"][shard["end"] == 0].tolist() == [8.0] * int((shard["end"] == 0).sum())
+    starts = np.flatnonzero(np.diff(shard["episode"], prepend=-1))
+    assert len(starts) > 1
+    # Every episode ends with its last chunk, by six hits (1) or by age (2); only the shard's very
+    # last chunk may be cut off in the middle of an episode.
+    assert set(shard["end"][starts[1:] - 1]) <= {1, 2}
+    assert (np.delete(shard["end"], starts[1:] - 1)[:-1] == 0).all()
+    at_side = shard["frames"][:, -1, 0, :, 0].argmax(-1) % 15 == 0
+    assert (at_side | (shard["events"][:, 0] == 0) | (shard["end"] > 0)).all()
+
+
+def test_a_shard_is_its_seed(recording: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.safetensors"
+    assert record_shard(record_config(), 1, again) == 10
+    one, two = load_file(shard_path(recording, 1)), load_file(again)
+    assert all(np.array_equal(one[k], two[k]) for k in one)
+    record_shard(record_config(seed=4), 1, again)
+    assert not np.array_equal(one["frames"], load_file(again)["frames"])
+
+
+def test_recording_resumes(recording: Path, tmp_path: Path) -> None:
+    for i in (0, 2):
+        shard_path(tmp_path, i).write_bytes(shard_path(recording, i).read_bytes())
+    kept = shard_path(tmp_path, 0).stat().st_mtime_ns
+    record(record_config(), tmp_path)
+    assert shard_path(tmp_path, 1).read_bytes() == shard_path(recording, 1).read_bytes()
+    assert shard_path(tmp_path, 0).stat().st_mtime_ns == kept
+
+
+def test_render_is_used_without_a_frame_key(recording: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shard.safetensors"
+    record_shard(record_config(frame_key=""), 1, path)
+    expected = load_file(shard_path(recording, 1))["frames"]
+    assert np.array_equal(load_file(path)["frames"], expected)
+
+
+def test_shrink_averages_areas() -> None:
+    picture = np.zeros((8, 12, 3), np.uint8)
+    picture[:4, :6] = 200
+    picture[0, 0] = 0
+    small = shrink(picture, (2, 2))
+    assert small[0, 0, 0] == round(200 * 23 / 24)
+    assert small[1, 1, 0] == 0
+    assert shrink(picture, (8, 12)) is picture
+    assert shrink(picture, (3, 5)).shape == (3, 5, 3)
+
+
+def test_actions_of_every_space() -> None:
+    space = gym.spaces.Dict(
+        {"binary": gym.spaces.MultiBinary(2), "continuous": gym.spaces.Box(-9, 9, (1,))}
+    )
+    action = as_action(space, {"binary": [1, 0], "continuous": [2.5]})
+    assert action["continuous"].dtype == np.float32
+    assert as_action(gym.spaces.Discrete(3), 2) == 2
+    with pytest.raises(ValueError, match=r"\[1, 0, 1\].*MultiBinary"):
+        as_action(gym.spaces.MultiBinary(2), [1, 0, 1])
+    with pytest.raises(ValueError, match="binary.*continuous"):
+        as_action(space, [1, 0])
+
+
+def test_bad_configurations_are_named() -> None:
+    with pytest.raises(ValueError, match="processes is 0"):
+        record_config(processes=0)
+    with pytest.raises(ValueError, match="held_out_shards"):
+        record_config(held_out_shards=3)
+    with pytest.raises(ValueError, match="change is 'up'"):
+        EventConfig("hits", 0, "up")
+    with pytest.raises(ValueError, match="no_such"):
+        load_object("toy:no_such")
+    with pytest.raises(ValueError, match="module:name"):
+        load_object("toy")

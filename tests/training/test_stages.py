@@ -1,0 +1,177 @@
+"""Phrases, flow matching, distillation and heads on the toy world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from toy import COMMANDS, tiny_dit, tiny_vae
+
+from magi_world.model.dit import DiT
+from magi_world.model.heads import Heads, HeadsConfig
+from magi_world.model.vae import VAE
+from magi_world.training.dataset import ChunkDataset
+from magi_world.training.distill import DistillConfig, step_times, train_distill
+from magi_world.training.dynamics import DynamicsConfig, draw_batch, start, train_dynamics
+from magi_world.training.fit_heads import FitHeadsConfig, fit_heads, labels, measure_heads
+from magi_world.training.latents import LatentDataset
+from magi_world.training.loop import LoopConfig
+from magi_world.training.phrases import CommandConfig, PhraseTable
+
+CPU = torch.device("cpu")
+
+
+class Letters:
+    """A text encoder of 8 channels: one row a letter."""
+
+    channels = 8
+
+    def encode(self, prompt: str) -> Tensor:
+        rows = torch.zeros(len(prompt), 8)
+        for i, letter in enumerate(prompt):
+            rows[i, ord(letter) % 8] = 1.0
+        return rows
+
+
+@pytest.fixture(scope="module")
+def phrases() -> PhraseTable:
+    table = {name: CommandConfig((name + " now",), (name + " then",)) for name in COMMANDS}
+    return PhraseTable(Letters(), table)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def latents(train_data: ChunkDataset) -> LatentDataset:
+    torch.manual_seed(0)
+    return LatentDataset(VAE(tiny_vae()), train_data, COMMANDS, autocast=False)
+
+
+def dynamics(**loop: float) -> DynamicsConfig:
+    return DynamicsConfig(
+        tiny_dit(),
+        LoopConfig(**{"steps": 4, "batch": 2, "warmup": 1, **loop}),  # type: ignore[arg-type]
+        chunks=3,
+        history=2,
+        autocast=False,
+        compile=False,
+    )
+
+
+def test_phrases_are_drawn_from_their_split(phrases: PhraseTable) -> None:
+    command = torch.tensor([[0, 1], [2, 1]])
+    for split, allowed in (("train", ("", " now")), ("held_out", (" then",))):
+        seen = set()
+        for i in range(8):
+            rows, mask = phrases.draw(command, torch.Generator().manual_seed(i), split)
+            assert rows.shape[:2] == mask.shape[:2] == (2, 2)
+            seen.add(int(mask[1, 0].sum()))
+        assert seen == {len("go right" + a) for a in allowed}
+    rows, mask = phrases.rows(["go left"])
+    assert torch.equal(rows[0][mask[0]], Letters().encode("go left"))
+    assert (rows[0][~mask[0]] == 0).all()
+    _, lossy = phrases.draw(command, torch.Generator().manual_seed(0), word_drop=1.0)
+    _, whole = phrases.draw(command, torch.Generator().manual_seed(0))
+    assert lossy[..., 0].all()
+    assert lossy.sum() < whole.sum()
+    with pytest.raises(ValueError, match="repeats trained"):
+        CommandConfig(("a",), ("a",))
+
+
+def test_batches_put_targets_behind_their_history(
+    latents: LatentDataset, phrases: PhraseTable
+) -> None:
+    config = dynamics()
+    batch = draw_batch(config, latents, phrases, torch.Generator().manual_seed(0), CPU)
+    assert batch.after.tolist() == [-1, 0, 1] * 2
+    assert batch.t.shape == (2, 6)
+    # The copies of a target are stratified: one in the noisier half, one in the cleaner.
+    assert (batch.t[:, :3] <= 0.1).all()
+    assert (batch.t[:, 3:] >= 0.1).all()
+    for k, after in enumerate(batch.after.tolist()):
+        nearly = batch.clean[:, after + 1] - batch.target[:, k]
+        assert nearly.abs().max() < config.history_noise * 8
+    assert torch.equal(batch.target[:, :3], batch.target[:, 3:])
+    assert not torch.equal(batch.noise[:, :3], batch.noise[:, 3:])
+
+
+def test_flow_matching_learns(latents: LatentDataset, phrases: PhraseTable, tmp_path: Path) -> None:
+    def error(model: DiT, held: DynamicsConfig) -> float:
+        from magi_world.training.dynamics import mix
+        from magi_world.training.forward import velocity
+
+        b = draw_batch(held, latents, phrases, torch.Generator().manual_seed(9), CPU)
+        x = mix(b.target, b.noise, b.t)
+        with torch.no_grad():
+            v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, held.history)
+        return float((v - (b.target - b.noise)).square().mean())
+
+    fresh = DiT(tiny_dit())
+    start(fresh, 0)
+    config = dynamics(steps=30, muon_lr=0.02, adam_lr=0.01, ema=0.5)
+    model = train_dynamics(config, latents, latents, phrases, tmp_path, CPU)
+    assert error(model, config) < 0.8 * error(fresh, config)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_distillation_runs_and_resumes(
+    latents: LatentDataset, phrases: PhraseTable, tmp_path: Path
+) -> None:
+    model = DiT(tiny_dit())
+    start(model, 0)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    config = DistillConfig(LoopConfig(steps=3, batch=2, warmup=1, seed=1))
+    args = (latents, phrases, tmp_path, CPU)
+    out = train_distill(config, dynamics(), model, *args)
+    changed = [k for k, v in out.state_dict().items() if not torch.equal(v, before[k])]
+    assert "final_linear.linear.weight" in changed
+    again = DiT(tiny_dit())
+    start(again, 5)
+    again = train_distill(config, dynamics(), again, *args)
+    for (name, a), b in zip(out.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    with pytest.raises(ValueError, match="half of finest"):
+        DistillConfig(LoopConfig(steps=1, batch=1), num_steps=(16,))
+
+
+def test_two_small_steps_span_one_large() -> None:
+    steps = torch.tensor([[4.0, 8.0]])
+    t0, tm, t1 = step_times(steps, torch.tensor([[0.5, 0.99]]))
+    from magi_world.sampling.schedule import time_grid
+
+    four, eight, sixteen = (time_grid(n, "8,16,16") for n in (4, 8, 16))
+    expected = [[four[2], eight[7]], [eight[5], sixteen[15]], [four[3], eight[8]]]
+    for made, want in zip((t0, tm, t1), expected, strict=True):
+        torch.testing.assert_close(made[0], torch.tensor([float(w) for w in want]))
+
+
+def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) -> None:
+    config = FitHeadsConfig(
+        LoopConfig(steps=120, batch=20, muon_lr=0.01, adam_lr=0.01, warmup=1, ema=0.5),
+        reward={"hit": 2.0},
+        end="death",
+        noise=0.0,
+    )
+    heads = fit_heads(config, latents, ["hit"], tmp_path, CPU)
+    known = labels(latents, "death")
+    assert known.shape == (20, 2)
+    figures = measure_heads(heads, latents, "death")
+    assert figures["hit"]["brier"] < figures["hit"]["brier_of_share"]
+    z = latents.latents(torch.zeros(20, dtype=torch.long), torch.arange(20))
+    said = heads(z)
+    torch.testing.assert_close(said["reward"], 2 * said["events"]["hit"])
+    assert torch.equal(said["end"], said["events"]["death"])
+    with pytest.raises(ValueError, match="jump"):
+        fit_heads(
+            FitHeadsConfig(config.loop, reward={"jump": 1.0}), latents, ["hit"], tmp_path, CPU
+        )
+
+
+def test_heads_refuse_wrong_shapes() -> None:
+    config = HeadsConfig(6, 2, (2, 2), ("a",), (1.0,))
+    with pytest.raises(ValueError, match=r"\(6, 2, 2, 2\)"):
+        Heads(config)(torch.zeros(1, 6, 2, 4, 4))
+    with pytest.raises(ValueError, match="must have one for each"):
+        HeadsConfig(6, 2, (2, 2), ("a", "b"), (1.0,))
+    with pytest.raises(ValueError, match="end is 'b'"):
+        HeadsConfig(6, 2, (2, 2), ("a",), (1.0,), end="b")
