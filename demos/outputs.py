@@ -18,8 +18,8 @@ from magi_world.media import Size, VideoConfig, VideoWriter
 
 ENDINGS = (".mp4", ".gif", ".png")
 SHEET_CELLS = 24
-SHEET_COLUMNS = 6
-SHEET_WIDTH = 1536
+SHEET_COLUMNS = 4
+SHEET_WIDTH = 1600
 GIF_COLOURS = 128
 # What other programs show: delays under two hundredths are played slowly.
 GIF_SHORTEST = 20

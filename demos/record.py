@@ -167,8 +167,9 @@ class _Film:
                 finished = True
             except Stopped:
                 self._keep_last_state()
-        if finished:
-            self.folder.remove()
+            finally:
+                if finished or self.folder.empty:
+                    self.folder.remove()
         return Recording(
             outputs=tuple(str(f) for f in self.files),
             session=str(self.beside) if self.beside else None,

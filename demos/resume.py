@@ -114,8 +114,13 @@ class ResumeFolder:
         end = time.monotonic()
         self._next_state = end + max(STATE_EVERY, (end - begin) / STATE_SHARE)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no state in it to go on from."""
+        return not list(self.path.glob("state-*.safetensors"))
+
     def remove(self) -> None:
-        """The recording is complete."""
+        """The recording is complete, or was never begun."""
         if (self.path / _PLAN).is_file():
             shutil.rmtree(self.path)
 

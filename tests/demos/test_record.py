@@ -185,6 +185,15 @@ def test_after_a_kill_the_film_plays_and_is_resumed(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_a_film_that_cannot_be_leaves_nothing_to_resume(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("world: tiny\nstart: 99\nscript: [{say: on}]\n")
+    world = tiny_world()
+    session = read_script(tmp_path / "a.yaml").session(world)
+    with pytest.raises(ValueError, match=r"a\.yaml, line 1: start is 99"):
+        record(session, world, [tmp_path / "a.mp4"], QUIET)
+    assert not (tmp_path / "a.mp4.resume").exists()
+
+
 def test_another_script_is_not_resumed(tmp_path: Path, steps: list[int]) -> None:
     steps[:] = [0, 3]
     recorded(tmp_path)
@@ -224,7 +233,7 @@ def test_gif_and_contact_sheet(tmp_path: Path) -> None:
             total += gif.info["duration"]
     assert abs(total - 4000) <= 10
     with Image.open(files[1]) as sheet:
-        assert sheet.size == (6 * 98 - 2, 2 * 66 - 2)
+        assert sheet.size == (4 * 98 - 2, 2 * 66 - 2)
 
 
 def test_a_sheet_spreads_its_pictures(tmp_path: Path) -> None:
