@@ -103,6 +103,12 @@ class RolloutEnv:
         return {**self.__dict__, "_viewer": None}  # a window cannot be copied
 
 
+def metadata(world: World, mode: RenderMode | None) -> dict[str, Any]:
+    """What an environment says about itself, with the keys of its commands by name."""
+    keys = {key: command.name for command in world.spec.commands for key in command.keys}
+    return {**METADATA, "render_fps": render_fps(world, mode), "keys": keys}
+
+
 def render_fps(world: World, mode: RenderMode | None) -> int:
     """How many renders a second are the world's own pace; whole, as `gymnasium.utils.play` asks.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
-from magi_world.envs.base import METADATA, RolloutEnv, render_fps
+from magi_world.envs.base import METADATA, RolloutEnv, metadata
 from magi_world.envs.config import (
     EnvConfig,
     Observation,
@@ -126,8 +126,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         self.render_mode = rollout.config.render_mode
         self.observation_space = rollout.space
         self.action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
-        pace = {"render_fps": render_fps(self.world, self.render_mode)}
-        self.metadata = {**METADATA, **pace}
+        self.metadata = metadata(self.world, self.render_mode)
         self._viewer = None
         self._closed = False
 

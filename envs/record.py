@@ -21,8 +21,8 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     A killed run leaves both readable, up to the last second. `magi-world replay` makes the session
     again. Episode n becomes ``NAME-000n.mp4`` and ``NAME-000n.session.jsonl``; what is there
-    already is never written over. Where the past was changed (`MagiWorldEnv.restore`, a snapshot for a
-    start, frames that came from no file), the state itself is saved beside them.
+    already is never written over. Where the past was changed (`MagiWorldEnv.restore`, a snapshot
+    for a start, frames that came from no file), the state itself is saved beside them.
     """
 
     def __init__(

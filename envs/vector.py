@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from magi_world.envs.base import METADATA, RolloutEnv, render_fps
+from magi_world.envs.base import METADATA, RolloutEnv, metadata
 from magi_world.envs.config import (
     EnvConfig,
     Observation,
@@ -118,11 +118,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         self.single_action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.metadata = {
-            **METADATA,
-            "render_fps": render_fps(self.world, self.render_mode),
-            "autoreset_mode": mode,
-        }
+        self.metadata = {**metadata(self.world, self.render_mode), "autoreset_mode": mode}
         self._generators = Generators(self.num_envs)
         self._viewer = None
 

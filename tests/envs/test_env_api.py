@@ -238,6 +238,19 @@ def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> 
         MagiWorldEnv(**{"world": fast_world(), **arguments})
 
 
+def test_arguments_of_loading_reach_the_world(tmp_path: Path) -> None:
+    package = write_tiny_package(tmp_path / "w")
+    env = MagiWorldEnv(str(package), num_steps=2, window_size=2, noise_scale=0.5)
+    sampler = env.world.parts.config.sampler
+    assert (sampler.num_steps, sampler.window_size) == (2, 2)
+    env.reset(seed=0)
+    env.step("turn left")
+    with pytest.raises(ValueError, match="weights is for"):
+        MagiWorldEnv(package, weights=tmp_path)
+    with pytest.raises(ValueError, match="needs weights=DIR"):
+        MagiWorldEnv("magi-1-4.5b-distill")
+
+
 def test_missing_and_broken_start_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"image .*nowhere\.png does not exist"):
         MagiWorldEnv(fast_world(), start=tmp_path / "nowhere.png")
@@ -356,6 +369,8 @@ def test_stats_count_and_stay_out_of_info() -> None:
 
 def test_keys_are_those_of_the_commands() -> None:
     env = MagiWorldEnv(fast_world())
+    named = {"left": "turn left", "right": "turn right", "up": "walk forward"}
+    assert env.metadata["keys"] == named
     left, right, up = 1073741904, 1073741903, 1073741906
     assert env.get_keys_to_action() == {
         (left,): "turn left", (right,): "turn right", (up,): "walk forward",
