@@ -18,7 +18,8 @@ from magi_world.config import MagiConfig, SamplerConfig
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight
-from magi_world.sampling.stream import Lane, StreamState
+from magi_world.sampling.lane import Lane
+from magi_world.sampling.stream import StreamState
 from magi_world.spec import WorldSpec
 from magi_world.weights import load_tensors, read_metadata, save_tensors
 

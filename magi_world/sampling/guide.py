@@ -7,18 +7,18 @@ ones take one (reference section 4, "Guidance" and "One pass").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
+from magi_world.model.attention import Backend
+from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
-from magi_world.sampling.cache import CacheReads
+from magi_world.sampling.cache import CacheReads, KeyValueCache
 from magi_world.sampling.captions import CaptionReads, TextKeys
-
-if TYPE_CHECKING:
-    from magi_world.sampling.stream import ChunkStream, Lane
+from magi_world.sampling.lane import Lane, frame_index, overwrite_start
 
 
 def extra_chunks(config: SamplerConfig) -> int:
@@ -26,93 +26,85 @@ def extra_chunks(config: SamplerConfig) -> int:
     return int(config.passes == 1 and config.solo_weight > 0)
 
 
-def denoise(
-    stream: ChunkStream, worlds: Sequence[int], lanes: Sequence[Lane], x: Tensor, step: int
-) -> Tensor:
-    """Euler step ``step`` of a stage for the chunks x (B, N, C, W, H, W'), oldest first."""
-    config = stream.config.sampler
-    steps = [schedule.step_of(config, s, step) for s in lanes[0].flight.stages()]
-    grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
-    t, t_next = grid[steps], grid[[s + 1 for s in steps]]
-    x = x.clone()
-    overwrite_start(lanes, x)
-    passes = Passes(stream, worlds, lanes, x, t, steps, step)
-    v = passes.one() if config.passes == 1 else passes.three()
-    dt = (t_next - t).to(x.device)
-    return x + v * dt[:, None, None, None, None]
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """What all steps of a stream share. ``null`` is the null caption."""
+
+    dit: DiT
+    config: SamplerConfig
+    backend: Backend
+    null: TextKeys
+
+    def denoise(self, group: Group, x: Tensor, step: int) -> Tensor:
+        """Euler step ``step`` of a stage for the chunks x (B, N, C, W, H, W'), oldest first."""
+        config = self.config
+        steps = [schedule.step_of(config, s, step) for s in group.lanes[0].flight.stages()]
+        grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
+        t, t_next = grid[steps], grid[[s + 1 for s in steps]]
+        x = x.clone()
+        overwrite_start(group.lanes, x)
+        passes = Passes(self, group, x, t, steps, step)
+        v = passes.one() if config.passes == 1 else passes.three()
+        dt = (t_next - t).to(x.device)
+        return x + v * dt[:, None, None, None, None]
+
+    def write_clean(
+        self,
+        cache: KeyValueCache,
+        worlds: Sequence[int],
+        clean: Tensor,
+        index: Sequence[int],
+        step: int,
+        conditional: bool,
+    ) -> None:
+        """Keys of the newest clean chunks: at clean_t, with the null caption, into their slot.
+
+        Args:
+            clean: (B, C, W, H, W') latents of ``worlds``.
+            index: per world, which chunk of its video that is.
+            step: place within the stage (distilled weights see it).
+            conditional: what the ada condition says; the one-pass sampler says True, in the
+                three-pass sampler it is that of the pass.
+        """
+        config, slot = self.config, cache.config.history - 1
+        self.dit.write_keys(
+            clean[:, None],
+            torch.full((1, 1), config.clean_t, device=clean.device),
+            frame_index(index, 1, clean),
+            CacheReads(cache, worlds, slot, [config.clean_range], self.backend),
+            CaptionReads([[self.null]] * len(worlds), self.backend),
+            conditional,
+            schedule.step_embedding(config, step),
+        )
 
 
-def overwrite_start(lanes: Sequence[Lane], x: Tensor) -> None:
-    """Put a partial prefix over the first frames of its chunk, in place."""
-    for row, lane in enumerate(lanes):
-        chunk = lane.start_chunk - lane.flight.first
-        if lane.start is not None and 0 <= chunk < x.shape[1]:
-            x[row, chunk, :, : lane.start.shape[1]] = lane.start
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The worlds of one stage. newest_clean: (B, C, W, H, W') of theirs."""
 
-
-def write_clean(
-    stream: ChunkStream,
-    worlds: Sequence[int],
-    clean: Tensor,
-    index: Sequence[int],
-    step: int,
-    conditional: bool,
-) -> None:
-    """Keys of the newest clean chunks: at clean_t, with the null caption, into their slot.
-
-    Args:
-        clean: (B, C, W, H, W') latents.
-        index: per world, which chunk of its video that is.
-        step: place within the stage (distilled weights see it).
-        conditional: what the ada condition says; the one-pass sampler says True, in the three-pass
-            sampler it is that of the pass.
-    """
-    config = stream.config.sampler
-    batch, width = len(worlds), config.chunk_width
-    first = torch.tensor(index, device=clean.device)[:, None, None] * width
-    reads = CacheReads(
-        stream.cache,
-        worlds,
-        stream.cache.config.history - 1,
-        [config.clean_range],
-        stream.config.attention,
-    )
-    stream.dit.write_keys(
-        clean[:, None],
-        torch.full((1, 1), config.clean_t, device=clean.device),
-        first + torch.arange(width, device=clean.device),
-        reads,
-        CaptionReads([[stream.null]] * batch, stream.config.attention),
-        conditional,
-        schedule.step_embedding(config, step),
-    )
+    worlds: Sequence[int]
+    lanes: Sequence[Lane]
+    cache: KeyValueCache
+    newest_clean: Tensor
 
 
 class Passes:
     """The forwards of one step. A pass whose weight is zero is not run."""
 
     def __init__(
-        self,
-        stream: ChunkStream,
-        worlds: Sequence[int],
-        lanes: Sequence[Lane],
-        x: Tensor,
-        t: Tensor,
-        steps: Sequence[int],
-        step: int,
+        self, guide: Guide, group: Group, x: Tensor, t: Tensor, steps: Sequence[int], step: int
     ) -> None:
         """``steps``: place of every chunk on the grid; ``step``: place within the stage."""
-        self.stream, self.worlds, self.lanes, self.x, self.t = stream, worlds, lanes, x, t
-        self.step = step
-        self.interval = schedule.step_embedding(stream.config.sampler, step)
-        self.ranges = [schedule.key_range(stream.config.sampler, s) for s in steps]
-        self.captions = [lane.captions for lane in lanes]
-        pending = [row for row, lane in enumerate(lanes) if lane.clean_pending]
+        self.guide, self.group, self.x, self.t, self.step = guide, group, x, t, step
+        self.interval = schedule.step_embedding(guide.config, step)
+        self.ranges = [schedule.key_range(guide.config, s) for s in steps]
+        self.captions = [lane.captions for lane in group.lanes]
+        pending = [row for row, lane in enumerate(group.lanes) if lane.clean_pending]
         self.fresh_clean = pending if step == 0 else []
 
     def one(self) -> Tensor:
         """Distilled weights: guidance is in the weights; the oldest chunk may also run alone."""
-        config = self.stream.config.sampler
+        config = self.guide.config
         if self.fresh_clean:
             self.write_newest_clean(conditional=True)
         # Compared in float64: three quarters of the grid is t = float32(0.3), just above 0.3.
@@ -127,9 +119,9 @@ class Passes:
 
     def three(self) -> Tensor:
         """Base weights: (1 - a) v_none + (a - b) v_prev + b v_text, for each chunk its a and b."""
-        weights = [schedule.guidance(self.stream.config.sampler, float(t)) for t in self.t]
+        weights = [schedule.guidance(self.guide.config, float(t)) for t in self.t]
         none, prev, text = ([w[i] for w in weights] for i in range(3))
-        null = [(self.stream.null,) * self.x.shape[1]] * len(self.worlds)
+        null = [(self.guide.null,) * self.x.shape[1]] * len(self.group.lanes)
         v = torch.zeros_like(self.x)
         # Newer chunks read the keys of older ones, so a pass runs from the oldest chunk to the
         # newest that needs it. The text pass comes first: the clean keys that stay in the cache
@@ -151,10 +143,11 @@ class Passes:
 
     def write_newest_clean(self, conditional: bool) -> None:
         """Keys of the chunk that became clean at the end of the last stage."""
-        worlds = [self.worlds[row] for row in self.fresh_clean]
-        before = [self.lanes[row].flight.first - 1 for row in self.fresh_clean]
-        clean = self.stream.newest_clean[worlds]
-        write_clean(self.stream, worlds, clean, before, self.step, conditional)
+        group, rows = self.group, self.fresh_clean
+        worlds = [group.worlds[row] for row in rows]
+        before = [group.lanes[row].flight.first - 1 for row in rows]
+        clean = group.newest_clean[rows]
+        self.guide.write_clean(group.cache, worlds, clean, before, self.step, conditional)
 
     def forward(
         self,
@@ -170,21 +163,15 @@ class Passes:
             ranges: what each of them sees, in the order of ``chunks``.
             captions: per world, of all chunks in flight.
         """
-        stream, picked = self.stream, list(chunks)
-        frames = stream.frame_index(self.lanes, self.x.shape[1])
-        reads = CacheReads(
-            stream.cache,
-            self.worlds,
-            stream.cache.config.history,
-            ranges[: len(picked)],
-            stream.config.attention,
-        )
-        return stream.dit(
+        guide, group, picked = self.guide, self.group, list(chunks)
+        first = [lane.flight.first for lane in group.lanes]
+        slot, seen = group.cache.config.history, ranges[: len(picked)]
+        return guide.dit(
             self.x[:, picked],
             self.t[picked].to(self.x.device)[None],
-            frames[:, picked],
-            reads,
-            CaptionReads([[row[c] for c in picked] for row in captions], stream.config.attention),
+            frame_index(first, self.x.shape[1], self.x)[:, picked],
+            CacheReads(group.cache, group.worlds, slot, seen, guide.backend),
+            CaptionReads([[row[c] for c in picked] for row in captions], guide.backend),
             conditional,
             self.interval,
         )

@@ -10,7 +10,7 @@ stages for ever; a finite video is the same stream, drained at its end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ from torch import Tensor
 from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend, check_backend
 from magi_world.model.dit import DiT
-from magi_world.sampling import guide
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight, seeded_noise
+from magi_world.sampling.guide import Group, Guide, extra_chunks
+from magi_world.sampling.lane import Lane, overwrite_start
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 Progress = Callable[[int, int], None]
@@ -43,24 +44,6 @@ class StreamConfig:
         if not self.noise_scale > 0:
             raise ValueError(f"noise_scale is {self.noise_scale}; it must be positive")
         check_backend(self.attention)
-
-
-@dataclass(frozen=True)
-class Lane:
-    """Everything about one world that is not in the big tensors.
-
-    captions: one per chunk in flight, oldest first.
-    clean_pending: the newest clean chunk's keys are not in the cache yet.
-    start: latents (C, w, H, W'), w < chunk_width, that replace the first frames of chunk
-        ``start_chunk``; None without a partial prefix.
-    """
-
-    seed: int = 0
-    flight: Flight = field(default_factory=Flight)
-    captions: tuple[TextKeys, ...] = ()
-    clean_pending: bool = False
-    start: Tensor | None = None
-    start_chunk: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,7 @@ class ChunkStream:
                 layers=dit.config.layers,
                 worlds=worlds,
                 history=sampler.history,
-                flight=window + guide.extra_chunks(sampler),
+                flight=window + extra_chunks(sampler),
                 tokens=frames * (height // patch) * (width // patch),
                 kv_groups=dit.config.kv_groups,
                 head_dim=dit.config.head_dim,
@@ -106,6 +89,7 @@ class ChunkStream:
         )
         self.lanes = [Lane() for _ in range(worlds)]
         self.null = self.caption(None)
+        self.guide = Guide(dit, sampler, config.attention, self.null)
 
     @torch.inference_mode()
     def caption(self, features: Tensor | None) -> TextKeys:
@@ -158,7 +142,7 @@ class ChunkStream:
                 self.cache.push(worlds)
                 clean, place = chunks[:, index], [index] * len(worlds)
                 conditional = self.config.sampler.passes == 1
-                guide.write_clean(self, worlds, clean, place, 0, conditional)
+                self.guide.write_clean(self.cache, worlds, clean, place, 0, conditional)
 
     @torch.inference_mode()
     def stage(
@@ -190,8 +174,9 @@ class ChunkStream:
         if not lanes[0].flight.count:
             raise ValueError(f"worlds {list(worlds)} have no chunk in flight and none was given")
         x = self._in_flight(worlds, lanes, admitted=captions is not None)
+        group = Group(worlds, lanes, self.cache, self.newest_clean[list(worlds)])
         for step in range(self.config.sampler.steps_per_stage):
-            x = guide.denoise(self, worlds, lanes, x, step)
+            x = self.guide.denoise(group, x, step)
             if progress is not None:
                 progress(step + 1, self.config.sampler.steps_per_stage)
         return self._commit(worlds, lanes, x)
@@ -222,13 +207,6 @@ class ChunkStream:
         self.newest_clean[world] = state.newest_clean[row]
         self.lanes[world] = lane
 
-    def frame_index(self, lanes: Sequence[Lane], count: int) -> Tensor:
-        """(B, count, W) index of each latent frame of the first ``count`` chunks in flight."""
-        width = self.config.sampler.chunk_width
-        first = torch.tensor([lane.flight.first for lane in lanes], device=self.device)
-        frames = torch.arange(count * width, device=self.device).view(count, width)
-        return first[:, None, None] * width + frames
-
     def _ready(self, lane: Lane) -> Lane:
         # A caption that comes from a file has its features only.
         captions = (c if c.layers else self.caption(c.features) for c in lane.captions)
@@ -253,7 +231,7 @@ class ChunkStream:
         landed, history = flights[0][1], self.cache.config.history
         if landed and history:
             self.cache.push(worlds)
-        guide.overwrite_start(lanes, clean := x.clone())
+        overwrite_start(lanes, clean := x.clone())
         for row, world in enumerate(worlds):
             lane, (flight, _) = lanes[row], flights[row]
             pending = bool(history) if landed else False
