@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 
+from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from tests.tiny import write_tiny_package
 
 pytestmark = pytest.mark.gpu
