@@ -28,7 +28,7 @@ class RolloutEnv:
     """Mixed into `MagiWorldEnv` and `MagiWorldVectorEnv`."""
 
     _rollout: Rollout
-    _viewer: Viewer | None
+    _viewer: Viewer | None = None  # there already when a constructor that failed is cleaned up
 
     @property
     def world(self) -> World:

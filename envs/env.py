@@ -127,7 +127,6 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         self.observation_space = rollout.space
         self.action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
         self.metadata = metadata(self.world, self.render_mode)
-        self._viewer = None
         self._closed = False
 
     @property

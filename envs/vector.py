@@ -120,7 +120,6 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {**metadata(self.world, self.render_mode), "autoreset_mode": mode}
         self._generators = Generators(self.num_envs)
-        self._viewer = None
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]

@@ -19,16 +19,15 @@ from magi_world.envs.stacking import Batch, Stacking
 from magi_world.envs.wrappers import command_at, command_table
 
 
-class _KnowsAutoreset(VectorWrapper[Any, Any, Any, Any, np.ndarray]):
+# Gymnasium 1.2 knows no type parameters of these two.
+class _KnowsAutoreset(VectorWrapper):
     @property
     def autoreset_mode(self) -> AutoresetMode:
         """That of the environment; TorchRL asks for it."""
         return self.env.metadata["autoreset_mode"]
 
 
-class VectorDiscreteCommands(
-    _KnowsAutoreset, VectorActionWrapper[Any, np.ndarray, Sequence[str], np.ndarray]
-):
+class VectorDiscreteCommands(_KnowsAutoreset, VectorActionWrapper):
     """Actions (B,) of whole numbers 0 .. n - 1 that stand for commands."""
 
     def __init__(
