@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
+import torch
 from PIL import Image
 
 import magi_world
@@ -17,14 +18,21 @@ from magi_world import loading
 from magi_world.demos import cli
 from magi_world.demos.commands.record import find_script
 from magi_world.demos.script import read_script
+from magi_world.model.heads import Heads, HeadsConfig
+from magi_world.model.text import TextEncoder
+from magi_world.package import write_package
+from magi_world.parts import WorldParts
 from magi_world.session import read_session
-from tests.tiny import write_tiny_package
+from tests.tiny import tiny_parts, tiny_text
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 BLOCK = re.compile(r"(?P<mark><!-- needs \w+ -->\n)?```(?P<kind>\w+)\n(?P<text>.*?)```", re.DOTALL)
 LARGEST_PICTURE = 3_000_000
+SIZE = (64, 64)
+# How an import error names the packages of extras.
+OPTIONAL = ("Stable-Baselines3", "stable_baselines3", "torchrl", "minari", "open_clip", "vizdoom")
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,29 @@ def blocks(page: Path, kind: str) -> list[Block]:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, where a tiny world has the shipped one's name."""
+    """A folder to work in, where a tiny world, with heads, has the shipped one's name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "SHIPPED", tmp_path / "worlds")
-    write_tiny_package(tmp_path / "worlds" / "vizdoom-arena")
+    folder = tmp_path / "worlds" / "vizdoom-arena"
+    write_package(folder, square_parts(tiny_text(folder / "text")), torch.float32)
     return tmp_path
+
+
+def square_parts(text: TextEncoder) -> WorldParts:
+    """The tiny world with the shipped one's frame size, and heads."""
+    tiny = tiny_parts()
+    torch.manual_seed(3)
+    form = HeadsConfig(8, 2, (8, 8), ("medkit", "death"), (1.0, -1.0), end="death", width=8)
+    heads = Heads(form).requires_grad_(False)
+    heads.fc2.bias.data[1] = -20  # nobody dies within a page
+    return replace(
+        tiny,
+        text=text,
+        spec=replace(tiny.spec, frame_size=SIZE),
+        config=replace(tiny.config, frame_size=SIZE),
+        starts=torch.randn(3, 8, 4, 8, 8),
+        heads=heads,
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -63,8 +89,15 @@ def test_python_runs(page: Path, shop: Path) -> None:
     for block in blocks(page, "python"):
         # Errors then point at the line of the page.
         code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
-        if not block.needs:
+        if block.needs:
+            continue
+        try:
             exec(code, space)
+        except ImportError as error:
+            missing = next((name for name in OPTIONAL if name in str(error)), None)
+            if missing is None:
+                raise
+            pytest.skip(f"line {block.line} needs {missing}")
 
 
 @pytest.mark.slow
@@ -76,7 +109,7 @@ def test_the_readme_runs_on_the_shipped_world(
     space: dict[str, object] = {"__name__": "page"}
     for block in blocks(ROOT / "README.md", "python"):
         exec(compile(block.text, "README.md", "exec"), space)
-    assert space["chunk"].frames.shape[2:] == (64, 64, 3)  # type: ignore[attr-defined]
+    assert space["chunk"].frames.shape[2:] == (*SIZE, 3)  # type: ignore[attr-defined]
 
 
 def command_lines(page: Path) -> list[str]:
