@@ -16,14 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magi_world.demos.captions import Caption, draw_caption
-from magi_world.demos.outputs import Gif, Sheet, open_output
-from magi_world.demos.picture import Painter, PictureConfig
+from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, Recording, record
 from magi_world.demos.script import read_script
 from magi_world.demos.stopping import StopRequest
-from magi_world.events import Fork, Reset, Step
-from magi_world.media import enlarge, load_video
+from magi_world.media import load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
 from magi_world.world import World
@@ -234,83 +231,6 @@ def test_gif_and_contact_sheet(tmp_path: Path) -> None:
     assert abs(total - 4000) <= 10
     with Image.open(files[1]) as sheet:
         assert sheet.size == (4 * 98 - 2, 2 * 66 - 2)
-
-
-def test_a_sheet_spreads_its_pictures(tmp_path: Path) -> None:
-    sheet = Sheet(tmp_path / "a.png", chunks=100)
-    for i in range(100):
-        sheet.write(np.full((2, 4, 4, 3), i, np.uint8))
-    sheet.close()
-    cells = np.asarray(Image.open(tmp_path / "a.png"))[::6, ::6, 0].ravel()
-    assert len(cells) == 24
-    assert (cells[0], cells[-1]) == (0, 99)
-    assert set(np.diff(cells.astype(int))) <= {4, 5}
-
-
-def test_outputs_without_frames_leave_no_file(tmp_path: Path) -> None:
-    for output in (Gif(tmp_path / "a.gif", 16), Sheet(tmp_path / "a.png", 3)):
-        output.close()
-        output.close()
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="must end in"):
-        open_output(tmp_path / "a.webm", (8, 8), 16, 1)
-
-
-def chunk_of(world: World, rows: int = 1) -> object:
-    world.reset(seed=1)
-    return world.step("turn left") if rows == 1 else world.fork_batch(rows).step("turn left")
-
-
-def test_pixels_are_repeated_and_nothing_else() -> None:
-    world = tiny_world()
-    chunk = chunk_of(world)
-    painter = Painter((32, 48), PictureConfig(upscale=3), ())
-    assert np.array_equal(painter.paint(chunk), enlarge(chunk.frames[0], 3))
-
-
-def test_a_fork_is_shown_side_by_side_at_the_same_size() -> None:
-    world = tiny_world()
-    chunk = chunk_of(world, 4)
-    painter = Painter((32, 48), PictureConfig(upscale=4), ())
-    picture = painter.paint(chunk)
-    assert picture.shape == (8, 128, 192, 3)
-    for i, future in enumerate(chunk.frames):
-        y, x = i // 2 * 64, i % 2 * 96
-        assert np.array_equal(picture[:, y : y + 64, x : x + 96], enlarge(future, 2))
-
-
-@pytest.mark.parametrize(
-    ("height", "futures", "factor"), [(64, 4, 6), (64, 9, 6), (32, 4, 12), (64, 16, 8), (480, 4, 1)]
-)
-def test_the_factor_divides_among_the_futures(height: int, futures: int, factor: int) -> None:
-    painter = Painter((height, height), PictureConfig(), (Reset((0,)), Fork(futures), Step(1)))
-    assert painter.factor == factor
-
-
-def test_large_worlds_are_shrunk_in_a_fork() -> None:
-    world = tiny_world()
-    chunk = chunk_of(world, 4)
-    picture = Painter((32, 48), PictureConfig(upscale=1), ()).paint(chunk)
-    first = chunk.frames[0, 0].reshape(16, 2, 24, 2, 3).mean((1, 3))
-    assert np.abs(picture[0, :16, :24] - first).max() <= 1
-
-
-def test_captions_change_only_their_bands() -> None:
-    frames = np.full((2, 240, 320, 3), 100, np.uint8)
-    shown = draw_caption(frames, Caption("turn left", "12", "a note"))
-    assert np.array_equal(shown[0], shown[1])
-    band = (shown[0] != 100).any((1, 2)).nonzero()[0]
-    assert band.min() == 0
-    assert band.max() == 239
-    assert np.array_equal(shown[0, 30:210], frames[0, 30:210])
-    assert shown.max() > 240, "the letters are bright"
-    fresh = draw_caption(frames, Caption("turn left", fresh=True))
-    assert (fresh[..., 0].astype(int) - fresh[..., 2]).max() > 80, "a new command is coloured"
-
-
-def test_a_long_caption_is_cut() -> None:
-    frames = np.zeros((1, 64, 96, 3), np.uint8)
-    assert draw_caption(frames, Caption("word " * 50, "123")).max() > 200
 
 
 def test_a_second_ctrl_c_insists() -> None:
