@@ -30,7 +30,8 @@ class DynamicsConfig:
     chunks: n; copies: noisy copies of each target; history: clean chunks a target sees;
     history_noise: most noise mixed into a history chunk; drop: share of captions dropped;
     word_drop: chance that a caption loses some of its word rows; intervals: values of the second
-    time scalar (num_steps / 2) that the weights shall know.
+    time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel counts
+    in the loss by this power of its variance, so that walls and motion are not outvoted by specks.
     """
 
     dit: DiTConfig
@@ -42,6 +43,7 @@ class DynamicsConfig:
     drop: float = 0.08
     word_drop: float = 0.15
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
+    channel_power: float = 1.0
     autocast: bool = True
     compile: bool = True
 
@@ -123,6 +125,14 @@ def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * noise + t * clean
 
 
+def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
+    """Weight (C,) of every latent channel in the loss, mean 1."""
+    rows = torch.randperm(len(data.data), generator=torch.Generator().manual_seed(2))[:256]
+    z = data.latents(torch.zeros_like(rows), rows)
+    weight = z.var(dim=(0, 2, 3, 4)) ** config.channel_power
+    return weight / weight.mean()
+
+
 def train_dynamics(
     config: DynamicsConfig,
     data: LatentDataset,
@@ -139,11 +149,13 @@ def train_dynamics(
     model = DiT(config.dit)
     start(model, config.loop.seed)
     model.to(device)
+    weight = channel_weights(config, data).to(device)
 
     def objective(b: Batch) -> Tensor:
         x = mix(b.target, b.noise, b.t)
         v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
-        return (v - (b.target - b.noise)).square().mean(dim=(2, 3, 4, 5))
+        error = (v - (b.target - b.noise)).square().mean(dim=(3, 4, 5))
+        return (error * weight).mean(2)
 
     compiled = torch.compile(objective) if config.compile else objective
 

@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from magi_world.model.pixels import frames_to_video
 from magi_world.package import read_package, read_record, write_record
+from magi_world.parts import decode_latents
 from magi_world.training.classifier import InverseDynamics, accuracy
 from magi_world.training.codec import psnr, training_attention
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.settings import EvaluateConfig
+from magi_world.training.strips import reconstruction_rows, sampled, save_strip
 from magi_world.world import World
 
 HISTORY = 4  # real chunks in front of every dream
@@ -142,7 +145,13 @@ def evaluate_package(
     rows = torch.arange(0, len(data), max(1, len(data) // 256))
     with training_attention(device):
         quality["reconstruction_psnr_db"] = psnr(parts.vae, data, rows)
-    quality["rollout_psnr_db"], rolled = {}, {}
+    # Chunks in which something happens: there small things must survive.
+    busy = torch.nonzero((data.events[:, 0] > 0) & (data.end == 0)).squeeze(1)
+    shown = data.pixels(busy[:: max(1, len(busy) // 4)][:4])
+    with torch.inference_mode():
+        made = decode_latents(parts, parts.vae.scale(parts.vae.encode(frames_to_video(shown))))
+    rolled = {"reconstruction": torch.stack([made.cpu(), shown])}
+    quality["rollout_psnr_db"] = {}
     for length in (1, 4, 16, 64):
         count = min(config.clips, config.worlds if length > 4 else config.clips)
         start = situations(data, count, length, config.seed)
@@ -181,6 +190,19 @@ def evaluate_package(
     }
     rolled["long"] = dream
     return quality, rolled
+
+
+def draw_strips(rolled: dict[str, Tensor], folder: Path) -> list[Path]:
+    """The pictures of `evaluate_package` as PNG files: real above, made below."""
+    made, real = rolled["reconstruction"]
+    paths = [save_strip(reconstruction_rows(real, made), folder / "reconstruction.png")]
+    for length in ("16", "64"):
+        dream, truth = rolled[length][:, :3].flatten(2, 3)
+        rows = [sampled(v, 12) for pair in zip(truth, dream, strict=True) for v in pair]
+        paths.append(save_strip(rows, folder / f"rollout_{length}.png"))
+    rows = [sampled(v.flatten(0, 1), 12) for v in rolled["long"][:6]]
+    paths.append(save_strip(rows, folder / "long_dream.png"))
+    return paths
 
 
 def store_quality(folder: Path, quality: dict[str, Any]) -> None:

@@ -22,7 +22,8 @@ from magi_world.training.loop import LoopConfig, train
 class FitHeadsConfig:
     """reward: event -> what one occurrence is worth (others 0); end: event that ends an episode;
     death: name given to the end of an episode in the recording, '' = not an event; noise: largest
-    share of noise mixed into the latents, because dreamed ones are never quite clean; chunks: how many of the recording are used."""
+    share of noise mixed into the latents, because dreamed ones are never quite clean; chunks: how
+    many of the recording are used."""
 
     loop: LoopConfig
     reward: Mapping[str, float] = field(default_factory=dict)

@@ -71,6 +71,8 @@ class LatentDataset:
         """Starts of clips and their weights: clips with rare commands are drawn more often."""
         if length not in self._weights:
             starts = self.data.starts(length)
+            # The chunk in which an episode ends is padded with its last frame.
+            starts = starts[self.data.end[starts + length - 1] == 0]
             rarity = self._rarity[self.data.command].double().cumsum(0)
             total = torch.cat([torch.zeros(1).double(), rarity])
             self._weights[length] = starts, total[starts + length] - total[starts]

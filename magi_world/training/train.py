@@ -24,7 +24,7 @@ from magi_world.training.codec import train_codec, train_decoder
 from magi_world.training.dataset import ChunkDataset, split_shards
 from magi_world.training.distill import train_distill
 from magi_world.training.dynamics import start, train_dynamics
-from magi_world.training.evaluate import as_json, evaluate_package, store_quality
+from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
 from magi_world.training.fit_heads import fit_heads, measure_heads
 from magi_world.training.latents import LatentDataset
 from magi_world.training.phrases import PhraseTable
@@ -138,8 +138,11 @@ def evaluate(run: Run) -> dict[str, Any]:
     judge = train_classifier(
         run.config.classifier, run.data, list(run.config.commands), run.folder, run.device
     )
-    quality, _ = evaluate_package(run.world, run.held_out, judge, run.config.evaluate, run.device)
+    quality, rolled = evaluate_package(
+        run.world, run.held_out, judge, run.config.evaluate, run.device
+    )
     store_quality(run.world, quality)
+    draw_strips(rolled, run.folder / "strips")
     (run.folder / "quality.json").write_text(as_json(quality) + "\n")
     return quality
 

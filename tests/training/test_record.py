@@ -92,7 +92,7 @@ def test_actions_of_every_space() -> None:
     assert as_action(gym.spaces.Discrete(3), 2) == 2
     with pytest.raises(ValueError, match=r"\[1, 0, 1\].*MultiBinary"):
         as_action(gym.spaces.MultiBinary(2), [1, 0, 1])
-    with pytest.raises(ValueError, match="binary.*continuous"):
+    with pytest.raises(ValueError, match=r"binary.*continuous"):
         as_action(space, [1, 0])
 
 
