@@ -9,7 +9,8 @@ for both. One JSON line for each count. A step is one chunk of one world.
 from __future__ import annotations
 
 import argparse
-import resource
+import gc
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -41,11 +42,14 @@ def measure(
     world: World, count: int, rounds: int, steps: int, observation: str
 ) -> dict[str, float]:
     """Figures of ``count`` worlds."""
-    before = peak_bytes()
+    names = world.spec.command_names or ("go on",)
+    before = memory_bytes()
     batch = MagiWorldVectorEnv(count, world, observation)
+    batch.reset(seed=0)
+    batch.step([names[0]] * count)
+    grown = memory_bytes() - before
     separate = [MagiWorldEnv(world, observation) for _ in range(count)]
     rng = np.random.default_rng(0)
-    names = world.spec.command_names or ("go on",)
     seconds: dict[str, list[float]] = {"batched": [], "separate": []}
     resets: dict[str, list[float]] = {"batched": [], "separate": []}
     for number in range(rounds + 1):
@@ -84,13 +88,15 @@ def measure(
         "reset_all_batched_ms": 1000 * median(resets["batched"]),
         "reset_all_separate_ms": 1000 * median(resets["separate"]),
         "cache_mib_per_world": batch.world.cache_bytes / count / KILO**2,
-        "peak_growth_mib": (peak_bytes() - before) / KILO**2,
+        "memory_of_batch_mib": grown / KILO**2,
     }
 
 
-def peak_bytes() -> int:
-    """Most memory that this process ever held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILO
+def memory_bytes() -> int:
+    """Memory that this process holds now (Linux)."""
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    return next(int(s.split()[1]) for s in status.splitlines() if s.startswith("VmRSS")) * KILO
 
 
 if __name__ == "__main__":
