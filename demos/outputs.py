@@ -20,7 +20,7 @@ ENDINGS = (".mp4", ".gif", ".png")
 SHEET_CELLS = 24
 SHEET_COLUMNS = 4
 SHEET_WIDTH = 1600
-GIF_COLOURS = 128
+GIF_COLOURS = 64
 # What other programs show: delays under two hundredths are played slowly.
 GIF_SHORTEST = 20
 

@@ -77,6 +77,11 @@ class Painter:
             if self.config.captions:
                 shown = draw_caption(shown, Caption(chunk.prompts[i]))
             picture[:, y : y + cell[0], x : x + cell[1]] = shown
+        # One dark pixel of each neighbour, so that alike futures do not run into one another.
+        for row in range(1, rows):
+            picture[:, top + row * cell[0] - 1 : top + row * cell[0] + 1] = 0
+        for column in range(1, columns):
+            picture[:, :, column * cell[1] - 1 : column * cell[1] + 1] = 0
         if self.config.captions and self._note:
             picture = draw_caption(picture, Caption(note=self._note))
         return picture
