@@ -57,12 +57,14 @@ def start_from_pca(model: VAE, video: Tensor) -> float:
 
     encoder = model.encoder
     embed = encoder.patch_embed.proj
+    shift = embed.bias
+    assert shift is not None
     embed.weight.zero_()
-    embed.bias.zero_()
+    shift.zero_()
     project = (basis / scale[:used]).T
     embed.weight[:used] = project.reshape(used, *embed.weight.shape[1:]).float()
-    embed.bias[:used] = -(project @ mean).float()
-    embed.bias[used:] = signs * CONSTANT
+    shift[:used] = -(project @ mean).float()
+    shift[used:] = signs * CONSTANT
     x = encoder.patch_embed(video[:64]).flatten(2).transpose(1, 2)
     spread = x.var(-1, correction=0).mean().sqrt()
     middle = x.mean(-1).mean()
@@ -100,6 +102,7 @@ def start_from_pca(model: VAE, video: Tensor) -> float:
     last = decoder.last_layer
     last.weight.mul_(0.02)
     last.weight[:, 3] = 0
+    assert last.bias is not None
     last.bias.zero_()
     last.weight[:, :, 1, 1, 1] = torch.eye(3, PROJECTED_CHANNELS)
     lost = float(values[c:].sum() / len(values))
@@ -130,7 +133,7 @@ def equalise(model: VAE, video: Tensor) -> Tensor:
     c = len(std)
     head.weight[:c] *= factor[:, None]
     head.bias[:c] = (head.bias[:c] - mean) * factor
-    back.bias += back.weight @ mean
+    back.bias.add_(back.weight @ mean)
     back.weight /= factor
     return spread
 

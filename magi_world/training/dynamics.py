@@ -58,12 +58,12 @@ def start(model: DiT, seed: int) -> None:
     torch.nn.init.normal_(model.y_embedder.null_caption_embedding, std=0.5)
     bands = torch.arange(len(model.rope.bands)) / max(1, len(model.rope.bands) - 1)
     model.rope.bands.copy_(1.2 * 0.05**bands)
-    for block in model.videodit_blocks.layers:
+    for block in model.blocks:
         block.self_attn_post_norm.weight.fill_(-0.7)
         block.mlp_post_norm.weight.fill_(-0.7)
-        gate = block.ada_modulate_layer.proj[0]
-        torch.nn.init.normal_(gate.weight, std=0.02)
-        torch.nn.init.ones_(gate.bias)
+        weight, bias = block.ada_modulate_layer.proj.parameters()
+        torch.nn.init.normal_(weight, std=0.02)
+        torch.nn.init.ones_(bias)
 
 
 def grid_time(s: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def velocity(
     text_bias = text_bias[:, :, None, None, None]
     absent = captions.dropped[..., None, None, None]
 
-    for block in model.videodit_blocks.layers:
+    for block in model.blocks:
         attn = block.self_attention
         q, qx, k, v = attn.project(tokens, rope)
         still = attend(q[:, :n], k[:, :n], v[:, :n])

@@ -16,10 +16,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Stopped(Exception):
@@ -62,7 +66,8 @@ class LoopConfig:
 
 def parameter_groups(model: nn.Module, matrices: str) -> tuple[list[Tensor], list[Tensor]]:
     """(2-D weights whose name contains ``matrices``, all other trainable parameters)."""
-    muon, adam = [], []
+    muon: list[Tensor] = []
+    adam: list[Tensor] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
             (muon if p.ndim == 2 and matrices in name else adam).append(p)
@@ -120,12 +125,12 @@ class Averaged:
 
 def train(
     name: str,
-    model: nn.Module,
+    model: M,
     loss: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]],
     config: LoopConfig,
     folder: Path,
     matrices: str = "blocks",
-    probe: Callable[[nn.Module], dict[str, float]] | None = None,
+    probe: Callable[[M], dict[str, float]] | None = None,
     probe_every: int = 200,
 ) -> None:
     """Train ``model`` and leave its averaged weights in it.
