@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-
 M = TypeVar("M", bound=nn.Module)
 
 
