@@ -33,7 +33,7 @@ class InverseDynamics(nn.Module):
     def __init__(self, frames: int, size: tuple[int, int], commands: int, width: int = 32) -> None:
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(3 * frames, width, 5, 2, 2),
+            nn.Conv2d(2 * frames - 1, width, 5, 2, 2),
             nn.GELU(),
             nn.Conv2d(width, 2 * width, 3, 2, 1),
             nn.GELU(),
@@ -44,10 +44,17 @@ class InverseDynamics(nn.Module):
         inner = 2 * width * -(-size[0] // 8) * -(-size[1] // 8)
         self.blocks = nn.Sequential(nn.Linear(inner, 128), nn.GELU(), nn.Linear(128, commands))
 
+    def look(self, frames: Tensor) -> Tensor:
+        """uint8 (N, T, H, W, 3) -> features (N, ..) of the grey frames and their differences.
+
+        Both in units of their usual contrast: dark pictures in [-1, 1] are learnt very slowly.
+        """
+        grey = (frames.float().mean(-1) - 40) / 40
+        return self.features(torch.cat([grey, 4 * grey.diff(dim=1)], dim=1))
+
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 (N, T, H, W, 3) -> logits (N, A)."""
-        x = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1
-        return self.blocks(self.features(x))
+        return self.blocks(self.look(frames))
 
     @torch.no_grad()
     def predict(self, frames: Tensor, batch: int = 256) -> Tensor:

@@ -114,17 +114,12 @@ def drift(judge: InverseDynamics, dream: Tensor, real: Tensor) -> list[float]:
 
     dream (n, length, T, H, W, 3); 1 is how far real chunks lie from their own mean.
     """
-
-    def features(x: Tensor) -> Tensor:
-        y = x.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1
-        return judge.features(y)
-
-    own = features(real)
+    own = judge.look(real)
     mean = own.mean(0)
     spread = (own - mean).square().sum(1).mean().sqrt()
     quarters = dream.chunk(4, dim=1)
     return [
-        float((features(q.flatten(0, 1)) - mean).square().sum(1).mean().sqrt() / spread)
+        float((judge.look(q.flatten(0, 1)) - mean).square().sum(1).mean().sqrt() / spread)
         for q in quarters
     ]
 

@@ -20,12 +20,13 @@ from magi_world.training.loop import LoopConfig, train
 
 @dataclass(frozen=True)
 class FitHeadsConfig:
-    """reward: event -> what one occurrence is worth (others 0); end: event that ends an episode;
-    death: name given to the end of an episode in the recording, '' = not an event; noise: largest
-    share of noise mixed into the latents, because dreamed ones are never quite clean; chunks: how
-    many of the recording are used."""
+    """events: what is predicted, of the recorded events and ``death``, the name given to the end
+    of an episode; reward: event -> what one occurrence is worth (others 0); end: event that ends an
+    episode; noise: largest share of noise mixed into the latents, because dreamed ones are never
+    quite clean; chunks: how many of the recording are used."""
 
     loop: LoopConfig
+    events: tuple[str, ...]
     reward: Mapping[str, float] = field(default_factory=dict)
     end: str = ""
     death: str = "death"
@@ -34,30 +35,36 @@ class FitHeadsConfig:
     chunks: int = 8000
 
 
-def labels(data: LatentDataset, death: str) -> Tensor:
-    """(N, E) float, 1 where the event happened in the chunk."""
-    happened = (data.data.events > 0).float()
-    if death:
-        happened = torch.cat([happened, (data.data.end == 1).float()[:, None]], dim=1)
-    return happened
+def labels(config: FitHeadsConfig, data: LatentDataset, recorded: Sequence[str]) -> Tensor:
+    """(N, E) float, 1 where the event happened in the chunk.
+
+    Raises:
+        ValueError: an event that is not recorded.
+    """
+    columns = dict(zip(recorded, (data.data.events > 0).float().unbind(1), strict=True))
+    columns[config.death] = (data.data.end == 1).float()
+    if unknown := set(config.events) - set(columns):
+        raise ValueError(f"heads: events {sorted(unknown)} must be among {sorted(columns)}")
+    return torch.stack([columns[name] for name in config.events], dim=1)
 
 
 def fit_heads(
     config: FitHeadsConfig,
     data: LatentDataset,
-    events: Sequence[str],
+    recorded: Sequence[str],
     folder: Path,
     device: torch.device,
 ) -> Heads:
     """Train on chunks of ``data``; resumes from ``folder/heads.ckpt``.
 
     Raises:
-        ValueError: a reward or end for an event that is not recorded.
+        ValueError: a reward or end for an event that is not predicted.
         Stopped: asked to stop; run again to go on.
     """
-    names = (*events, config.death) if config.death else tuple(events)
+    known = labels(config, data, recorded)
+    names = config.events
     if unknown := (set(config.reward) | ({config.end} - {""})) - set(names):
-        raise ValueError(f"heads: events {sorted(unknown)} are not recorded; there are {names}")
+        raise ValueError(f"heads: {sorted(unknown)} must be among heads.events {names}")
     channels, frames, *size = data.shape
     torch.manual_seed(config.loop.seed)
     heads = Heads(
@@ -71,7 +78,6 @@ def fit_heads(
             width=config.width,
         )
     ).to(device)
-    known = labels(data, config.death)
     pick = torch.Generator().manual_seed(config.loop.seed)
     use = torch.randperm(len(data.data), generator=pick)[: config.chunks]
     mirrored = torch.randint(2, (len(use),), generator=pick)
@@ -90,7 +96,9 @@ def fit_heads(
 
 
 @torch.no_grad()
-def measure_heads(heads: Heads, data: LatentDataset, death: str) -> dict[str, dict[str, float]]:
+def measure_heads(
+    heads: Heads, config: FitHeadsConfig, data: LatentDataset, recorded: Sequence[str]
+) -> dict[str, dict[str, float]]:
     """Per event on all chunks: share, precision and recall at 0.5, mean prediction, Brier score."""
     device = next(heads.parameters()).device
     rows = torch.arange(len(data.data))
@@ -101,7 +109,7 @@ def measure_heads(heads: Heads, data: LatentDataset, death: str) -> dict[str, di
             for s, r in zip(side.split(256), rows.split(256), strict=True)
         ]
     )
-    true = labels(data, death)
+    true = labels(config, data, recorded)
     out = {}
     for i, name in enumerate(heads.config.events):
         p, y = said[:, i], true[:, i]

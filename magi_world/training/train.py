@@ -128,7 +128,7 @@ def finish(
     events = list(config.record.events)
     heads = fit_heads(config.heads, latents, events, run.folder, run.device)
     starts = pick_starts(latents, config.starts, config.start_chunks, config.seed)
-    quality = {"heads": measure_heads(heads, seen, config.heads.death)}
+    quality = {"heads": measure_heads(heads, config.heads, seen, events)}
     make_package(config, dit, vae, text, starts, heads, run.world, quality)
     evaluate(run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,23 +149,23 @@ def test_two_small_steps_span_one_large() -> None:
 def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) -> None:
     config = FitHeadsConfig(
         LoopConfig(steps=120, batch=20, muon_lr=0.01, adam_lr=0.01, warmup=1, ema=0.5),
+        events=("hit", "death"),
         reward={"hit": 2.0},
         end="death",
         noise=0.0,
     )
     heads = fit_heads(config, latents, ["hit"], tmp_path, CPU)
-    known = labels(latents, "death")
+    known = labels(config, latents, ["hit"])
     assert known.shape == (20, 2)
-    figures = measure_heads(heads, latents, "death")
+    figures = measure_heads(heads, config, latents, ["hit"])
     assert figures["hit"]["brier"] < figures["hit"]["brier_of_share"]
     z = latents.latents(torch.zeros(20, dtype=torch.long), torch.arange(20))
     said = heads(z)
     torch.testing.assert_close(said["reward"], 2 * said["events"]["hit"])
     assert torch.equal(said["end"], said["events"]["death"])
-    with pytest.raises(ValueError, match="jump"):
-        fit_heads(
-            FitHeadsConfig(config.loop, reward={"jump": 1.0}), latents, ["hit"], tmp_path, CPU
-        )
+    for wrong in (replace(config, events=("jump",)), replace(config, reward={"jump": 1.0})):
+        with pytest.raises(ValueError, match="jump"):
+            fit_heads(wrong, latents, ["hit"], tmp_path, CPU)
 
 
 def test_heads_refuse_wrong_shapes() -> None:

@@ -1,0 +1,85 @@
+"""What is measured of a world, on pictures and judges whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from toy import COMMANDS
+
+from magi_world.training.classifier import (
+    ClassifierConfig,
+    InverseDynamics,
+    accuracy,
+    train_classifier,
+)
+from magi_world.training.dataset import ChunkDataset
+from magi_world.training.evaluate import (
+    HISTORY,
+    balanced_accuracy,
+    decibel,
+    drift,
+    sharpness,
+    situations,
+)
+from magi_world.training.loop import LoopConfig
+from magi_world.training.strips import reconstruction_rows, sampled, save_strip
+
+
+def test_picture_measures() -> None:
+    grey = torch.full((2, 8, 8, 3), 100, dtype=torch.uint8)
+    off = grey + 5
+    assert decibel(off, grey) == pytest.approx(
+        20 * torch.log10(torch.tensor(51.0)).item(), rel=1e-5
+    )
+    assert sharpness(grey) == 0
+    stripes = grey.clone()
+    stripes[:, :, ::2] = 200
+    assert sharpness(stripes) == pytest.approx(50)
+
+
+def test_situations_stay_inside_an_episode(train_data: ChunkDataset) -> None:
+    rows = situations(train_data, 1, 0, seed=1)
+    length = HISTORY + 1
+    episodes = train_data.episode[int(rows[0]) : int(rows[0]) + length]
+    assert len(episodes.unique()) == 1
+    with pytest.raises(ValueError, match="90 are needed"):
+        situations(train_data, 90, 1, seed=1)
+
+
+def test_the_judge_learns_real_chunks(train_data: ChunkDataset, tmp_path: Path) -> None:
+    config = ClassifierConfig(
+        LoopConfig(steps=60, batch=24, muon_lr=5e-3, adam_lr=3e-3, warmup=2, ema=0.8), width=8
+    )
+    judge = train_classifier(config, train_data, COMMANDS, tmp_path, torch.device("cpu"))
+    found = balanced_accuracy(judge, train_data, COMMANDS)
+    assert found["all"] > 0.8
+    whole = torch.nonzero(train_data.end == 0).squeeze(1)
+    frames = train_data.pixels(whole)
+    # What it is asked about left and right must turn round with the picture.
+    turned = judge.predict(frames.flip(3))
+    swapped = torch.tensor([0, 2, 1])[train_data.command[whole]]
+    assert accuracy(turned, swapped, COMMANDS)["all"] > 0.8
+    real = drift(judge, frames[:8].view(1, 8, *frames.shape[1:]), frames[:8])
+    noise = torch.randint(0, 256, frames[:8].shape, dtype=torch.uint8)
+    far = drift(judge, noise.view(1, 8, *frames.shape[1:]), frames[:8])
+    assert max(real) < min(far)
+
+
+def test_accuracy_per_command() -> None:
+    found = accuracy(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]), COMMANDS)
+    assert found == {"all": 0.75, "stay": 0.5, "go left": 1.0}
+    model = InverseDynamics(8, (16, 16), 3, 4)
+    assert model.predict(torch.zeros(5, 8, 16, 16, 3, dtype=torch.uint8), batch=2).shape == (5,)
+
+
+def test_strips_are_written(tmp_path: Path) -> None:
+    real = torch.zeros(2, 8, 16, 16, 3, dtype=torch.uint8)
+    rows = reconstruction_rows(real, real + 9)
+    assert [int(r[0, 0, 0, 0]) for r in rows] == [0, 9, 0, 9]
+    path = save_strip([sampled(r, 4) for r in rows], tmp_path / "a" / "strip.png")
+    assert Image.open(path).size == (2 * 4 * 16, 2 * (4 * 16 + 3 * 2))
+    with pytest.raises(ValueError, match="one shape"):
+        save_strip([real[0], real[0][:4]], tmp_path / "bad.png")
