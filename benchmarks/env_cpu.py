@@ -12,7 +12,7 @@ import argparse
 import gc
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 from common import report
@@ -52,28 +52,31 @@ def measure(
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"batched": [], "separate": []}
     resets: dict[str, list[float]] = {"batched": [], "separate": []}
+    busy: dict[str, list[float]] = {"batched": [], "separate": []}
     for number in range(rounds + 1):
         texts = [[str(t) for t in rng.choice(names, count)] for _ in range(steps)]
         begin = perf_counter()
         batch.reset(seed=number)
-        middle = perf_counter()
+        middle, cpu = perf_counter(), process_time()
         for said in texts:
             batch.step(said)
-        end = perf_counter()
+        end, cpu = perf_counter(), process_time() - cpu
         if number:  # the first round warms up
             resets["batched"].append(middle - begin)
             seconds["batched"].append(end - middle)
+            busy["batched"].append(cpu)
         begin = perf_counter()
         for i, env in enumerate(separate):
             env.reset(seed=number + i)
-        middle = perf_counter()
+        middle, cpu = perf_counter(), process_time()
         for said in texts:
             for env, text in zip(separate, said, strict=True):
                 env.step(text)
-        end = perf_counter()
+        end, cpu = perf_counter(), process_time() - cpu
         if number:
             resets["separate"].append(middle - begin)
             seconds["separate"].append(end - middle)
+            busy["separate"].append(cpu)
     chunks = count * steps
     frames = world.spec.frames_per_chunk
     rates = {kind: chunks / median(times) for kind, times in seconds.items()}
@@ -85,6 +88,8 @@ def measure(
         "batched_frames_per_s": rates["batched"] * frames,
         "separate_frames_per_s": rates["separate"] * frames,
         "speedup": rates["batched"] / rates["separate"],
+        "batched_cpu_ms_per_step": 1000 * median(busy["batched"]) / chunks,
+        "separate_cpu_ms_per_step": 1000 * median(busy["separate"]) / chunks,
         "reset_all_batched_ms": 1000 * median(resets["batched"]),
         "reset_all_separate_ms": 1000 * median(resets["separate"]),
         "cache_mib_per_world": batch.world.cache_bytes / count / KILO**2,
