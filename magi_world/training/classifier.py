@@ -82,6 +82,8 @@ def train_classifier(
     mirrored = torch.tensor(mirror_table(commands))
     whole = data.end == 0
     rows = [torch.nonzero((data.command == c) & whole).squeeze(1) for c in range(len(commands))]
+    if absent := [name for name, r in zip(commands, rows, strict=True) if len(r) == 0]:
+        raise ValueError(f"commands {absent} do not occur in the recording; record more chunks")
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         command = torch.randint(len(commands), (config.loop.batch,), generator=generator)

@@ -49,10 +49,10 @@ def test_events_reward_and_end(recording: Path) -> None:
 
 def test_a_shard_is_its_seed(recording: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.safetensors"
-    assert record_shard(record_config(), 1, again) == 10
+    assert record_shard(record_config(), 1, again) == 30
     one, two = load_file(shard_path(recording, 1)), load_file(again)
     assert all(np.array_equal(one[k], two[k]) for k in one)
-    record_shard(record_config(seed=4), 1, again)
+    record_shard(record_config(seed=5), 1, again)
     assert not np.array_equal(one["frames"], load_file(again)["frames"])
 
 

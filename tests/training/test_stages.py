@@ -148,7 +148,7 @@ def test_two_small_steps_span_one_large() -> None:
 
 def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) -> None:
     config = FitHeadsConfig(
-        LoopConfig(steps=120, batch=20, muon_lr=0.01, adam_lr=0.01, warmup=1, ema=0.5),
+        LoopConfig(steps=150, batch=30, muon_lr=0.01, adam_lr=0.01, warmup=1, ema=0.5),
         events=("hit", "death"),
         reward={"hit": 2.0},
         end="death",
@@ -156,10 +156,10 @@ def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) ->
     )
     heads = fit_heads(config, latents, ["hit"], tmp_path, CPU)
     known = labels(config, latents, ["hit"])
-    assert known.shape == (20, 2)
+    assert known.shape == (60, 2)
     figures = measure_heads(heads, config, latents, ["hit"])
     assert figures["hit"]["brier"] < figures["hit"]["brier_of_share"]
-    z = latents.latents(torch.zeros(20, dtype=torch.long), torch.arange(20))
+    z = latents.latents(torch.zeros(60, dtype=torch.long), torch.arange(60))
     said = heads(z)
     torch.testing.assert_close(said["reward"], 2 * said["events"]["hit"])
     assert torch.equal(said["end"], said["events"]["death"])

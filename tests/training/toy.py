@@ -66,7 +66,7 @@ COMMANDS = ("stay", "go left", "go right")
 
 
 def record_config(**changes: object) -> RecordConfig:
-    """30 chunks of the bar in 3 shards, recorded in this process's children."""
+    """90 chunks of the bar in 3 shards, recorded in this process's children."""
     values: dict[str, object] = {
         "env": "toy:make()",
         "actions": dict(zip(COMMANDS, (0, 1, 2), strict=True)),
@@ -74,12 +74,12 @@ def record_config(**changes: object) -> RecordConfig:
         "frame_key": "screen",
         "frame_size": (16, 16),
         "frames_per_chunk": 8,
-        "chunks": 30,
-        "chunks_per_shard": 10,
+        "chunks": 90,
+        "chunks_per_shard": 30,
         "held_out_shards": 1,
         "events": {"hit": EventConfig("hits", 0)},
         "processes": 1,
-        "seed": 3,
+        "seed": 4,
     }
     return RecordConfig(**{**values, **changes})  # type: ignore[arg-type]
 
