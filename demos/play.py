@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from magi_world.agents.protocol import Agent
 from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.config import require
@@ -172,6 +174,10 @@ def _run(desk: Desk, config: PlayConfig) -> int:
     from magi_world.demos.window.app import App, AppConfig
 
     app = App(desk, AppConfig(config.size, scale=config.scale, max_seconds=config.max_seconds))
+    # One core is for the window: where every core computes, each small operation waits for the
+    # thread that was put aside to draw.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
     try:
         app.run()
     except KeyboardInterrupt:
@@ -179,6 +185,7 @@ def _run(desk: Desk, config: PlayConfig) -> int:
     finally:
         sessions = [w.path for w in desk.player.watchers if isinstance(w, SessionFile)]
         app.close()
+        torch.set_num_threads(threads)
     for path in sessions:
         if path.is_file():
             print(f"session: {path} (magi-world replay repeats it)")
