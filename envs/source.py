@@ -59,7 +59,7 @@ class Source:
                     f"{given[0]} is {getattr(options, given[0])!r}, but world is a World that is "
                     "loaded already; give a name, or leave it out"
                 )
-            config = world._stream.config
+            config = world.config
             self.options = LoadOptions(attention=config.attention, noise_scale=config.noise_scale)
             self._parts = world.parts
 

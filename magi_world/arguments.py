@@ -45,6 +45,13 @@ def world_rows(worlds: Sequence[int] | None, count: int) -> list[int]:
     return rows
 
 
+def at_least_one(name: str, value: int) -> int:
+    """``value``, or ValueError where it is below 1."""
+    if value < 1:
+        raise ValueError(f"{name} is {value}; it must be at least 1")
+    return value
+
+
 def is_list(value: object) -> bool:
     """Whether ``value`` is given once per world."""
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)

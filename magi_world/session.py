@@ -69,7 +69,7 @@ class Header:
     @staticmethod
     def of(world: World, source: str | None = None) -> Header:
         """The header of a session with this world; ``source`` is what it was loaded by."""
-        config, stream = world.parts.config, world._stream.config
+        config, stream = world.parts.config, world.config
         cuda = world.device.type == "cuda"
         return Header(
             world=source or world.spec.name,

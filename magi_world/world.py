@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from magi_world.arguments import per_world, seeds_per_world, world_rows
+from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.chunk import Chunk
 from magi_world.model.attention import Backend
 from magi_world.model.text import check_prompt
@@ -67,9 +67,14 @@ class World:
         return self.parts.spec
 
     @property
+    def config(self) -> StreamConfig:
+        """What the worlds run with: sampler, attention, noise scale."""
+        return self._stream.config
+
+    @property
     def num_worlds(self) -> int:
         """Worlds in the batch."""
-        return self._stream.config.num_worlds
+        return self.config.num_worlds
 
     @property
     def device(self) -> torch.device:
@@ -225,36 +230,29 @@ class World:
             return
         targets = world_rows(worlds, self.num_worlds)
         sources = [target if row is None else row for target in targets]
-        if max(sources) >= snapshot.num_worlds:
-            raise ValueError(
-                f"the snapshot holds {snapshot.num_worlds} worlds; there is no world {max(sources)}"
-                " in it (row picks one)"
-            )
+        if max(sources) >= (count := snapshot.num_worlds):
+            raise ValueError(f"the snapshot holds {count} worlds; there is no world {max(sources)}")
         for target, source in zip(targets, sources, strict=True):
             self._stream.set_lane(target, state, source)
             self._stories[target], self._started[target] = snapshot.stories[source], True
 
     def fork(self, n: int) -> list[World]:
         """``n`` worlds that continue from here; memory is shared until they diverge."""
-        if n < 1:
-            raise ValueError(f"n is {n}; it must be at least 1")
-        config, snapshot, forks = self._stream.config, self.snapshot(), []
-        for _ in range(n):
-            twin = World(self.parts, self.num_worlds, config.attention, config.noise_scale)
+        forks = [self._like(self.num_worlds) for _ in range(at_least_one("n", n))]
+        snapshot = self.snapshot()
+        for twin in forks:
             twin.restore(snapshot)
-            forks.append(twin)
         return forks
 
     def fork_batch(self, n: int) -> World:
         """One world of n * B rows; rows i*n .. i*n + n - 1 continue world i. For planners."""
-        if n < 1:
-            raise ValueError(f"n is {n}; it must be at least 1")
-        config = self._stream.config
-        wide = World(self.parts, n * self.num_worlds, config.attention, config.noise_scale)
-        snapshot = self.snapshot()
+        wide, snapshot = self._like(at_least_one("n", n) * self.num_worlds), self.snapshot()
         for row in range(self.num_worlds):
             wide.restore(snapshot, range(row * n, row * n + n), row)
         return wide
+
+    def _like(self, num_worlds: int) -> World:
+        return World(self.parts, num_worlds, self.config.attention, self.config.noise_scale)
 
     def _fill_window(self, rows: Sequence[int], captions: Sequence[TextKeys]) -> None:
         """Bring worlds that were just reset to where the others are: one chunk short of full."""

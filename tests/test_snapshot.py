@@ -140,3 +140,11 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
 def test_snapshot_before_reset_is_refused() -> None:
     with pytest.raises(ValueError, match="not reset"):
         tiny_world().snapshot()
+
+
+@pytest.mark.parametrize("n", [0, -2])
+def test_fewer_than_one_fork_is_refused(n: int) -> None:
+    world = running(1, 1)
+    for fork in (world.fork, world.fork_batch):
+        with pytest.raises(ValueError, match=f"n is {n}; it must be at least 1"):
+            fork(n)
