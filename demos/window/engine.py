@@ -16,10 +16,13 @@ from PIL import Image
 from magi_world.agents.protocol import checked_command
 from magi_world.chunk import Chunk
 from magi_world.demos.window import jobs
+from magi_world.demos.window.memory import give_back
 from magi_world.demos.window.moment import Moment
 from magi_world.media import fit, load_image
 from magi_world.snapshot import Snapshot
 from magi_world.world import World
+
+TIDY_EVERY = 8  # chunks
 
 Progress = Callable[[int, int], None]
 
@@ -34,6 +37,7 @@ class Engine:
         self._wide: World | None = None
         # The state in which the world stands; another base is restored first.
         self._at: Snapshot | None = None
+        self._made = 0
 
     def run(self, job: jobs.Job, progress: Progress) -> jobs.Answer:
         """Do it. ``progress`` gets (denoising steps done, in all); what it raises ends the job.
@@ -94,6 +98,9 @@ class Engine:
         self._at = None
         chunk = self.world.step(command, job.steer, progress)
         moment = self._moment(chunk, self.world.snapshot(), begun)
+        self._made += 1
+        if self._made % TIDY_EVERY == 0:
+            give_back()
         return jobs.Stepped(replace(moment, said=command, by=job.by), job.base, job.steer)
 
     def _ask(self, job: jobs.Step) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import torch
 
 from magi_world.demos.window import jobs
+from magi_world.demos.window.memory import resident
 from magi_world.demos.window.player import Player
 
 Row = tuple[str, str]
@@ -62,7 +60,7 @@ def figures(player: Player) -> list[tuple[str, list[Row]]]:
 
 def memory(device: torch.device) -> str:
     """Memory of this process, and on a GPU what its tensors take."""
-    host = _resident()
+    host = resident()
     parts = [] if host is None else [_bytes(host)]
     if device.type == "cuda":
         parts.append(f"{_bytes(torch.cuda.memory_allocated(device))} GPU")
@@ -76,19 +74,6 @@ def _next(player: Player) -> str:
     if isinstance(job, jobs.Step):
         return "late" if player.playback.stalled else "being made"
     return "stopped" if not player.playback.running else "not asked for yet"
-
-
-def _resident() -> int | None:
-    status = Path("/proc/self/statm")
-    if status.exists():
-        import resource
-
-        return int(status.read_text().split()[1]) * resource.getpagesize()
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return None
 
 
 def _or_dash(value: float | None, form: str, factor: float = 1) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from magi_world.agents import CallableAgent, RandomAgent, ScriptedAgent
 from magi_world.demos.window import jobs
+from magi_world.demos.window.figures import figures
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.world import World
 from tests.demos.stage import Stage, frame, reference
@@ -220,3 +221,19 @@ def test_a_larger_window_tells_where_queued_commands_land() -> None:
     stage.until(lambda p: p.moment.command == "turn left")
     assert player.moment.lands == expected
     assert expected == player.moment.index + 1
+
+
+def test_the_figures_say_what_is_measured() -> None:
+    stage = Stage(seconds=0.1)
+    assert figures(stage.player) == []
+    player = stage.opened()
+    stage.chunk(8)
+    stage.until(lambda p: isinstance(p.runner.job, jobs.Step))
+    pace, chunk, world = (dict(rows) for _, rows in figures(player))
+    assert pace["generated"] == "80.0 fps"
+    assert pace["chunk p50"] == pace["chunk p95"] == "100 ms"
+    assert float(pace["shown"].removesuffix(" fps")) == pytest.approx(16, abs=1)
+    assert pace["command to picture"] == "-"
+    assert (chunk["shown"], chunk["denoising"]) == ("8", "0 / 4")
+    assert chunk["next one"] == "being made"
+    assert (world["seed"], world["device"], world["rewind"]) == ("0", "cpu", "8 of 8")
