@@ -48,6 +48,7 @@ class Header:
 
     world: what `load_world` takes; fingerprint: of its weights.
     device: "cpu", or the name of the GPU.    num_worlds: worlds in the batch.
+    threads: of the CPU, 0 on a GPU; how sums are split among them decides their last bit.
     """
 
     world: str
@@ -62,6 +63,7 @@ class Header:
     attention: str = "sdpa"
     dtype: str = "float32"
     device: str = "cpu"
+    threads: int = 0
     package: str = ""
     torch: str = ""
     python: str = ""
@@ -84,6 +86,7 @@ class Header:
             attention=stream.attention,
             dtype=config.dtype,
             device=torch.cuda.get_device_name(world.device) if cuda else world.device.type,
+            threads=0 if cuda else torch.get_num_threads(),
             package=version("magi-world"),
             torch=torch.__version__,
             python=platform.python_version(),

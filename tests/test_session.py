@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,8 @@ def test_header_lists_differences() -> None:
     header = Header.of(tiny_world())
     assert header.differences(tiny_world()) == []
     assert header.differences(tiny_world(num_steps=8)) == ["num_steps was 4, is 8"]
+    other = replace(header, threads=header.threads + 1)
+    assert other.differences(tiny_world()) == [f"threads was {other.threads}, is {header.threads}"]
 
 
 LINE = st.text(min_size=1).filter(str.strip)

@@ -83,6 +83,7 @@ def _world(given: argparse.Namespace, session: Session) -> World:
     given.attention = given.attention or head.attention
     if head.device == "cpu":
         given.device = given.device or "cpu"
+        given.threads = given.threads or head.threads or None
     return options.open_world(
         given,
         given.world or head.world,
