@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from common import report
 from plain import PlainStream
+from tqdm import trange
 
 from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.model.dit import DiT, parameter_dtype
@@ -53,7 +54,7 @@ def main() -> None:
         keys = stream.caption(caption)
         plain = PlainStream(dit, sampler, SIZE)
         engine_times, plain_times, memory, worst = [], [], [], 0.0
-        for i in range(arguments.chunks):
+        for i in trange(arguments.chunks, desc=f"window {window}"):
             seconds, ours = timed(next_chunk, stream, keys)
             engine_times.append(seconds)
             memory.append(resident())

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
-from magi_world.model.dit import DiT
+from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
 from magi_world.sampling import schedule
 from magi_world.sampling.flight import seeded_noise
 
@@ -43,15 +43,18 @@ class KeepKeys(MaskedHistory):
 
 
 class RecomputedText:
-    """Cross-attention that projects each chunk's caption again at every call."""
+    """Cross-attention that projects each chunk's caption again in every layer of every forward."""
 
     def __init__(self, dit: DiT, captions: list[Tensor | None]) -> None:
         self.dit, self.captions = dit, captions
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
-        out = torch.empty_like(q)
+        out, embedder = torch.empty_like(q), self.dit.y_embedder
+        null = embedder.null_caption_embedding[:NULL_CAPTION_ROWS]
         for i, caption in enumerate(self.captions):
-            k, v = (x.transpose(0, 1)[None] for x in self.dit.text_keys(caption)[layer])
+            rows = embedder.y_proj_xattn(null if caption is None else caption).to(q.dtype)
+            keys = self.dit.blocks[layer].self_attention.text_keys(rows)
+            k, v = (x.transpose(0, 1)[None] for x in keys)
             rows = q[:, i].transpose(1, 2)
             out[:, i] = F.scaled_dot_product_attention(rows, k, v, enable_gqa=True).transpose(1, 2)
         return out
