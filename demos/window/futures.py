@@ -113,7 +113,8 @@ class Futures:
 
 def suggested_commands(command: str, spec: WorldSpec, count: int) -> tuple[str, ...]:
     """The command in force, then the world's others, the default one last; again if too few."""
-    others = [c for c in spec.command_names if c not in (command, spec.default_command)]
+    said = {c.name for c in spec.commands if command in (c.name, *c.phrases, *c.held_out)}
+    others = [c for c in spec.command_names if c not in said and c != spec.default_command]
     first = [command] if command != spec.default_command else []
     names = dict.fromkeys([*first, *others, spec.default_command or command])
     known = [name for name in names if name] or ["go on"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from magi_world.demos.window import jobs
+from magi_world.demos.window.futures import suggested_commands
 from magi_world.demos.window.player import PlayerConfig
+from magi_world.spec import Command
 from tests.demos.stage import Stage, frame, reference
+from tests.tiny import tiny_world
 
 
 def test_pause_stops_the_picture_and_a_command_then_given_shapes_the_very_next_chunk() -> None:
@@ -96,6 +100,19 @@ def test_futures_are_imagined_side_by_side_and_one_is_kept() -> None:
     assert np.array_equal(player.moment.frames, reference(["stand still"] * 3 + ["jump"] * 5))
     player.rewind(2)
     assert player.moment.index == 6
+
+
+def test_futures_are_not_the_same_thing_said_twice() -> None:
+    commands = (
+        Command("stand still"),
+        Command("turn left", phrases=("look left",)),
+        Command("turn right", held_out=("peek right",)),
+    )
+    spec = replace(tiny_world().spec, commands=commands)
+    assert suggested_commands("look left", spec, 3) == ("look left", "turn right", "stand still")
+    assert suggested_commands("peek right", spec, 2) == ("peek right", "turn left")
+    bare = replace(spec, commands=(), default_command=None)
+    assert suggested_commands("jump", bare, 2) == ("jump", "jump")
 
 
 def test_dropping_the_futures_leaves_the_world_where_it_was() -> None:
