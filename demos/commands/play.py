@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from magi_world.demos.commands import options
 from magi_world.demos.commands.record import find_script
@@ -118,27 +117,14 @@ def _record_instead(given: argparse.Namespace) -> int:
 
 
 def _agent(name: str) -> Agent:
-    """The agent that is called MODULE:NAME.
+    """`load_agent`, which also finds modules in the current folder."""
+    from magi_world.agents import load_agent
 
-    Raises:
-        ValueError: there is none.
-    """
-    from magi_world.agents import CallableAgent
-
-    module, _, attribute = name.partition(":")
     sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Any = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--agent {name} is not MODULE:NAME of an agent: {error}") from error
+        return load_agent(name)
     finally:
         sys.path.pop(0)
-    made = found() if isinstance(found, type) else found
-    if hasattr(made, "act"):
-        return made
-    if not callable(made):
-        raise ValueError(f"--agent {name} has no method act, and is no function")
-    return CallableAgent(made)
 
 
 def _seed(text: str) -> int | None:

@@ -70,8 +70,8 @@ def test_play_without_a_display_records_instead(
     [
         ("nothing:act", "No module named 'nothing'"),
         ("json:nothing", "has no attribute 'nothing'"),
-        ("json", "is not MODULE:NAME"),
-        ("json:__name__", "has no method act, and is no function"),
+        ("json", "must be 'random' or 'package.module:thing'"),
+        ("json:__name__", "must have act(observation, info)"),
     ],
 )
 def test_what_is_no_agent(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
