@@ -62,6 +62,8 @@ def main() -> None:
                 seconds, theirs = timed(plain.next_chunk, caption)
                 plain_times.append(seconds)
                 difference = (ours[0] - theirs).abs().max() / theirs.abs().max()
+                if not torch.isfinite(difference):
+                    raise ValueError("the two streams did not give finite numbers")
                 worst = max(worst, float(difference))
         report(
             "engine_cpu",

@@ -15,7 +15,8 @@ class Rope(nn.Module):
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.bands = nn.Parameter(torch.empty(head_dim // 8))
+        count = head_dim // 8
+        self.bands = nn.Parameter(10000 ** -(torch.arange(count) / count))
 
     def forward(self, frames: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Sine and cosine, each (B, N, S, 1, 3K) float32, for tokens in (t, h, w) order.
