@@ -36,6 +36,12 @@ def add(commands: options.Commands) -> None:
     train.add_argument(
         "--no-resume", action="store_true", help="refuse a folder that has checkpoints in it"
     )
+    train.add_argument(
+        "--from",
+        metavar="WORLD",
+        dest="start_from",
+        help="begin with the weights of this world (a name or a folder) instead of from nothing",
+    )
     options.add_json(evaluate)
 
 
@@ -46,7 +52,9 @@ def run_train(given: argparse.Namespace) -> int:
         from magi_world.training.train import train_world
 
         device = options.known_device(given.device)
-        made = train_world(given.config, _folder(given), device, not given.no_resume)
+        made = train_world(
+            given.config, _folder(given), device, not given.no_resume, given.start_from
+        )
         print(f"{made}   (magi-world play {made})")
         return 0
 

@@ -22,6 +22,7 @@ from magi_world.model.pixels import frames_to_video, video_to_frames
 from magi_world.model.vae import VAE
 from magi_world.training.codec_start import equalise, start_from_pca
 from magi_world.training.dataset import ChunkDataset
+from magi_world.training.files import CODEC
 from magi_world.training.loop import LoopConfig, train
 from magi_world.weights import save_tensors
 
@@ -118,7 +119,7 @@ def train_codec(
             "the weights, so it must be 1.0"
         )
     torch.manual_seed(config.loop.seed)
-    model, finished = VAE(config.vae), folder / "codec.safetensors"
+    model, finished = VAE(config.vae), folder / CODEC
     if finished.exists():
         model.load_state_dict(load_file(finished))
         return model.to(device)

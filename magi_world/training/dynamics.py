@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from magi_world.config import DiTConfig
 from magi_world.model.dit import DiT
+from magi_world.training.files import TRANSFORMER
 from magi_world.training.forward import Captions, velocity
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig, train
@@ -141,13 +143,16 @@ def train_dynamics(
     folder: Path,
     device: torch.device,
 ) -> DiT:
-    """Flow matching; resumes from ``folder/dynamics.ckpt`` and returns the averaged weights.
+    """Flow matching; begins with ``folder/start.safetensors`` where that exists (see
+    `magi_world.training.inherit`), resumes from ``folder/dynamics.ckpt`` and returns the averaged weights.
 
     Raises:
         Stopped: asked to stop; run again to go on.
     """
     model = DiT(config.dit)
     start(model, config.loop.seed)
+    if (folder / TRANSFORMER).exists():
+        model.load_state_dict(load_file(folder / TRANSFORMER))
     model.to(device)
     weight = channel_weights(config, data).to(device)
 

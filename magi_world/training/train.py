@@ -26,6 +26,7 @@ from magi_world.training.distill import train_distill
 from magi_world.training.dynamics import start, train_dynamics
 from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
 from magi_world.training.fit_heads import fit_heads, measure_heads
+from magi_world.training.inherit import inherit
 from magi_world.training.latents import LatentDataset
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.record import record
@@ -72,6 +73,7 @@ def train_world(
     run_dir: str | Path,
     device: str | torch.device | None = None,
     resume: bool = True,
+    start_from: str | Path | None = None,
 ) -> Path:
     """Train everything that ``config`` describes and write the package.
 
@@ -80,17 +82,23 @@ def train_world(
         run_dir: folder of the run.
         device: None is the GPU where there is one, else the CPU.
         resume: go on with what is in ``run_dir``; False refuses a folder with checkpoints in it.
+        start_from: a world package, by name or folder, whose text table, autoencoder and
+            transformer the run starts with; without effect on a run that has checkpoints.
 
     Returns:
         The package's folder, ``run_dir/world``.
 
     Raises:
-        ValueError: a wrong configuration, or ``resume`` is False and there is something to resume.
+        ValueError: a wrong configuration, or ``resume`` is False and there is something to resume, or
+            ``start_from`` has other sizes than ``config``.
+        FileNotFoundError: no such configuration or package.
         magi_world.training.loop.Stopped: asked to stop by SIGINT or SIGTERM; everything is saved.
     """
     if not resume and list(Path(run_dir).glob("*.ckpt")):
         raise ValueError(f"{run_dir} holds checkpoints; use resume=True or another run_dir")
     run = open_run(config, run_dir, device)
+    if start_from is not None:
+        inherit(start_from, run.config, run.folder)
     text = text_encoder(run)
     phrases = PhraseTable(text, run.config.commands)
     vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
