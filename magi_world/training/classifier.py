@@ -1,6 +1,9 @@
 """Inverse dynamics: which command was held during a chunk, told from its frames alone.
 
-Trained on real chunks only, it judges whether a dreamed chunk does what it was told.
+Trained on real chunks only, it judges whether a dreamed chunk does what it was told. Half of them
+are softened by a random amount, so that it has to look at motion: a judge of sharp pictures alone
+takes every soft one for standing still, whatever moves in it. How sharp dreams are is measured
+separately (`magi_world.training.evaluate`).
 
 Legend: N chunks, T frames, H W pixels, A commands.
 """
@@ -21,10 +24,12 @@ from magi_world.training.loop import LoopConfig, train
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Width of the network and its optimisation."""
+    """Width of the network, its optimisation, and by how many passes of a (1, 2, 1) / 4 filter
+    training pictures are softened at most."""
 
     loop: LoopConfig
     width: int = 32
+    soften: int = 6
 
 
 class InverseDynamics(nn.Module):
@@ -49,12 +54,18 @@ class InverseDynamics(nn.Module):
 
         Both in units of their usual contrast: dark pictures in [-1, 1] are learnt very slowly.
         """
-        grey = (frames.float().mean(-1) - 40) / 40
+        return self.regard((frames.float().mean(-1) - 40) / 40)
+
+    def regard(self, grey: Tensor) -> Tensor:
+        """Normalised grey frames (N, T, H, W) -> features (N, ..)."""
         return self.features(torch.cat([grey, 4 * grey.diff(dim=1)], dim=1))
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """uint8 (N, T, H, W, 3) -> logits (N, A)."""
-        return self.blocks(self.look(frames))
+    def forward(self, frames: Tensor, passes: Tensor | None = None) -> Tensor:
+        """uint8 (N, T, H, W, 3) -> logits (N, A); passes (N,): of the filter that softens each."""
+        grey = (frames.float().mean(-1) - 40) / 40
+        if passes is not None:
+            grey = soften(grey, passes)
+        return self.blocks(self.regard(grey))
 
     @torch.no_grad()
     def predict(self, frames: Tensor, batch: int = 256) -> Tensor:
@@ -62,6 +73,17 @@ class InverseDynamics(nn.Module):
         device = next(self.parameters()).device
         parts = [self(part.to(device)).argmax(1).cpu() for part in frames.split(batch)]
         return torch.cat(parts)
+
+
+def soften(grey: Tensor, passes: Tensor) -> Tensor:
+    """(N, T, H, W) pictures, the n-th filtered ``passes[n]`` times by (1, 2, 1) / 4 both ways."""
+    kernel = grey.new_tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (kernel[:, None] * kernel).expand(grey.shape[1], 1, 3, 3)
+    for done in range(int(passes.max())):
+        padded = F.pad(grey, (1, 1, 1, 1), mode="replicate")
+        softer = F.conv2d(padded, kernel, groups=grey.shape[1])
+        grey = torch.where((passes > done)[:, None, None, None], softer, grey)
+    return grey
 
 
 def train_classifier(
@@ -94,7 +116,9 @@ def train_classifier(
         chosen = torch.stack(
             [rows[c][int(u * len(rows[c]))] for c, u in zip(source.tolist(), pick, strict=True)]
         )
-        logits = model(data.pixels(chosen, side).to(device))
+        passes = torch.randint(1 + config.soften, (len(command),), generator=generator)
+        passes = passes * (torch.rand(len(command), generator=generator) < 0.5)
+        logits = model(data.pixels(chosen, side).to(device), passes.to(device))
         value = F.cross_entropy(logits, command.to(device))
         right = float((logits.argmax(1).cpu() == command).float().mean())
         return value, {"accuracy": right}

@@ -86,6 +86,19 @@ class Batch:
     captions: Captions
     interval: Tensor  # (B, K)
 
+    def rows(self, part: slice) -> Batch:
+        """Some of the clips."""
+        told = self.captions
+        return Batch(
+            self.clean[part],
+            self.target[part],
+            self.noise[part],
+            self.t[part],
+            self.after,
+            Captions(told.rows[part], told.mask[part], told.dropped[part]),
+            self.interval[part],
+        )
+
 
 def draw_batch(
     config: DynamicsConfig,
@@ -143,8 +156,10 @@ def train_dynamics(
     folder: Path,
     device: torch.device,
 ) -> DiT:
-    """Flow matching; begins with ``folder/start.safetensors`` where that exists (see
-    `magi_world.training.inherit`), resumes from ``folder/dynamics.ckpt`` and returns the averaged weights.
+    """Flow matching; returns the averaged weights.
+
+    Begins with ``folder/start.safetensors`` where that exists (`magi_world.training.inherit`) and
+    resumes from ``folder/dynamics.ckpt``.
 
     Raises:
         Stopped: asked to stop; run again to go on.

@@ -26,8 +26,7 @@ def inherit(package: str | Path, config: WorldTrainConfig, folder: Path) -> None
     A run that has checkpoints keeps them: it goes on with what it has.
 
     Raises:
-        FileNotFoundError: no such package.
-        ValueError: its parts have other sizes than ``config`` asks for.
+        ValueError: no such package, or its parts have other sizes than ``config`` asks for.
     """
     if list(folder.glob("*.ckpt")) or (folder / TRANSFORMER).exists():
         return

@@ -158,78 +158,105 @@ def shrink(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))
 
 
-class _Recorder:
-    """One environment and what is needed to turn its steps into chunks."""
+@dataclass(frozen=True, eq=False)
+class SimulatedChunk:
+    """What happened while one command was held.
 
-    def __init__(self, config: RecordConfig, rng: np.random.Generator) -> None:
+    frames: uint8 (T, H, W, 3).    command: row of the command table.
+    reward: the simulator's own, summed.    events: int16 (E,), how often each event happened.
+    ended, cut: the simulator said in the last step that the episode ended, that it was cut short.
+    """
+
+    frames: np.ndarray
+    command: int
+    reward: float
+    events: np.ndarray
+    ended: bool
+    cut: bool
+
+
+class ChunkSimulator:
+    """An environment that is stepped a chunk at a time: one command, T frames."""
+
+    def __init__(self, config: RecordConfig) -> None:
         self.config = config
         self.env = make_env(config)
         self.commands = list(config.actions)
         self.actions = [as_action(self.env.action_space, a) for a in config.actions.values()]
-        self.policy: Policy = load_object(config.policy)(self.env, self.commands, rng)
         self.values = np.zeros(len(config.events))
 
-    def picture(self, observation: Any) -> np.ndarray:
-        key = self.config.frame_key
-        frame = observation[key] if key else self.env.render()
-        return shrink(np.asarray(frame, np.uint8), self.config.frame_size)
-
-    def read(self, observation: Any) -> np.ndarray:
-        events = self.config.events.values()
-        return np.array([float(observation[e.key][e.index]) for e in events])
-
     def reset(self, seed: int) -> None:
+        """Start an episode, which its seed decides."""
         observation, _ = self.env.reset(seed=seed)
-        self.values = self.read(observation)
-        self.policy.reset()
+        self.values = self._read(observation)
 
-    def chunk(self) -> dict[str, Any]:
-        """Hold one command for a chunk."""
-        command = self.commands.index(self.policy.command())
+    def chunk(self, command: int) -> SimulatedChunk:
+        """Hold a command, given by its row, for a chunk."""
         frames: list[np.ndarray] = []
         counts = np.zeros(len(self.config.events), np.int16)
-        reward, end = 0.0, 0
+        reward, ended, cut = 0.0, False, False
         rises = np.array([e.change == "rise" for e in self.config.events.values()])
-        while len(frames) < self.config.frames_per_chunk and not end:
+        while len(frames) < self.config.frames_per_chunk and not (ended or cut):
             observation, step_reward, ended, cut, _ = self.env.step(self.actions[command])
             reward += float(step_reward)
-            end = 1 if ended else 2 if cut else 0
-            if not end or not frames:
-                frames.append(self.picture(observation))
-            values = self.read(observation)
-            if not end:
+            over = ended or cut
+            if not over or not frames:
+                frames.append(self._picture(observation))
+            values = self._read(observation)
+            if not over:
                 change = values - self.values
                 counts += np.where(rises, change > 0, change < 0).astype(np.int16)
                 self.values = values
         frames += frames[-1:] * (self.config.frames_per_chunk - len(frames))
-        return {
-            "frames": np.stack(frames),
-            "command": np.int16(command),
-            "reward": np.float32(reward),
-            "events": counts,
-            "end": np.int8(end),
-        }
+        return SimulatedChunk(np.stack(frames), command, reward, counts, bool(ended), bool(cut))
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def _picture(self, observation: Any) -> np.ndarray:
+        key = self.config.frame_key
+        frame = observation[key] if key else self.env.render()
+        return shrink(np.asarray(frame, np.uint8), self.config.frame_size)
+
+    def _read(self, observation: Any) -> np.ndarray:
+        events = self.config.events.values()
+        return np.array([float(observation[e.key][e.index]) for e in events])
 
 
 def record_shard(config: RecordConfig, index: int, path: Path) -> int:
     """Record shard ``index`` and put it at ``path`` in one move. Returns its number of chunks."""
     rng = np.random.default_rng([config.seed, index])
-    recorder = _Recorder(config, rng)
+    simulator = ChunkSimulator(config)
+    policy: Policy = load_object(config.policy)(simulator.env, simulator.commands, rng)
     rows: list[dict[str, Any]] = []
     episode = 0
     while len(rows) < config.chunks_per_shard:
-        recorder.reset(int(rng.integers(2**31)))
+        simulator.reset(int(rng.integers(2**31)))
+        policy.reset()
         for _ in range(config.max_chunks_per_episode):
-            rows.append({**recorder.chunk(), "episode": np.int32(episode)})
+            chunk = simulator.chunk(simulator.commands.index(policy.command()))
+            rows.append(_row(chunk, episode))
             if rows[-1]["end"] or len(rows) == config.chunks_per_shard:
                 break
         episode += 1
-    recorder.env.close()
+    simulator.close()
     tensors = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata={"commands": "|".join(config.actions)})
     os.replace(temporary, path)
     return len(rows)
+
+
+def _row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
+    return {
+        "frames": chunk.frames,
+        "command": np.int16(chunk.command),
+        "reward": np.float32(chunk.reward),
+        "events": chunk.events,
+        "end": np.int8(1 if chunk.ended else 2 if chunk.cut else 0),
+        "episode": np.int32(episode),
+    }
 
 
 def shard_path(folder: Path, index: int) -> Path:

@@ -25,6 +25,7 @@ from magi_world.training.dataset import ChunkDataset, split_shards
 from magi_world.training.distill import train_distill
 from magi_world.training.dynamics import start, train_dynamics
 from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
+from magi_world.training.files import TEXT
 from magi_world.training.fit_heads import fit_heads, measure_heads
 from magi_world.training.inherit import inherit
 from magi_world.training.latents import LatentDataset
@@ -89,9 +90,9 @@ def train_world(
         The package's folder, ``run_dir/world``.
 
     Raises:
-        ValueError: a wrong configuration, or ``resume`` is False and there is something to resume, or
-            ``start_from`` has other sizes than ``config``.
-        FileNotFoundError: no such configuration or package.
+        ValueError: a wrong configuration, or ``resume`` is False and there is something to
+            resume, or ``start_from`` is no world or has other sizes than ``config``.
+        FileNotFoundError: no such configuration.
         magi_world.training.loop.Stopped: asked to stop by SIGINT or SIGTERM; everything is saved.
     """
     if not resume and list(Path(run_dir).glob("*.ckpt")):
@@ -115,7 +116,7 @@ def train_world(
 
 def text_encoder(run: Run) -> StaticTextEncoder:
     """Make the text encoder, once."""
-    folder = run.folder / "text"
+    folder = run.folder / TEXT
     if not (folder / "features.safetensors").exists():
         phrases = [p for c in run.config.commands.values() for p in (*c.phrases, *c.held_out)]
         make_text_encoder(run.config.text, phrases, folder)

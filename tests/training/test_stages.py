@@ -15,8 +15,9 @@ from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.vae import VAE
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
-from magi_world.training.dynamics import DynamicsConfig, draw_batch, start, train_dynamics
+from magi_world.training.dynamics import DynamicsConfig, draw_batch, mix, start, train_dynamics
 from magi_world.training.fit_heads import FitHeadsConfig, fit_heads, labels, measure_heads
+from magi_world.training.forward import velocity
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig
 from magi_world.training.phrases import CommandConfig, PhraseTable
@@ -98,9 +99,6 @@ def test_batches_put_targets_behind_their_history(
 
 def test_flow_matching_learns(latents: LatentDataset, phrases: PhraseTable, tmp_path: Path) -> None:
     def error(model: DiT, held: DynamicsConfig) -> float:
-        from magi_world.training.dynamics import mix
-        from magi_world.training.forward import velocity
-
         b = draw_batch(held, latents, phrases, torch.Generator().manual_seed(9), CPU)
         x = mix(b.target, b.noise, b.t)
         with torch.no_grad():
@@ -132,7 +130,38 @@ def test_distillation_runs_and_resumes(
     for (name, a), b in zip(out.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     with pytest.raises(ValueError, match="half of finest"):
-        DistillConfig(LoopConfig(steps=1, batch=1), num_steps=(16,))
+        DistillConfig(LoopConfig(steps=1, batch=2), num_steps=(16,))
+    with pytest.raises(ValueError, match="must be even"):
+        DistillConfig(LoopConfig(steps=1, batch=3))
+    with pytest.raises(ValueError, match="at least 1"):
+        DistillConfig(LoopConfig(steps=1, batch=2), guidance=0.5)
+
+
+def test_distillation_folds_guidance_in(
+    latents: LatentDataset, phrases: PhraseTable, tmp_path: Path
+) -> None:
+    """The student's one pass moves from the teacher's towards the guided one."""
+    sizes = dynamics(steps=25, muon_lr=0.02, adam_lr=0.01, ema=0.5)
+    teacher = train_dynamics(sizes, latents, latents, phrases, tmp_path, CPU)
+    kept = {k: v.clone() for k, v in teacher.state_dict().items()}
+    config = DistillConfig(
+        LoopConfig(steps=12, batch=4, muon_lr=0.01, adam_lr=0.005, warmup=1, decay=0.9, ema=0.5),
+        guidance=8.0,
+    )
+    student = train_distill(config, sizes, teacher, latents, phrases, tmp_path, CPU)
+    teacher = DiT(sizes.dit)
+    teacher.load_state_dict(kept)
+    b = draw_batch(sizes, latents, phrases, torch.Generator().manual_seed(9), CPU)
+    x = mix(b.target, b.noise, b.t)
+    with torch.no_grad():
+        interval = torch.full_like(b.t, config.finest / 2)
+        none = replace(b.captions, dropped=torch.ones_like(b.captions.dropped))
+        told, plain, now = (
+            velocity(net, b.clean, x, b.t, b.after, captions, interval, sizes.history)
+            for net, captions in ((teacher, b.captions), (teacher, none), (student, b.captions))
+        )
+    push, moved = told - plain, now - told
+    assert float((push * moved).sum() / (push.norm() * moved.norm())) > 0.1
 
 
 def test_two_small_steps_span_one_large() -> None:
