@@ -15,7 +15,7 @@ from torch import Tensor
 
 from magi_world.model.pixels import frames_to_video
 from magi_world.package import read_package, read_record, write_record
-from magi_world.parts import decode_latents
+from magi_world.parts import WorldParts, decode_latents
 from magi_world.training.classifier import InverseDynamics, accuracy
 from magi_world.training.codec import psnr, training_attention
 from magi_world.training.dataset import ChunkDataset
@@ -98,14 +98,21 @@ def following(
     return torch.cat(seen), torch.cat(asked)
 
 
-def balanced_accuracy(
-    judge: InverseDynamics, data: ChunkDataset, commands: Sequence[str]
-) -> dict[str, float]:
-    """The classifier on real held-out chunks; "all" is the mean over commands."""
-    rows = torch.nonzero(data.end == 0).squeeze(1)
-    found = accuracy(judge.predict(data.pixels(rows)), data.command[rows], commands)
+def balanced(predicted: Tensor, held: Tensor, commands: Sequence[str]) -> dict[str, float]:
+    """Accuracy per command, and as "all" the mean over the commands, common or rare."""
+    found = accuracy(predicted, held, commands)
     per = [v for k, v in found.items() if k != "all"]
     return {**found, "all": sum(per) / len(per)}
+
+
+@torch.inference_mode()
+def through_codec(parts: WorldParts, frames: Tensor, batch: int = 64) -> Tensor:
+    """uint8 chunks (N, T, H, W, 3) encoded and decoded again: the best a dream could look."""
+    made = []
+    for part in frames.split(batch):
+        video = frames_to_video(part.to(next(parts.vae.parameters()).device))
+        made.append(decode_latents(parts, parts.vae.scale(parts.vae.encode(video))).cpu())
+    return torch.cat(made)
 
 
 @torch.no_grad()
@@ -143,9 +150,7 @@ def evaluate_package(
     # Chunks in which something happens: there small things must survive.
     busy = torch.nonzero((data.events[:, 0] > 0) & (data.end == 0)).squeeze(1)
     shown = data.pixels(busy[:: max(1, len(busy) // 4)][:4])
-    with torch.inference_mode():
-        made = decode_latents(parts, parts.vae.scale(parts.vae.encode(frames_to_video(shown))))
-    rolled = {"reconstruction": torch.stack([made.cpu(), shown])}
+    rolled = {"reconstruction": torch.stack([through_codec(parts, shown), shown])}
     quality["rollout_psnr_db"] = {}
     for length in (1, 4, 16, 64):
         count = min(config.clips, config.worlds if length > 4 else config.clips)
@@ -155,11 +160,18 @@ def evaluate_package(
         real = data.pixels(index.flatten()).unflatten(0, index.shape)
         quality["rollout_psnr_db"][str(length)] = decibel(dream[:, -1], real[:, -1])
         rolled[str(length)] = torch.stack([dream, real])
-    base = balanced_accuracy(judge, data, names)
+    whole = torch.nonzero(data.end == 0).squeeze(1)
+    pixels = data.pixels(whole)
+    base = balanced(judge.predict(pixels), data.command[whole], names)
+    coded = judge.predict(through_codec(parts, pixels))
     start = situations(data, config.clips, 1, config.seed + 1)
     trained = [[c.name, *c.phrases] for c in spec.commands]
     held_out = [list(c.held_out) for c in spec.commands]
-    quality["command_following"] = {"real": base["all"], "real_per_command": base}
+    quality["command_following"] = {
+        "real": base["all"],
+        "real_per_command": base,
+        "real_through_codec": balanced(coded, data.command[whole], names)["all"],
+    }
     for name, phrases in (("trained", trained), ("held_out", held_out)):
         seen, asked = following(world, data, judge, phrases, start, config.seed)
         found = accuracy(seen, asked, names)
