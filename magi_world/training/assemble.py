@@ -24,15 +24,27 @@ from magi_world.training.latents import LatentDataset
 from magi_world.training.settings import WorldTrainConfig
 
 
-def pick_starts(data: LatentDataset, count: int, chunks: int, seed: int) -> Tensor:
+AHEAD = 3  # chunks behind a start in which its event must come
+
+
+def pick_starts(
+    data: LatentDataset, count: int, chunks: int, seed: int, before: int | None = None
+) -> Tensor:
     """Latents (K, C, T, h, w) of ``count`` real clips of ``chunks`` chunks, one an episode.
+
+    Args:
+        before: column of the recorded events that happens soon after every start, so that there
+            is something to do; None takes any clip.
 
     Raises:
         ValueError: the recording has too few episodes.
     """
     generator = torch.Generator().manual_seed(seed)
-    # One chunk more than shown: no start is an episode's last moment.
-    rows, _ = data.windows(chunks + 1)
+    # No start is an episode's last moment.
+    rows, _ = data.windows(chunks + AHEAD)
+    if before is not None:
+        soon = torch.stack([data.data.events[rows + chunks + i, before] for i in range(AHEAD)])
+        rows = rows[(soon > 0).any(0)]
     rows = rows[torch.randperm(len(rows), generator=generator)]
     seen: set[int] = set()
     chosen = []

@@ -41,7 +41,8 @@ class WorldTrainConfig:
     """Everything that turns a simulator into a world package.
 
     fps: frames a second at which the world plays. starts, start_chunks: real start videos shipped,
-    and their length. text, licence, description, provenance: see `magi_world.package`.
+    and their length; starts_before: a recorded event that comes soon after each, '' = any clip.
+    text, licence, description, provenance: see `magi_world.package`.
     """
 
     name: str
@@ -58,6 +59,7 @@ class WorldTrainConfig:
     fps: int = 24
     starts: int = 32
     start_chunks: int = 3
+    starts_before: str = ""
     default_command: str = ""
     description: str = ""
     licence: str = ""
@@ -75,6 +77,11 @@ class WorldTrainConfig:
             raise ValueError(
                 f"sampler.chunk_width is {self.sampler.chunk_width}; times {patch} frames it must "
                 f"be record.frames_per_chunk ({self.record.frames_per_chunk})"
+            )
+        if self.starts_before not in ("", *self.record.events):
+            raise ValueError(
+                f"starts_before is {self.starts_before!r}; it must be '' or one of "
+                f"{list(self.record.events)}"
             )
         if self.default_command not in ("", *self.commands):
             raise ValueError(

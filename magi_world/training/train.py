@@ -136,7 +136,8 @@ def finish(
     vae = train_decoder(config.codec, vae, run.data, run.held_out, run.folder, run.device)
     events = list(config.record.events)
     heads = fit_heads(config.heads, latents, events, run.folder, run.device)
-    starts = pick_starts(latents, config.starts, config.start_chunks, config.seed)
+    before = events.index(config.starts_before) if config.starts_before else None
+    starts = pick_starts(latents, config.starts, config.start_chunks, config.seed, before)
     quality = {"heads": measure_heads(heads, config.heads, seen, events)}
     make_package(config, dit, vae, text, starts, heads, run.world, quality)
     evaluate(run)

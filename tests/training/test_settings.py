@@ -37,8 +37,8 @@ def test_the_shipped_configuration_is_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("starts: 32", "starts: many", r"starts is 'many'; it must be of type int"),
-        ("starts: 32", "begins: 32", r"unknown fields \['begins'\]"),
+        ("starts: 48", "starts: many", r"starts is 'many'; it must be of type int"),
+        ("starts: 48", "begins: 32", r"unknown fields \['begins'\]"),
         ("name: vizdoom-arena\n", "", r"lacks the fields \['name'\]"),
         ("chunk_width: 2", "chunk_width: 3", "chunk_width is 3"),
         ("default_command: stand still", "default_command: fly", "default_command is 'fly'"),

@@ -13,6 +13,7 @@ from toy import COMMANDS, tiny_dit, tiny_vae
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.vae import VAE
+from magi_world.training.assemble import AHEAD, pick_starts
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
 from magi_world.training.dynamics import DynamicsConfig, draw_batch, mix, start, train_dynamics
@@ -205,3 +206,18 @@ def test_heads_refuse_wrong_shapes() -> None:
         HeadsConfig(6, 2, (2, 2), ("a", "b"), (1.0,))
     with pytest.raises(ValueError, match="end is 'b'"):
         HeadsConfig(6, 2, (2, 2), ("a",), (1.0,), end="b")
+
+
+def test_starts_come_shortly_before_an_event(latents: LatentDataset) -> None:
+    data = latents.data
+    starts = pick_starts(latents, 2, 1, seed=0, before=0)
+    assert starts.shape == (2, *latents.shape)
+    found = []
+    for z in starts:
+        everything = latents.latents(torch.zeros(len(data)).long(), torch.arange(len(data)))
+        row = int((everything - z).square().flatten(1).sum(1).argmin())
+        found.append(int(data.episode[row]))
+        assert bool((data.events[row + 1 : row + 1 + AHEAD, 0] > 0).any())
+    assert len(set(found)) == 2
+    with pytest.raises(ValueError, match="the recording has"):
+        pick_starts(latents, 10_000, 1, seed=0)
