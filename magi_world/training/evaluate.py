@@ -131,6 +131,59 @@ def drift(judge: InverseDynamics, dream: Tensor, real: Tensor) -> list[float]:
     ]
 
 
+def command_following(
+    world: World, data: ChunkDataset, judge: InverseDynamics, config: EvaluateConfig
+) -> dict[str, Any]:
+    """The judge on real chunks, on the same through the autoencoder, and on dreamed ones."""
+    spec = world.spec
+    names = list(spec.command_names)
+    whole = torch.nonzero(data.end == 0).squeeze(1)
+    pixels, held = data.pixels(whole), data.command[whole]
+    base = balanced(judge.predict(pixels), held, names)
+    coded = balanced(judge.predict(through_codec(world.parts, pixels)), held, names)
+    told: dict[str, Any] = {
+        "real": base["all"],
+        "real_per_command": base,
+        "real_through_codec": coded["all"],
+    }
+    start = situations(data, config.clips, 1, config.seed + 1)
+    trained = [[c.name, *c.phrases] for c in spec.commands]
+    held_out = [list(c.held_out) for c in spec.commands]
+    for name, phrases in (("trained", trained), ("held_out", held_out)):
+        seen, asked = following(world, data, judge, phrases, start, config.seed)
+        found = accuracy(seen, asked, names)
+        told[name] = found["all"]
+        told[f"{name}_per_command"] = found
+        told[f"{name}_of_real"] = found["all"] / base["all"]
+    return told
+
+
+def long_dream(
+    world: World, data: ChunkDataset, judge: InverseDynamics, config: EvaluateConfig
+) -> tuple[dict[str, Any], Tensor]:
+    """Figures of a long dream under mixed commands, and its frames (B, length, T, H, W, 3)."""
+    spec = world.spec
+    names = list(spec.command_names)
+    length = round(config.seconds * spec.fps / spec.frames_per_chunk)
+    generator = torch.Generator().manual_seed(config.seed)
+    begin(world, data, situations(data, config.worlds, 1, config.seed + 2), config.seed)
+    chunks, command = [], torch.zeros(config.worlds, dtype=torch.long)
+    for i in range(length):
+        new = torch.randint(len(names), (config.worlds,), generator=generator)
+        command = torch.where(torch.rand(config.worlds, generator=generator) < 0.4, new, command)
+        command = new if i == 0 else command
+        chunks.append(world.step([names[c] for c in command.tolist()]).decoded.cpu())
+    dream = torch.stack(chunks, 1)
+    real = data.pixels(torch.arange(0, len(data), max(1, len(data) // 256)))
+    sharp = sharpness(real)
+    told = {
+        "seconds": length * spec.frames_per_chunk / spec.fps,
+        "sharpness_of_real_per_quarter": [sharpness(q) / sharp for q in dream.chunk(4, dim=1)],
+        "feature_distance_per_quarter": drift(judge, dream, real),
+    }
+    return told, dream
+
+
 def evaluate_package(
     folder: Path,
     data: ChunkDataset,
@@ -140,8 +193,7 @@ def evaluate_package(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Everything that is measured of a package, and the pictures for its page."""
     parts = read_package(folder, device)
-    spec = parts.spec
-    names = list(spec.command_names)
+    names = list(parts.spec.command_names)
     world = World(parts, config.worlds)
     quality: dict[str, Any] = {}
     rows = torch.arange(0, len(data), max(1, len(data) // 256))
@@ -160,42 +212,8 @@ def evaluate_package(
         real = data.pixels(index.flatten()).unflatten(0, index.shape)
         quality["rollout_psnr_db"][str(length)] = decibel(dream[:, -1], real[:, -1])
         rolled[str(length)] = torch.stack([dream, real])
-    whole = torch.nonzero(data.end == 0).squeeze(1)
-    pixels = data.pixels(whole)
-    base = balanced(judge.predict(pixels), data.command[whole], names)
-    coded = judge.predict(through_codec(parts, pixels))
-    start = situations(data, config.clips, 1, config.seed + 1)
-    trained = [[c.name, *c.phrases] for c in spec.commands]
-    held_out = [list(c.held_out) for c in spec.commands]
-    quality["command_following"] = {
-        "real": base["all"],
-        "real_per_command": base,
-        "real_through_codec": balanced(coded, data.command[whole], names)["all"],
-    }
-    for name, phrases in (("trained", trained), ("held_out", held_out)):
-        seen, asked = following(world, data, judge, phrases, start, config.seed)
-        found = accuracy(seen, asked, names)
-        quality["command_following"][name] = found["all"]
-        quality["command_following"][f"{name}_per_command"] = found
-        quality["command_following"][f"{name}_of_real"] = found["all"] / base["all"]
-    length = round(config.seconds * spec.fps / spec.frames_per_chunk)
-    generator = torch.Generator().manual_seed(config.seed)
-    begin(world, data, situations(data, config.worlds, 1, config.seed + 2), config.seed)
-    chunks, command = [], torch.zeros(config.worlds, dtype=torch.long)
-    for i in range(length):
-        new = torch.randint(len(names), (config.worlds,), generator=generator)
-        command = torch.where(torch.rand(config.worlds, generator=generator) < 0.4, new, command)
-        command = new if i == 0 else command
-        chunks.append(world.step([names[c] for c in command.tolist()]).decoded.cpu())
-    dream = torch.stack(chunks, 1)
-    real = data.pixels(torch.arange(0, len(data), max(1, len(data) // 256)))
-    sharp = sharpness(real)
-    quality["long_dream"] = {
-        "seconds": length * spec.frames_per_chunk / spec.fps,
-        "sharpness_of_real_per_quarter": [sharpness(q) / sharp for q in dream.chunk(4, dim=1)],
-        "feature_distance_per_quarter": drift(judge, dream, real),
-    }
-    rolled["long"] = dream
+    quality["command_following"] = command_following(world, data, judge, config)
+    quality["long_dream"], rolled["long"] = long_dream(world, data, judge, config)
     return quality, rolled
 
 
