@@ -3,27 +3,62 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from magi_world.agents.protocol import Agent, CallableAgent
-from magi_world.agents.random import RandomAgent
+from magi_world.agents.random import RandomAgent, RandomConfig
+from magi_world.agents.scripted import ScriptedAgent
+
+CHOICES = (
+    "'random', 'constant:COMMAND', 'planner', 'gather', 'collect', the folder of a trained policy, "
+    "or 'package.module:thing'"
+)
 
 
-def load_agent(name: str) -> Agent:
+def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
     """The agent that a name stands for.
 
     Args:
-        name: "random", or "package.module:thing" for an agent, a class or a function without
-            arguments that makes one, or a function of (observation, info) that returns commands.
+        name:
+            "random": every command equally likely.
+            "constant:turn left": always this command.
+            "planner", "planner:futures=4,chunks=2,world=NAME": `magi_world.agents.planning`, with
+                changed options.
+            "gather", "collect": the policy that recorded the training data, always heading for what
+                is worth something, or as it was for the recording; in the real simulator only.
+            a folder with a policy.json: what `magi-world train-agent` wrote.
+            "package.module:thing": an agent, a class or a function without arguments that makes
+                one, or a function of (observation, info) that returns commands.
+        seed: of the choices of an agent that draws them.
+        env: where it will play, if that is known.
 
     Raises:
         ValueError: no such thing, or it is none of these.
     """
     if name == "random":
-        return RandomAgent()
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise ValueError(f"agent is {name!r}; it must be 'random' or 'package.module:thing'")
+        return RandomAgent(config=RandomConfig(seed))
+    if name in ("gather", "collect"):
+        from magi_world.agents.collecting import CollectingAgent
+
+        return CollectingAgent(env, seed, gather=1.0 if name == "gather" else None)
+    first, colon, rest = name.partition(":")
+    if first == "constant" and colon:
+        return ScriptedAgent({1: rest})
+    if first == "planner":
+        from magi_world.agents.planning import load_planner
+
+        return load_planner(rest, seed, env)
+    if (Path(name) / "policy.json").is_file():
+        from magi_world.agents.learning.policy import PolicyAgent
+
+        return PolicyAgent.load(Path(name))
+    return _imported(name, first, rest)
+
+
+def _imported(name: str, module: str, attribute: str) -> Agent:
+    if not (module and attribute):
+        raise ValueError(f"agent is {name!r}; it must be {CHOICES}")
     try:
         thing: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:

@@ -11,9 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from magi_world.demos.commands import bench, doctor, play, record, replay, train, worlds
+from magi_world.demos.commands import bench, doctor, eval_agent, play, record, replay, train, worlds
 
-COMMANDS = (play, record, replay, worlds, doctor, train, bench)
+COMMANDS = (play, record, replay, worlds, doctor, train, eval_agent, bench)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,149 @@
+"""Judged episodes in one JSON file, written whole after every episode: a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from magi_world.agents.judging import Episode, figures
+from magi_world.training.settings import WorldTrainConfig
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes episodes comparable.
+
+    world: the configuration's name.    rules: hash of all in it that decides an episode.
+    max_chunks: as in `magi_world.envs.real.RealWorldEnv`.
+    """
+
+    world: str
+    rules: str
+    max_chunks: int | None = None
+
+    @classmethod
+    def of(cls, config: WorldTrainConfig, max_chunks: int | None = None) -> Setting:
+        """The setting of a configuration; how it is trained does not matter."""
+        record, heads = asdict(config.record), config.heads
+        for name in ("chunks", "chunks_per_shard", "held_out_shards", "processes", "seed"):
+            del record[name]
+        rules = {
+            "record": record,
+            "reward": dict(heads.reward),
+            "death": heads.death,
+            "default_command": config.default_command,
+        }
+        text = json.dumps(rules, sort_keys=True, default=str)
+        return cls(config.name, hashlib.sha256(text.encode()).hexdigest()[:16], max_chunks)
+
+
+class Results:
+    """Episodes of several agents in one setting.
+
+    path: the file; None keeps nothing.
+    """
+
+    def __init__(self, setting: Setting, path: str | Path | None = None) -> None:
+        """Reads the file if there is one.
+
+        Raises:
+            ValueError: a file of another setting or schema, or none of ours.
+        """
+        self.setting, self.path = setting, None if path is None else Path(path)
+        self._episodes: dict[str, dict[int, Episode]] = {}
+        self._digests: dict[str, str] = {}
+        if self.path is not None and self.path.exists():
+            self._read(self.path)
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Their names, in the order in which they came."""
+        return tuple(self._episodes)
+
+    def episodes(self, agent: str) -> list[Episode]:
+        """Of one agent, in the order of their seeds."""
+        found = self._episodes.get(agent, {})
+        return [found[seed] for seed in sorted(found)]
+
+    def open(self, agent: str, digest: str = "") -> list[Episode]:
+        """Episodes of this agent that there are already.
+
+        Args:
+            digest: of what the agent is made from; see `agent_digest`.
+
+        Raises:
+            ValueError: those that there are were played by another agent of this name.
+        """
+        before = self._digests.setdefault(agent, digest)
+        if before != digest:
+            raise ValueError(
+                f"{self.path} holds episodes of another {agent!r} (its files have changed since); "
+                "write to another file"
+            )
+        self._episodes.setdefault(agent, {})
+        return self.episodes(agent)
+
+    def add(self, agent: str, episode: Episode) -> None:
+        """Keep an episode of an agent that was opened."""
+        self._episodes[agent][episode.seed] = episode
+        if self.path is not None:
+            _write(self.path, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        agents = {
+            name: {
+                "digest": self._digests[name],
+                "figures": {k: asdict(v) for k, v in figures(self.episodes(name)).items()},
+                "episodes": [asdict(episode) for episode in self.episodes(name)],
+            }
+            for name, found in self._episodes.items()
+            if found
+        }
+        return {"schema": SCHEMA, "setting": asdict(self.setting), "agents": agents}
+
+    def _read(self, path: Path) -> None:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["schema"] != SCHEMA:
+                raise ValueError(f"{path} has schema {record['schema']}; this reads {SCHEMA}")
+            setting = Setting(**record["setting"])
+            for name, entry in record["agents"].items():
+                self._digests[name] = entry["digest"]
+                self._episodes[name] = {e["seed"]: Episode(**e) for e in entry["episodes"]}
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no file of results: {error!r:.200}") from error
+        if setting != self.setting:
+            raise ValueError(
+                f"{path} holds results of {setting}, not of {self.setting}; write to another file"
+            )
+
+
+def agent_digest(name: str) -> str:
+    """Hash of the files of a trained policy; "" for an agent that is not a folder."""
+    folder = Path(name)
+    if not (folder / "policy.json").is_file():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("policy.*")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def baseline_names(commands: Sequence[str]) -> list[str]:
+    """What every agent is to be compared with."""
+    return ["random", *(f"constant:{command}" for command in commands), "collect", "gather"]
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

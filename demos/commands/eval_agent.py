@@ -1,0 +1,166 @@
+"""`magi-world eval-agent AGENT --config CONFIG`: an agent judged in the real simulator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from magi_world.demos.commands import options
+
+if TYPE_CHECKING:
+    from magi_world.agents import judging
+    from magi_world.agents.results import Results
+    from magi_world.training.settings import WorldTrainConfig
+
+AGENTS = """agents:
+  random                  every command equally likely
+  "constant:turn left"    always this command
+  FOLDER                  a policy that train-agent wrote
+  planner                 imagines futures in the world; planner:futures=4,chunks=2,world=NAME
+  gather, collect         the policy that recorded the training data (it sees the simulator's
+                          inside): always heading for what is worth something, or as it recorded
+  package.module:thing    an agent, or a function of (observation, info), of your own
+"""
+
+
+def add(commands: options.Commands) -> None:
+    """Declare it."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "eval-agent",
+        help="judge an agent in the real simulator",
+        description="Play episodes of fixed seeds in the simulator that a world was trained on. "
+        "With -o, Ctrl-C loses nothing; the same command goes on, and later agents join the table.",
+        epilog=AGENTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("agents", metavar="AGENT", nargs="*", help="one or more, see below")
+    parser.add_argument(
+        "--config",
+        type=options.file,
+        required=True,
+        help="the YAML file that the world was trained from, e.g. configs/vizdoom-arena.yaml",
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also: random, every constant command, collect, gather",
+    )
+    parser.add_argument("--episodes", type=options.count, default=100, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode (0)")
+    parser.add_argument("--max-chunks", type=options.count, metavar="N", help="cut episodes short")
+    parser.add_argument("--processes", type=options.count, default=1, metavar="N")
+    parser.add_argument(
+        "--threads", type=options.count, default=1, metavar="N", help="of the CPU, per process (1)"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE.json", type=options.file, help="keep the results there"
+    )
+    parser.add_argument(
+        "--video",
+        metavar="FILE.mp4",
+        type=options.file,
+        help="film the last agent's median episode",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Do it."""
+    import torch
+
+    try:
+        from magi_world.agents import judging
+        from magi_world.agents.results import Results, Setting, baseline_names
+        from magi_world.training.settings import read_settings
+    except ModuleNotFoundError as error:
+        raise ImportError(f"judging needs pip install 'magi-world[doom]' ({error})") from error
+
+    config = read_settings(given.config)
+    names = list(given.agents)
+    if given.baselines:
+        names += [n for n in baseline_names(list(config.commands)) if n not in names]
+    if not names:
+        raise ValueError("no AGENT was named; name one, or ask for --baselines")
+    if given.video is not None and given.video.suffix.lower() != ".mp4":
+        raise ValueError(f"--video is {given.video}; it must end in .mp4")
+    torch.set_num_threads(given.threads)
+    wanted = judging.JudgeConfig(given.episodes, given.seed, given.processes)
+    results = Results(Setting.of(config, given.max_chunks), given.output)
+    for name in names:
+        _judge(given, name, config, wanted, results)
+    if given.video is not None:
+        _film(names[-1], config, given.max_chunks, results, given.video)
+    _report(given, results)
+    return 0
+
+
+def _judge(
+    given: argparse.Namespace,
+    name: str,
+    config: WorldTrainConfig,
+    wanted: judging.JudgeConfig,
+    results: Results,
+) -> None:
+    from tqdm import tqdm
+
+    from magi_world.agents import judging
+    from magi_world.agents.results import agent_digest
+    from magi_world.envs.real import RealWorldEnv
+
+    known = results.open(name, agent_digest(name))
+    ready = sum(episode.seed in wanted.seeds for episode in known)
+    bar = tqdm(
+        total=wanted.episodes,
+        initial=ready,
+        desc=name,
+        unit="episode",
+        file=sys.stderr,
+        disable=given.json,
+    )
+
+    def done(episode: judging.Episode) -> None:
+        results.add(name, episode)
+        bar.update()
+        mean = judging.figures(results.episodes(name))["reward"].mean
+        bar.set_postfix_str(f"reward {mean:.2f}")
+
+    with bar:
+        make_env = partial(RealWorldEnv, config, given.max_chunks)
+        judging.judge_agent(judging.NamedAgent(name), make_env, wanted, known, done)
+
+
+def _film(
+    name: str, config: WorldTrainConfig, max_chunks: int | None, results: Results, path: Path
+) -> None:
+    from contextlib import closing
+
+    from magi_world.agents import judging
+    from magi_world.envs.real import RealWorldEnv
+
+    median = judging.median_episode(results.episodes(name))
+    with closing(RealWorldEnv(config, max_chunks)) as env:
+        filmed = judging.film_episode(judging.NamedAgent(name), env, median.seed, path)
+    print(f"{path}: {name}, seed {filmed.seed}, reward {filmed.reward:g}", file=sys.stderr)
+    if (filmed.reward, filmed.chunks) != (median.reward, median.chunks):
+        print(
+            f"the judged episode of that seed had reward {median.reward:g}: this agent does not "
+            "do the same twice",
+            file=sys.stderr,
+        )
+
+
+def _report(given: argparse.Namespace, results: Results) -> None:
+    from magi_world.agents.table import as_markdown, as_text, table_rows
+
+    if given.json:
+        options.print_json(results.record())
+        return
+    rows = table_rows({name: results.episodes(name) for name in results.agents})
+    print(as_markdown(rows) if given.markdown else as_text(rows))
+    if given.output is not None:
+        print(f"  {given.output}", file=sys.stderr)

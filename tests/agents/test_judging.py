@@ -1,0 +1,271 @@
+"""Judging: fixed seeds, honest figures, nothing lost when it is stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from magi_world.agents import ScriptedAgent, load_agent
+from magi_world.agents.collecting import CollectingAgent
+from magi_world.agents.judging import (
+    Episode,
+    Figure,
+    JudgeConfig,
+    NamedAgent,
+    figures,
+    film_episode,
+    judge_agent,
+    median_episode,
+    play_episode,
+)
+from magi_world.agents.results import Results, Setting, agent_digest, baseline_names
+from magi_world.agents.table import as_markdown, as_text, table_rows
+from magi_world.demos import cli
+from magi_world.envs.real import RealWorldEnv
+from magi_world.media import load_video
+from tests.envs.real_toy import SHIPPED, toy_config, toy_record
+from tests.training.toy import Roll
+
+MAKE = partial(RealWorldEnv, toy_config())
+
+
+def plain(episodes: list[Episode]) -> list[Episode]:
+    """Without how long it took."""
+    return [replace(e, seconds=0.0) for e in episodes]
+
+
+class Greedy(Roll):
+    """A collection policy that can be told to gather: hits are to the left."""
+
+    gather = 0.0
+
+    def command(self) -> str:
+        return "go left" if self.gather == 1 else super().command()
+
+
+def broken(observation: np.ndarray, info: dict[str, object]) -> str:
+    return "fly"
+
+
+def test_an_episode_adds_up() -> None:
+    env = MAKE()
+    left = play_episode(NamedAgent("constant:go left"), env, 0)
+    assert left.events == {"death": 1.0, "hit": 5.0}
+    assert (left.reward, left.survived) == (5 - 2, False)
+    env.reset(seed=0)
+    assert left.simulator_return == sum(
+        info["simulator_reward"] for info in [env.reset(seed=0)[1]] + [
+            env.step("go left")[4] for _ in range(left.chunks)
+        ]
+    )  # fmt: skip
+    still = play_episode(NamedAgent("constant:stay"), env, 0)
+    assert (still.reward, still.simulator_return, still.chunks) == (0.0, 40.0, 4)
+    assert still.survived
+
+
+def test_processes_and_what_is_known_change_nothing() -> None:
+    agent = NamedAgent("random")
+    alone = judge_agent(agent, MAKE, JudgeConfig(5, seed=3))
+    assert [e.seed for e in alone] == [3, 4, 5, 6, 7]
+    assert len({(e.reward, e.simulator_return) for e in alone}) > 1
+    played: list[int] = []
+    known = [alone[1], alone[4]]
+    again = judge_agent(
+        agent, MAKE, JudgeConfig(5, seed=3), known, lambda episode: played.append(episode.seed)
+    )
+    assert played == [3, 5, 6]
+    assert plain(again) == plain(alone)
+
+
+@pytest.mark.slow
+def test_several_processes() -> None:
+    agent = NamedAgent("random")
+    alone = judge_agent(agent, MAKE, JudgeConfig(3))
+    assert plain(judge_agent(agent, MAKE, JudgeConfig(3, processes=2))) == plain(alone)
+    with pytest.raises(ValueError, match="'fly'"):
+        judge_agent(NamedAgent(f"{__name__}:broken"), MAKE, JudgeConfig(2, processes=2))
+
+
+def test_figures() -> None:
+    def episode(seed: int, reward: float, chunks: int) -> Episode:
+        return Episode(seed, reward, 2 * reward, {"hit": reward}, chunks, seed < 2, chunks * 0.5)
+
+    some = [episode(0, 1.0, 2), episode(1, 2.0, 2), episode(2, 6.0, 4)]
+    found = figures(some)
+    assert found["reward"].mean == 3.0
+    assert found["reward"].std == pytest.approx(np.sqrt(7))
+    assert found["reward"].error == pytest.approx(np.sqrt(7 / 3))
+    assert found["survived"].mean == pytest.approx(2 / 3)
+    assert found["seconds a decision"].mean == 0.5
+    assert median_episode(some).seed == 1
+    assert median_episode(some[::-1][:2]).seed == 1
+    assert Figure.of([2.0]) == Figure(2.0, None, None)
+    for function in (figures, median_episode):
+        with pytest.raises(ValueError, match="episodes is empty"):
+            function([])
+
+
+def test_the_collection_policy_plays_as_recorded_or_gathers() -> None:
+    env = RealWorldEnv(toy_config(record=toy_record(policy=f"{__name__}:Greedy")))
+    gather = play_episode(NamedAgent("gather"), env, 0)
+    assert plain([gather]) == plain([play_episode(NamedAgent("constant:go left"), env, 0)])
+    collect = [play_episode(NamedAgent("collect"), env, seed) for seed in range(4)]
+    assert plain(collect) == plain(
+        [play_episode(NamedAgent("collect"), env, seed) for seed in range(4)]
+    )
+    assert {e.chunks for e in collect} != {gather.chunks}
+    with pytest.raises(ValueError, match="no attribute 'gather'"):
+        load_agent("gather", env=MAKE())
+    with pytest.raises(ValueError, match="RealWorldEnv only"):
+        load_agent("gather")
+    with pytest.raises(ValueError, match="gather is 2"):
+        CollectingAgent(env, gather=2)
+
+
+def test_agents_by_name() -> None:
+    constant = load_agent("constant:turn left")
+    assert isinstance(constant, ScriptedAgent)
+    frames = np.zeros((8, 16, 16, 3), np.uint8)
+    said = [constant.act(frames, {"chunk": c, "prompt": "stay"}) for c in (0, 1, 50)]
+    assert said == ["turn left"] * 3
+    choices = {"chunk": 3, "commands": tuple("abcdefgh")}
+    assert len({load_agent("random", seed).act(frames, choices) for seed in range(20)}) > 3
+    with pytest.raises(ValueError, match="constant:COMMAND"):
+        load_agent("clever")
+
+
+def test_a_film_shows_the_episode(tmp_path: Path) -> None:
+    env = MAKE()
+    agent = NamedAgent("constant:go left")
+    filmed = film_episode(agent, env, 2, tmp_path / "film.mp4")
+    assert plain([filmed]) == plain([play_episode(agent, env, 2)])
+    assert len(load_video(tmp_path / "film.mp4")) == 8 * (1 + filmed.chunks)
+
+
+def test_results_are_kept_and_guarded(tmp_path: Path) -> None:
+    path, setting = tmp_path / "deep" / "r.json", Setting.of(toy_config())
+    results = Results(setting, path)
+    assert results.open("random") == []
+    episodes = judge_agent(NamedAgent("random"), MAKE, JudgeConfig(2))
+    for episode in episodes[::-1]:
+        results.add("random", episode)
+    again = Results(setting, path)
+    assert again.open("random") == episodes
+    assert again.agents == ("random",)
+    assert json.loads(path.read_text())["agents"]["random"]["figures"]["reward"]["mean"] == (
+        figures(episodes)["reward"].mean
+    )
+    with pytest.raises(ValueError, match="another 'random'"):
+        again.open("random", "changed")
+    with pytest.raises(ValueError, match="max_chunks=3"):
+        Results(Setting.of(toy_config(), 3), path)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match="no file of results"):
+        Results(setting, path)
+
+
+def test_a_setting_is_what_decides_an_episode() -> None:
+    config = toy_config()
+    assert Setting.of(replace(config, seed=5)) == Setting.of(config)
+    assert Setting.of(replace(config, record=toy_record(seed=9))) == Setting.of(config)
+    worth = replace(config.heads, reward={"hit": 2.0})
+    assert Setting.of(replace(config, heads=worth)) != Setting.of(config)
+    assert Setting.of(replace(config, default_command="go left")) != Setting.of(config)
+
+
+def test_a_policy_is_known_by_its_files(tmp_path: Path) -> None:
+    assert agent_digest("random") == agent_digest(str(tmp_path)) == ""
+    (tmp_path / "policy.json").write_text("{}")
+    one = agent_digest(str(tmp_path))
+    (tmp_path / "policy.safetensors").write_bytes(b"1")
+    assert len({"", one, agent_digest(str(tmp_path))}) == 3
+
+
+def test_tables() -> None:
+    one = Episode(0, 1.5, 9.0, {"hit": 2.0}, 4, True, 0.02)
+    two = replace(one, seed=1, reward=2.5, cost={"imagined chunks": 8.0})
+    rows = table_rows({"a": [one, replace(one, seed=1, reward=2.5)], "b c": [two], "none": []})
+    assert [row[:4] for row in rows[1:]] == [
+        ["a", "2", "2.00 ± 0.50", "0.71"],
+        ["b c", "1", "2.50", ""],
+    ]
+    assert rows[0][-1] == "imagined chunks a decision"
+    assert [row[-1] for row in rows[1:]] == ["", "2.00"]
+    lines = as_text(rows).splitlines()
+    assert lines[1].startswith("a    ")
+    assert as_markdown(rows).splitlines()[2].startswith("| a | 2 | 2.00 ± 0.50 | 0.71 |")
+    assert len(as_markdown(rows).splitlines()) == 4
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The toy's configuration as a YAML file, in a folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load(SHIPPED.read_text())
+    toy = toy_config()
+    events = {"hit": {"key": "hits", "index": 0}}
+    changed = {
+        "env": toy.record.env, "policy": toy.record.policy, "env_options": {}, "events": events,
+        "actions": dict(toy.record.actions), "frame_size": [16, 16],
+    }  # fmt: skip
+    config["record"].update(changed)
+    config["commands"] = {name: {"phrases": [f"please {name}"]} for name in toy.record.actions}
+    config["heads"].update({"events": ["hit", "death"], "reward": dict(toy.heads.reward)})
+    config.update({"name": "bar", "default_command": "stay", "starts_before": ""})
+    Path("bar.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return "bar.yaml"
+
+
+def test_eval_agent(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--config", config_file, "--episodes", "3"]
+    agents = ["constant:go left", "random"]
+    assert cli.main(["eval-agent", *agents, *common, "-o", "r.json", "--video", "v.mp4"]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[1].startswith("constant:go left  ")
+    assert "v.mp4: random, seed " in told.err
+    assert Path("v.mp4").is_file()
+    before = Path("r.json").read_bytes()
+    assert cli.main(["eval-agent", "random", *common, "-o", "r.json", "--markdown"]) == 0
+    assert capsys.readouterr().out.splitlines()[3].startswith("| random | 3 |")
+    assert Path("r.json").read_bytes() == before, "nothing was played again"
+    assert cli.main(["eval-agent", "constant:go left", *common, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    expected = json.loads(before)["agents"]["constant:go left"]
+    for episode in (*record["agents"]["constant:go left"]["episodes"], *expected["episodes"]):
+        del episode["seconds"]
+    assert record["agents"]["constant:go left"]["episodes"] == expected["episodes"]
+
+
+def test_baselines(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    names = baseline_names(["stay", "go left"])
+    assert names == ["random", "constant:stay", "constant:go left", "collect", "gather"]
+    given = ["--baselines", "--config", config_file, "--episodes", "1", "-o", "r.json"]
+    assert cli.main(["eval-agent", *given]) == 2  # the toy's policy cannot be told to gather
+    assert "'gather'" in capsys.readouterr().err
+    kept = json.loads(Path("r.json").read_text())["agents"]
+    assert list(kept) == baseline_names(["stay", "go left", "go right"])[:-1]
+
+
+def test_eval_agent_says_what_is_wrong(
+    config_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        ([], "no AGENT was named"),
+        (["constant:fly"], "'fly'"),
+        (["clever"], "'clever'"),
+        (["random", "--video", "film.gif"], "must end in .mp4"),
+        (["random", "--seed", "-1"], "seed is -1"),
+    ):
+        assert cli.main(["eval-agent", *arguments, "--config", config_file]) == 2
+        assert words in capsys.readouterr().err
+    assert cli.main(["eval-agent", "random", "--config", "none.yaml"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["eval-agent", "--help"])
+    assert ended.value.code == 0
+    assert '"constant:turn left"' in capsys.readouterr().out
