@@ -120,7 +120,14 @@ def _encode(parts: WorldParts, frames: Tensor) -> Start:
     tile = parts.tile
     # One at a time, so that a world's start does not depend on how many are started together.
     encoded = [
-        parts.vae.encode(clip) if tile is None else encode_tiled(parts.vae, clip, tile)
+        _in_pieces(parts, clip) if tile is None else encode_tiled(parts.vae, clip, tile)
         for clip in video.split(1)
     ]
     return Start(parts.vae.scale(torch.cat(encoded)).float(), used)
+
+
+def _in_pieces(parts: WorldParts, video: Tensor) -> Tensor:
+    """Unscaled latents of a clip, in the lengths that the autoencoder was trained on: those of
+    frames that were encoded in longer company are not what the transformer has learnt from."""
+    pieces = video.split(parts.config.vae.video_length, dim=2)
+    return torch.cat([parts.vae.encode(piece) for piece in pieces], dim=2)

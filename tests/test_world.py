@@ -138,6 +138,12 @@ def test_video_of_any_length(window: int, count: int) -> None:
     assert world.step("turn left").skip == (0,)
 
 
+def test_chunks_of_a_long_video_are_encoded_as_they_were_in_training() -> None:
+    world, video = tiny_world(), picture(1, 24)
+    alone = world.reset(seed=0, video=video[16:]).latents
+    assert torch.equal(world.reset(seed=0, video=video).latents, alone)
+
+
 def test_image_start_is_seen() -> None:
     world = tiny_world()
     start = world.reset(seed=0, image=picture(1))
