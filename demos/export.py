@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from magi_world.config import require
-from magi_world.envs.spaces import MAX_CHARACTERS, PRINTABLE
 from magi_world.events import Fork, Keep, Load, Reset, Rewind, Save, Step
+from magi_world.offline import DatasetConfig, check_name, text_space, write_dataset
 from magi_world.replaying import perform_all
 from magi_world.session import Session
 from magi_world.world import World
@@ -78,25 +79,21 @@ def export_minari(session: Session, world: World, dataset: str) -> Any:
         ImportError: Minari is not installed.
         ValueError: as `episodes`, a command that Minari cannot hold, or a name that is taken.
     """
-    try:
-        import minari
-        from minari.data_collector import EpisodeBuffer
-    except ImportError as error:
-        raise ImportError('Minari is not installed: pip install "minari[hdf5]"') from error
-    from gymnasium.spaces import Box, Text
+    check_name(dataset)
+    from minari.data_collector import EpisodeBuffer
 
-    require(
-        dataset not in minari.list_local_datasets(), f"the dataset {dataset} exists; name another"
-    )
     runs = episodes(session, world)
     require(bool(runs), "the session made no chunk; there is nothing to export")
-    for command in {c for run in runs for c in run.commands}:
-        fits = set(command) <= set(PRINTABLE) and 0 < len(command) <= MAX_CHARACTERS
-        require(fits, f"the command {command!r} is not printable ASCII, or too long, for a dataset")
     shape = (world.spec.frames_per_chunk, *world.spec.frame_size, 3)
-    buffers = [
+    config = DatasetConfig(
+        dataset,
+        observation_space=Box(0, 255, shape, np.uint8),
+        action_space=text_space(c for run in runs for c in run.commands),
+        algorithm="session",
+        description=f"{len(runs)} episodes of {world.spec.name}, a magi-world session",
+    )
+    buffers = (
         EpisodeBuffer(
-            id=i,
             seed=run.seed,
             observations=run.frames,
             actions=run.commands,
@@ -104,14 +101,6 @@ def export_minari(session: Session, world: World, dataset: str) -> Any:
             terminations=[False] * len(run.commands),
             truncations=[*[False] * (len(run.commands) - 1), True],
         )
-        for i, run in enumerate(runs)
-    ]
-    return minari.create_dataset_from_buffers(
-        dataset,
-        buffers,
-        observation_space=Box(0, 255, shape, np.uint8),
-        action_space=Text(MAX_CHARACTERS, charset=PRINTABLE),
-        algorithm_name="session",
-        description=f"{len(runs)} episodes of {world.spec.name}, a magi-world session",
-        jpeg_encoding=False,
+        for run in runs
     )
+    return write_dataset(config, buffers)

@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Text
 
-from magi_world.spec import WorldSpec
-
-PRINTABLE = "".join(chr(code) for code in range(32, 127))
-MAX_CHARACTERS = 1024
+from magi_world.spec import MAX_CHARACTERS, PRINTABLE, WorldSpec
 
 
 class CommandSpace(Text):

@@ -7,6 +7,10 @@ from typing import Any
 
 from magi_world.config import require
 
+# What can be said to a world as an action or in a dataset.
+PRINTABLE = "".join(chr(code) for code in range(32, 127))
+MAX_CHARACTERS = 1024
+
 
 @dataclass(frozen=True)
 class Command:
