@@ -12,7 +12,7 @@ from magi_world.agents.scripted import ScriptedAgent
 
 CHOICES = (
     "'random', 'constant:COMMAND', 'planner', 'gather', 'collect', the folder of a trained policy, "
-    "or 'package.module:thing'"
+    "'greedy:FOLDER', or 'package.module:thing'"
 )
 
 
@@ -27,7 +27,8 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
                 changed options.
             "gather", "collect": the policy that recorded the training data, always heading for what
                 is worth something, or as it was for the recording; in the real simulator only.
-            a folder with a policy.json: what `magi-world train-agent` wrote.
+            a folder with a policy.json: what `magi-world train-agent` wrote; it draws commands with
+                the probabilities it learnt. "greedy:FOLDER" always says the likeliest.
             "package.module:thing": an agent, a class or a function without arguments that makes
                 one, or a function of (observation, info) that returns commands.
         seed: of the choices of an agent that draws them.
@@ -49,11 +50,17 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
         from magi_world.agents.planning import load_planner
 
         return load_planner(rest, seed, env)
-    if (Path(name) / "policy.json").is_file():
+    if (folder := policy_folder(name)) is not None:
         from magi_world.agents.learning.policy import PolicyAgent
 
-        return PolicyAgent.load(Path(name))
+        return PolicyAgent.load(folder, seed, sample=first != "greedy")
     return _imported(name, first, rest)
+
+
+def policy_folder(name: str) -> Path | None:
+    """The folder of the trained policy that a name stands for; None if it is another agent."""
+    folder = Path(name.removeprefix("greedy:"))
+    return folder if (folder / "policy.json").is_file() else None
 
 
 def _imported(name: str, module: str, attribute: str) -> Agent:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_world.agents.judging import Episode, figures
+from magi_world.agents.loading import policy_folder
 from magi_world.training.settings import WorldTrainConfig
 
 SCHEMA = 1
@@ -128,8 +129,8 @@ class Results:
 
 def agent_digest(name: str) -> str:
     """Hash of the files of a trained policy; "" for an agent that is not a folder."""
-    folder = Path(name)
-    if not (folder / "policy.json").is_file():
+    folder = policy_folder(name)
+    if folder is None:
         return ""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("policy.*")):

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 AGENTS = """agents:
   random                  every command equally likely
   "constant:turn left"    always this command
-  FOLDER                  a policy that train-agent wrote
+  FOLDER, greedy:FOLDER   a policy that train-agent wrote: commands drawn with its probabilities,
+                          or always the likeliest
   planner                 imagines futures in the world; planner:futures=4,chunks=2,world=NAME
   gather, collect         the policy that recorded the training data (it sees the simulator's
                           inside): always heading for what is worth something, or as it recorded

@@ -184,7 +184,9 @@ def test_a_policy_is_known_by_its_files(tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text("{}")
     one = agent_digest(str(tmp_path))
     (tmp_path / "policy.safetensors").write_bytes(b"1")
-    assert len({"", one, agent_digest(str(tmp_path))}) == 3
+    two = agent_digest(str(tmp_path))
+    assert len({"", one, two}) == 3
+    assert agent_digest(f"greedy:{tmp_path}") == two
 
 
 def test_tables() -> None:
