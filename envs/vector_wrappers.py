@@ -56,7 +56,11 @@ class VectorDiscreteCommands(_KnowsAutoreset, VectorActionWrapper):
 
 
 class VectorChunkToImage(_KnowsAutoreset):
-    """Observations are pictures (B, H, W, 3 k), those in ``info["final_obs"]`` too."""
+    """Observations are pictures (B, H, W, 3 k), those in ``info["final_obs"]`` too.
+
+    kept: the frames (B, n, H, W, 3) that the next picture is made of; whoever restores the worlds
+    inside puts these back as well.
+    """
 
     def __init__(
         self, env: VectorEnv[Batch, Any, np.ndarray], frames: int = 4, every: int = 1
@@ -66,7 +70,7 @@ class VectorChunkToImage(_KnowsAutoreset):
         self.stacking = Stacking(frames, every)
         self.single_observation_space = self.stacking.space(env.single_observation_space)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
-        self._kept: Any = None
+        self.kept: Any = None
         self._ended = np.zeros(env.num_envs, bool)
 
     def reset(
@@ -80,15 +84,15 @@ class VectorChunkToImage(_KnowsAutoreset):
         rows = reset_mask((options or {}).get("reset_mask"), self.num_envs)
         self._begin(rows, seen)
         self._ended[rows] = False
-        return self.stacking.picture(self._kept), infos
+        return self.stacking.picture(self.kept), infos
 
     def step(
         self, actions: Any
     ) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """As the environment's."""
         seen, reward, terminated, truncated, infos = self.env.step(actions)
-        before, ended = self._kept, terminated | truncated
-        self._kept = self.stacking.push(before, seen)
+        before, ended = self.kept, terminated | truncated
+        self.kept = self.stacking.push(before, seen)
         mode = self.autoreset_mode
         if mode is AutoresetMode.SAME_STEP and ended.any():
             final = infos["final_obs"].copy()
@@ -100,11 +104,11 @@ class VectorChunkToImage(_KnowsAutoreset):
         elif mode is AutoresetMode.NEXT_STEP and self._ended.any():
             self._begin(np.flatnonzero(self._ended).tolist(), seen)
         self._ended = ended
-        return self.stacking.picture(self._kept), reward, terminated, truncated, infos
+        return self.stacking.picture(self.kept), reward, terminated, truncated, infos
 
     def _begin(self, rows: list[int], seen: Any) -> None:
         begun = self.stacking.begin(seen[rows])
         if len(rows) == self.num_envs:
-            self._kept = begun
+            self.kept = begun
         else:
-            self._kept[rows] = begun
+            self.kept[rows] = begun

@@ -1,0 +1,146 @@
+"""Everything that decides a training run, in one place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from magi_world.envs.stacking import Stacking
+
+# What may differ between a run and its continuation: it decides no number that is learnt.
+FREE = ("device", "save_seconds")
+
+
+@dataclass(frozen=True)
+class TrainAgentConfig:
+    """How a policy is trained; the defaults are meant for the few steps that a laptop gives.
+
+    Where:
+        world: what `magi_world.load_world` takes.
+        real: a training configuration (YAML); its simulator takes the world's place.
+        starts: folder of recorded shards; episodes begin from ``num_starts`` clips of it as well.
+        noise_scale, denoise_steps: of the world; None is its own number of steps.
+        uncertainty: weight of the penalty for rewards that the heads are not sure of.
+        sample_end: episodes end with the predicted probability, not at one half.
+        horizon: chunks of an episode, after which it is cut off and its value estimated. Short,
+            because dreams go astray with time.
+        device: of world and policy; None is the GPU where there is one.
+    What the policy sees:
+        frames, every: as in `magi_world.envs.wrappers.ChunkToImage`. Two frames a few apart show
+            motion.
+        features: width of the network's last layer.
+    PPO (Schulman et al., 2017, arXiv 1707.06347):
+        steps: chunks in all, over all worlds; rounded up to whole updates.
+        rollout: chunks of each world between two updates.
+        gamma: 0.95 looks about 20 chunks ahead, as far as a dream is to be trusted.
+        gae: 0.9; less than usual, as the value is learnt faster than the rewards are seen.
+        epochs, batch, clip, entropy, value, max_norm, learning_rate (falls to a tenth).
+    checkpoints: policies kept on the way, the last one included.
+    save_seconds: at most this long is lost when the process is killed.
+    """
+
+    world: str = "vizdoom-arena"
+    real: str | None = None
+    starts: str | None = None
+    num_starts: int = 512
+    num_envs: int = 16
+    horizon: int = 32
+    noise_scale: float = 1.0
+    denoise_steps: int | None = None
+    uncertainty: float = 0.0
+    sample_end: bool = True
+    frames: int = 2
+    every: int = 4
+    features: int = 256
+    steps: int = 40_960
+    rollout: int = 32
+    epochs: int = 4
+    batch: int = 128
+    learning_rate: float = 5e-4
+    gamma: float = 0.95
+    gae: float = 0.9
+    clip: float = 0.2
+    entropy: float = 0.01
+    value: float = 0.5
+    max_norm: float = 0.5
+    seed: int = 0
+    checkpoints: int = 8
+    save_seconds: float = 120.0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {
+            "num_starts": 1, "num_envs": 1, "horizon": 1, "features": 1, "steps": 1, "rollout": 1,
+            "epochs": 1, "batch": 2, "seed": 0, "checkpoints": 1, "uncertainty": 0, "entropy": 0,
+            "value": 0, "save_seconds": 0,
+        }  # fmt: skip
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {bound}")
+        for name in ("learning_rate", "clip", "max_norm", "noise_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("gamma", "gae"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 .. 1")
+        if self.update_steps % self.batch:
+            raise ValueError(
+                f"batch is {self.batch}; it must divide num_envs * rollout ({self.update_steps})"
+            )
+        if self.real is not None and (self.starts is not None or self.uncertainty):
+            name = "starts" if self.starts is not None else "uncertainty"
+            raise ValueError(f"{name} is {getattr(self, name)}; it is for a world, but real is set")
+        _ = self.stacking
+
+    @property
+    def stacking(self) -> Stacking:
+        """The policy's picture."""
+        return Stacking(self.frames, self.every)
+
+    @property
+    def update_steps(self) -> int:
+        """Chunks between two updates, over all worlds."""
+        return self.num_envs * self.rollout
+
+    @property
+    def total_steps(self) -> int:
+        """``steps``, rounded up to whole updates."""
+        return -(-self.steps // self.update_steps) * self.update_steps
+
+
+def keep_config(config: TrainAgentConfig, folder: Path) -> None:
+    """Write ``config.json``, or compare with the one that is there.
+
+    Raises:
+        ValueError: the folder's run has another configuration; the message names the field.
+    """
+    path = folder / "config.json"
+    wanted = asdict(config)
+    if not path.exists():
+        write_json(path, wanted)
+        return
+    stored = _checked(path, json.loads(path.read_text(encoding="utf-8")))
+    for name, value in wanted.items():
+        if name not in FREE and stored[name] != value:
+            raise ValueError(
+                f"{folder} was trained with {name} = {stored[name]!r}, not {value!r}; go on with "
+                "the same, or use another folder"
+            )
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a file that is either whole or not there."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _checked(path: Path, stored: Any) -> dict[str, Any]:
+    names = {f.name for f in fields(TrainAgentConfig)}
+    if not isinstance(stored, dict) or set(stored) != names:
+        raise ValueError(f"{path} is of another version; its run cannot go on, use another folder")
+    return stored
