@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,16 +121,18 @@ def tiny_parts(
     )
 
 
-def tiny_text(folder: Path) -> StaticTextEncoder:
+def tiny_text(
+    folder: Path, commands: Sequence[str] = COMMANDS, channels: int = 16
+) -> StaticTextEncoder:
     """A static text encoder of the shipped kind, over a few words, kept in ``folder``."""
-    words = sorted({w for c in COMMANDS for w in c.split()} | {"go", "cave", "the", "to"})
+    words = sorted({w for c in commands for w in c.split()} | {"go", "cave", "the", "to"})
     vocabulary = {w: i for i, w in enumerate(["[UNK]", *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     generator = torch.Generator().manual_seed(5)
-    features = torch.randn(len(vocabulary), 16, generator=generator)
+    features = torch.randn(len(vocabulary), channels, generator=generator)
     save_tensors(folder / "features.safetensors", {"features": features})
     return StaticTextEncoder(folder)
 

@@ -12,14 +12,15 @@ from magi_world.training.record import EventConfig, RecordConfig
 
 
 class Bar(gym.Env):
-    """action 0 stay, 1 left, 2 right; touching a side counts as a hit; 40 steps an episode."""
+    """action 0 stay, 1 left, 2 right; touching a side counts as a hit; ``most`` of them, or ``age``
+    steps, end an episode."""
 
-    def __init__(self, render_mode: str | None = "rgb_array") -> None:
+    def __init__(self, render_mode: str | None = "rgb_array", most: int = 6, age: int = 40) -> None:
         self.action_space = gym.spaces.Discrete(3)
         self.observation_space = gym.spaces.Dict(
             {"hits": gym.spaces.Box(0, 1000, (1,)), "screen": gym.spaces.Box(0, 255, (16, 16, 3))}
         )
-        self.render_mode = render_mode
+        self.render_mode, self.most, self.oldest = render_mode, most, age
 
     def _see(self) -> dict[str, Any]:
         return {"hits": np.array([self.hits], np.float32), "screen": self.render()}
@@ -35,7 +36,7 @@ class Bar(gym.Env):
             self.hits += 1
             self.at = min(max(self.at, 0), 15)
         self.age += 1
-        return self._see(), 1.0, self.hits >= 6, self.age >= 40, {}
+        return self._see(), 1.0, self.hits >= self.most, self.age >= self.oldest, {}
 
     def render(self) -> np.ndarray:
         picture = np.full((16, 16, 3), 40, np.uint8)
@@ -57,9 +58,9 @@ class Roll:
         return str(self.rng.choice(self.commands))
 
 
-def make() -> Bar:
+def make(most: int = 6, age: int = 40) -> Bar:
     """The environment, for a configuration."""
-    return Bar()
+    return Bar(most=most, age=age)
 
 
 COMMANDS = ("stay", "go left", "go right")
