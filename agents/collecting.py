@@ -19,9 +19,7 @@ class CollectingAgent:
     how much there is to get. It plays in a `RealWorldEnv` only.
     """
 
-    def __init__(
-        self, env: RealWorldEnv | None, seed: int = 0, gather: float | None = None
-    ) -> None:
+    def __init__(self, env: object, seed: int = 0, gather: float | None = None) -> None:
         """Args:
             env: where it plays.
             seed: of its choices.

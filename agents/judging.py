@@ -1,4 +1,4 @@
-"""Agents judged in the real simulator: episodes of fixed seeds, played the same way for all.
+"""Agents judged by episodes of fixed seeds, in the real simulator or in a dream of it.
 
 Shapes: T video frames, H, W pixels.
 """
@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from magi_world.agents.loading import load_agent
 from magi_world.agents.protocol import Agent
 from magi_world.agents.workers import served
+from magi_world.envs.env import MagiWorldEnv
 from magi_world.envs.real import RealWorldEnv
 from magi_world.media import VideoConfig, VideoWriter
 
-AgentMaker = Callable[[int, RealWorldEnv], Agent]
-EnvMaker = Callable[[], RealWorldEnv]
+JudgingEnv: TypeAlias = RealWorldEnv | MagiWorldEnv
+AgentMaker = Callable[[int, JudgingEnv], Agent]
+EnvMaker = Callable[[], JudgingEnv]
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,19 @@ class JudgeConfig:
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode in the simulator.
+    """One episode.
 
-    reward: the configuration's, summed.    simulator_return: the simulator's own, summed, with
-    that of chunk 0.    events: how often each happened.    chunks: decisions taken.
+    reward: the configuration's, summed; in a dream, what the heads predict.
+    simulator_return: the simulator's own, summed, with that of chunk 0; None in a dream.
+    events: how often each happened; in a dream, their predicted probabilities, summed.
+    chunks: decisions taken.
     survived: it was cut short by a limit, not ended.    seconds: spent deciding.
     cost: what the agent says that it spent, e.g. a planner's imagined chunks.
     """
 
     seed: int
     reward: float
-    simulator_return: float
+    simulator_return: float | None
     events: Mapping[str, float]
     chunks: int
     survived: bool
@@ -90,7 +95,7 @@ class NamedAgent:
 
     name: str
 
-    def __call__(self, seed: int, env: RealWorldEnv) -> Agent:
+    def __call__(self, seed: int, env: JudgingEnv) -> Agent:
         """The agent for the episode of this seed."""
         return load_agent(self.name, seed, env)
 
@@ -113,7 +118,7 @@ def judge_agent(
         All episodes, in the order of their seeds.
 
     Raises:
-        ValueError: an agent gave a command that the simulator does not know.
+        ValueError: an agent gave a command that the environment does not know.
     """
     config = config or JudgeConfig()
     over = {episode.seed: episode for episode in known if episode.seed in config.seeds}
@@ -127,16 +132,16 @@ def judge_agent(
 
 def play_episode(
     make_agent: AgentMaker,
-    env: RealWorldEnv,
+    env: JudgingEnv,
     seed: int,
     watch: Callable[[np.ndarray], None] | None = None,
 ) -> Episode:
     """One episode; ``watch`` gets the frames (T, H, W, 3) of every chunk, the start included."""
     frames, info = env.reset(seed=seed)
     agent = make_agent(seed, env)
-    fixed = {"commands": env.commands, "seed": seed}
-    reward, simulator, seconds = 0.0, float(info["simulator_reward"]), 0.0
-    events = dict.fromkeys(set(info["events"]) - {"end"}, 0.0)
+    fixed = {"commands": env.action_space.commands, "seed": seed}
+    reward, seconds, events = 0.0, 0.0, Counter[str]()
+    simulator: float | None = info.get("simulator_reward")
     over = cut = False
     while not (over or cut):
         if watch is not None:
@@ -145,8 +150,9 @@ def play_episode(
         command = agent.act(frames, {**info, **fixed})
         seconds += time.perf_counter() - began
         frames, gained, over, cut, info = env.step(command)
-        reward, simulator = reward + gained, simulator + info["simulator_reward"]
-        events = {name: total + info["events"][name] for name, total in events.items()}
+        reward += gained
+        simulator = None if simulator is None else simulator + info["simulator_reward"]
+        events.update(info.get("events", {}))
     if watch is not None:
         watch(frames)
     cost: Mapping[str, float] = getattr(agent, "cost", {})
@@ -154,7 +160,7 @@ def play_episode(
         seed,
         reward,
         simulator,
-        dict(sorted(events.items())),
+        {name: events[name] for name in sorted(events) if name != "end"},
         int(info["chunk"]),
         not over,
         round(seconds, 4),
@@ -181,9 +187,10 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Figure]:
     def cost(name: str) -> Figure:
         return of(lambda e: e.cost[name] / e.chunks)
 
+    own = [e.simulator_return for e in episodes if e.simulator_return is not None]
     return {
         "reward": of(lambda e: e.reward),
-        "simulator_return": of(lambda e: e.simulator_return),
+        **({"simulator_return": Figure.of(own)} if own else {}),
         "chunks": of(lambda e: e.chunks),
         "survived": of(lambda e: float(e.survived)),
         **{name: event(name) for name in episodes[0].events},
@@ -200,14 +207,17 @@ def median_episode(episodes: Sequence[Episode]) -> Episode:
     """
     if not episodes:
         raise ValueError("episodes is empty; there is no median")
-    ranked = sorted(episodes, key=lambda e: (e.reward, e.simulator_return, e.seed))
+    ranked = sorted(episodes, key=lambda e: (e.reward, e.simulator_return or 0.0, e.seed))
     return ranked[(len(ranked) - 1) // 2]
 
 
-def film_episode(make_agent: AgentMaker, env: RealWorldEnv, seed: int, path: str | Path) -> Episode:
+def film_episode(make_agent: AgentMaker, env: JudgingEnv, seed: int, path: str | Path) -> Episode:
     """Play the episode of a seed once more, into an MP4."""
-    size = env.config.record.frame_size
-    with VideoWriter(path, VideoConfig(env.config.fps, size)) as film:
+    if isinstance(env, RealWorldEnv):
+        fps, size = float(env.config.fps), env.config.record.frame_size
+    else:
+        fps, size = env.world.spec.fps, env.world.spec.frame_size
+    with VideoWriter(path, VideoConfig(fps, size)) as film:
         return play_episode(make_agent, env, seed, film.write)
 
 

@@ -22,15 +22,19 @@ class Setting:
     """What makes episodes comparable.
 
     world: the configuration's name.    rules: hash of all in it that decides an episode.
-    max_chunks: as in `magi_world.envs.real.RealWorldEnv`.
+    max_chunks: as in `magi_world.envs.real.RealWorldEnv`.    dream: fingerprint of the world in
+    which agents play; "" is the simulator itself.
     """
 
     world: str
     rules: str
     max_chunks: int | None = None
+    dream: str = ""
 
     @classmethod
-    def of(cls, config: WorldTrainConfig, max_chunks: int | None = None) -> Setting:
+    def of(
+        cls, config: WorldTrainConfig, max_chunks: int | None = None, dream: str = ""
+    ) -> Setting:
         """The setting of a configuration; how it is trained does not matter."""
         record, heads = asdict(config.record), config.heads
         for name in ("chunks", "chunks_per_shard", "held_out_shards", "processes", "seed"):
@@ -42,7 +46,7 @@ class Setting:
             "default_command": config.default_command,
         }
         text = json.dumps(rules, sort_keys=True, default=str)
-        return cls(config.name, hashlib.sha256(text.encode()).hexdigest()[:16], max_chunks)
+        return cls(config.name, hashlib.sha256(text.encode()).hexdigest()[:16], max_chunks, dream)
 
 
 class Results:
@@ -138,9 +142,10 @@ def agent_digest(name: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def baseline_names(commands: Sequence[str]) -> list[str]:
-    """What every agent is to be compared with."""
-    return ["random", *(f"constant:{command}" for command in commands), "collect", "gather"]
+def baseline_names(commands: Sequence[str], dream: bool = False) -> list[str]:
+    """What every agent is to be compared with; the collection policy cannot play in a dream."""
+    plain = ["random", *(f"constant:{command}" for command in commands)]
+    return plain if dream else [*plain, "collect", "gather"]
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:

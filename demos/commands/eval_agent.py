@@ -32,7 +32,7 @@ def add(commands: options.Commands) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "eval-agent",
         help="judge an agent in the real simulator",
-        description="Play episodes of fixed seeds in the simulator that a world was trained on. "
+        description="Play episodes of fixed seeds in the simulator that a world was trained on.\n"
         "With -o, Ctrl-C loses nothing; the same command goes on, and later agents join the table.",
         epilog=AGENTS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,6 +48,12 @@ def add(commands: options.Commands) -> None:
         "--baselines",
         action="store_true",
         help="also: random, every constant command, collect, gather",
+    )
+    parser.add_argument(
+        "--dream",
+        metavar="WORLD",
+        help="play in this world (a name or a folder) instead of the simulator, to compare the "
+        "two; needs --max-chunks",
     )
     parser.add_argument("--episodes", type=options.count, default=100, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the first episode (0)")
@@ -84,34 +90,54 @@ def run(given: argparse.Namespace) -> int:
     config = read_settings(given.config)
     names = list(given.agents)
     if given.baselines:
-        names += [n for n in baseline_names(list(config.commands)) if n not in names]
+        common = baseline_names(list(config.commands), given.dream is not None)
+        names += [name for name in common if name not in names]
     if not names:
         raise ValueError("no AGENT was named; name one, or ask for --baselines")
     if given.video is not None and given.video.suffix.lower() != ".mp4":
         raise ValueError(f"--video is {given.video}; it must end in .mp4")
     torch.set_num_threads(given.threads)
     wanted = judging.JudgeConfig(given.episodes, given.seed, given.processes)
-    results = Results(Setting.of(config, given.max_chunks), given.output)
+    make_env, dream = _place(given, config)
+    results = Results(Setting.of(config, given.max_chunks, dream), given.output)
     for name in names:
-        _judge(given, name, config, wanted, results)
+        _judge(name, make_env, wanted, results, quiet=given.json)
     if given.video is not None:
-        _film(names[-1], config, given.max_chunks, results, given.video)
+        _film(names[-1], make_env, results, given.video)
     _report(given, results)
     return 0
 
 
+def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judging.EnvMaker, str]:
+    """What makes the environment, and the fingerprint of the world if it is a dream."""
+    from magi_world.envs.env import MagiWorldEnv
+    from magi_world.envs.real import RealWorldEnv
+    from magi_world.envs.rewards import LearnedReward
+    from magi_world.loading import load_world
+
+    if given.dream is None:
+        return partial(RealWorldEnv, config, given.max_chunks), ""
+    if given.max_chunks is None:
+        raise ValueError("--dream needs --max-chunks: a dream has no limit of its own")
+    # An end is drawn with its probability, as it would come in the simulator.
+    reward = LearnedReward(sample_end=True)
+    make = partial(
+        MagiWorldEnv, world=given.dream, reward=reward, max_chunks=given.max_chunks, device="cpu"
+    )
+    return make, load_world(given.dream, device="cpu").spec.fingerprint
+
+
 def _judge(
-    given: argparse.Namespace,
     name: str,
-    config: WorldTrainConfig,
+    make_env: judging.EnvMaker,
     wanted: judging.JudgeConfig,
     results: Results,
+    quiet: bool,
 ) -> None:
     from tqdm import tqdm
 
     from magi_world.agents import judging
     from magi_world.agents.results import agent_digest
-    from magi_world.envs.real import RealWorldEnv
 
     known = results.open(name, agent_digest(name))
     ready = sum(episode.seed in wanted.seeds for episode in known)
@@ -121,7 +147,7 @@ def _judge(
         desc=name,
         unit="episode",
         file=sys.stderr,
-        disable=given.json,
+        disable=quiet,
     )
 
     def done(episode: judging.Episode) -> None:
@@ -131,20 +157,16 @@ def _judge(
         bar.set_postfix_str(f"reward {mean:.2f}")
 
     with bar:
-        make_env = partial(RealWorldEnv, config, given.max_chunks)
         judging.judge_agent(judging.NamedAgent(name), make_env, wanted, known, done)
 
 
-def _film(
-    name: str, config: WorldTrainConfig, max_chunks: int | None, results: Results, path: Path
-) -> None:
+def _film(name: str, make_env: judging.EnvMaker, results: Results, path: Path) -> None:
     from contextlib import closing
 
     from magi_world.agents import judging
-    from magi_world.envs.real import RealWorldEnv
 
     median = judging.median_episode(results.episodes(name))
-    with closing(RealWorldEnv(config, max_chunks)) as env:
+    with closing(make_env()) as env:
         filmed = judging.film_episode(judging.NamedAgent(name), env, median.seed, path)
     print(f"{path}: {name}, seed {filmed.seed}, reward {filmed.reward:g}", file=sys.stderr)
     if (filmed.reward, filmed.chunks) != (median.reward, median.chunks):

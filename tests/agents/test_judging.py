@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from magi_world.agents import ScriptedAgent, load_agent
 from magi_world.agents.collecting import CollectingAgent
@@ -24,12 +23,13 @@ from magi_world.agents.judging import (
     median_episode,
     play_episode,
 )
-from magi_world.agents.results import Results, Setting, agent_digest, baseline_names
+from magi_world.agents.results import Results, Setting, agent_digest
 from magi_world.agents.table import as_markdown, as_text, table_rows
-from magi_world.demos import cli
+from magi_world.envs.env import MagiWorldEnv
 from magi_world.envs.real import RealWorldEnv
 from magi_world.media import load_video
-from tests.envs.real_toy import SHIPPED, toy_config, toy_record
+from tests.envs.real_toy import toy_config, toy_record
+from tests.envs.worlds import fast_world, heads
 from tests.training.toy import Roll
 
 MAKE = partial(RealWorldEnv, toy_config())
@@ -205,69 +205,17 @@ def test_tables() -> None:
     assert len(as_markdown(rows).splitlines()) == 4
 
 
-@pytest.fixture
-def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The toy's configuration as a YAML file, in a folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    config = yaml.safe_load(SHIPPED.read_text())
-    toy = toy_config()
-    events = {"hit": {"key": "hits", "index": 0}}
-    changed = {
-        "env": toy.record.env, "policy": toy.record.policy, "env_options": {}, "events": events,
-        "actions": dict(toy.record.actions), "frame_size": [16, 16],
-    }  # fmt: skip
-    config["record"].update(changed)
-    config["commands"] = {name: {"phrases": [f"please {name}"]} for name in toy.record.actions}
-    config["heads"].update({"events": ["hit", "death"], "reward": dict(toy.heads.reward)})
-    config.update({"name": "bar", "default_command": "stay", "starts_before": ""})
-    Path("bar.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    return "bar.yaml"
-
-
-def test_eval_agent(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    common = ["--config", config_file, "--episodes", "3"]
-    agents = ["constant:go left", "random"]
-    assert cli.main(["eval-agent", *agents, *common, "-o", "r.json", "--video", "v.mp4"]) == 0
-    told = capsys.readouterr()
-    assert told.out.splitlines()[1].startswith("constant:go left  ")
-    assert "v.mp4: random, seed " in told.err
-    assert Path("v.mp4").is_file()
-    before = Path("r.json").read_bytes()
-    assert cli.main(["eval-agent", "random", *common, "-o", "r.json", "--markdown"]) == 0
-    assert capsys.readouterr().out.splitlines()[3].startswith("| random | 3 |")
-    assert Path("r.json").read_bytes() == before, "nothing was played again"
-    assert cli.main(["eval-agent", "constant:go left", *common, "--json"]) == 0
-    record = json.loads(capsys.readouterr().out)
-    expected = json.loads(before)["agents"]["constant:go left"]
-    for episode in (*record["agents"]["constant:go left"]["episodes"], *expected["episodes"]):
-        del episode["seconds"]
-    assert record["agents"]["constant:go left"]["episodes"] == expected["episodes"]
-
-
-def test_baselines(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    names = baseline_names(["stay", "go left"])
-    assert names == ["random", "constant:stay", "constant:go left", "collect", "gather"]
-    given = ["--baselines", "--config", config_file, "--episodes", "1", "-o", "r.json"]
-    assert cli.main(["eval-agent", *given]) == 2  # the toy's policy cannot be told to gather
-    assert "'gather'" in capsys.readouterr().err
-    kept = json.loads(Path("r.json").read_text())["agents"]
-    assert list(kept) == baseline_names(["stay", "go left", "go right"])[:-1]
-
-
-def test_eval_agent_says_what_is_wrong(
-    config_file: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for arguments, words in (
-        ([], "no AGENT was named"),
-        (["constant:fly"], "'fly'"),
-        (["clever"], "'clever'"),
-        (["random", "--video", "film.gif"], "must end in .mp4"),
-        (["random", "--seed", "-1"], "seed is -1"),
-    ):
-        assert cli.main(["eval-agent", *arguments, "--config", config_file]) == 2
-        assert words in capsys.readouterr().err
-    assert cli.main(["eval-agent", "random", "--config", "none.yaml"]) == 2
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["eval-agent", "--help"])
-    assert ended.value.code == 0
-    assert '"constant:turn left"' in capsys.readouterr().out
+def test_a_dream_is_judged_alike() -> None:
+    make = partial(MagiWorldEnv, fast_world(heads=heads()), max_chunks=3)
+    (one,) = judge_agent(NamedAgent("random"), make, JudgeConfig(1, seed=2))
+    env, agent = make(), load_agent("random", 2)
+    frames, info = env.reset(seed=2)
+    total, hits = 0.0, 0.0
+    for _ in range(3):
+        command = agent.act(frames, {**info, "commands": env.action_space.commands})
+        frames, reward, _, _, info = env.step(command)
+        total, hits = total + reward, hits + info["events"]["hit"]
+    assert (one.reward, one.events["hit"], one.chunks) == (total, hits, 3)
+    assert one.simulator_return is None
+    assert "simulator_return" not in figures([one])
+    assert "simulator_return" not in table_rows({"random": [one]})[0]
