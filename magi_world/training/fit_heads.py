@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magi_world.model.heads import Heads, HeadsConfig
+from magi_world.training.dataset import ChunkDataset
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig, train
 
@@ -35,14 +36,14 @@ class FitHeadsConfig:
     chunks: int = 8000
 
 
-def labels(config: FitHeadsConfig, data: LatentDataset, recorded: Sequence[str]) -> Tensor:
+def labels(config: FitHeadsConfig, data: ChunkDataset, recorded: Sequence[str]) -> Tensor:
     """(N, E) float, 1 where the event happened in the chunk.
 
     Raises:
         ValueError: an event that is not recorded.
     """
-    columns = dict(zip(recorded, (data.data.events > 0).float().unbind(1), strict=True))
-    columns[config.death] = (data.data.end == 1).float()
+    columns = dict(zip(recorded, (data.events > 0).float().unbind(1), strict=True))
+    columns[config.death] = (data.end == 1).float()
     if unknown := set(config.events) - set(columns):
         raise ValueError(f"heads: events {sorted(unknown)} must be among {sorted(columns)}")
     return torch.stack([columns[name] for name in config.events], dim=1)
@@ -61,7 +62,7 @@ def fit_heads(
         ValueError: a reward or end for an event that is not predicted.
         Stopped: asked to stop; run again to go on.
     """
-    known = labels(config, data, recorded)
+    known = labels(config, data.data, recorded)
     names = config.events
     if unknown := (set(config.reward) | ({config.end} - {""})) - set(names):
         raise ValueError(f"heads: {sorted(unknown)} must be among heads.events {names}")
@@ -109,7 +110,7 @@ def measure_heads(
             for s, r in zip(side.split(256), rows.split(256), strict=True)
         ]
     )
-    true = labels(config, data, recorded)
+    true = labels(config, data.data, recorded)
     out = {}
     for i, name in enumerate(heads.config.events):
         p, y = said[:, i], true[:, i]

@@ -185,7 +185,7 @@ def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) ->
         noise=0.0,
     )
     heads = fit_heads(config, latents, ["hit"], tmp_path, CPU)
-    known = labels(config, latents, ["hit"])
+    known = labels(config, latents.data, ["hit"])
     assert known.shape == (60, 2)
     figures = measure_heads(heads, config, latents, ["hit"])
     assert figures["hit"]["brier"] < figures["hit"]["brier_of_share"]

@@ -1,0 +1,190 @@
+"""The heads on dreams: do they see in dreamed latents what happened in the simulator?
+
+A target is a held-out chunk. Its last few chunks are dreamed, under the commands that were really
+held, behind real history, and what the heads say of the dreamed target is compared with what really
+happened in it, and with what they say of the target's real latents. A dream that goes another way
+than the simulator counts against the heads here: the figures are a lower bound of what they can
+do, and say which threshold suits dreams.
+
+Legend: N chunks of the recording, n targets, E events, B worlds dreamed in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from magi_world.config import require
+from magi_world.model.heads import Heads
+from magi_world.model.pixels import frames_to_video
+from magi_world.training.dataset import ChunkDataset
+from magi_world.training.rollout import HISTORY, begin
+from magi_world.world import World
+
+
+@dataclass(frozen=True)
+class DreamHeadsConfig:
+    """targets: judged chunks, half of them with an event where there are enough; lengths: dreamed
+    chunks, the target being the last of them."""
+
+    targets: int = 128
+    lengths: tuple[int, ...] = (1, 4)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            self.targets > 0, f"DreamHeadsConfig.targets is {self.targets}; it must be at least 1"
+        )
+        require(
+            bool(self.lengths) and min(self.lengths, default=0) > 0,
+            f"DreamHeadsConfig.lengths is {self.lengths}; it must name lengths from 1 on",
+        )
+
+
+def draw_targets(
+    data: ChunkDataset, truth: Tensor, count: int, before: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Chunks with ``before`` chunks of their episode in front, events drawn more often.
+
+    Args:
+        truth: (N, E), 1 where an event happened.
+
+    Returns:
+        Rows (n,), n <= count, and weights (n,) of sum 1 that give events their real share again.
+
+    Raises:
+        ValueError: no chunk has so many in front of it.
+    """
+    rows = data.starts(before + 1) + before
+    require(len(rows) > 0, f"no held-out episode has {before + 1} chunks; record longer ones")
+    generator = torch.Generator().manual_seed(seed)
+    busy = truth[rows].amax(1) > 0.5
+    groups = [rows[busy], rows[~busy]]
+    wanted = min(count, len(rows))
+    some = min(len(groups[0]), max(wanted // 2, wanted - len(groups[1])))
+    chosen, weights = [], []
+    for group, size in zip(groups, (some, wanted - some), strict=True):
+        chosen.append(group[torch.randperm(len(group), generator=generator)[:size]])
+        weights.append(torch.full((size,), len(group) / len(rows) / max(1, size)))
+    weight = torch.cat(weights)
+    return torch.cat(chosen), weight / weight.sum()
+
+
+@torch.inference_mode()
+def dreamed_events(
+    world: World, data: ChunkDataset, targets: Tensor, length: int, seed: int
+) -> Tensor:
+    """The heads' probabilities (n, E) on ``targets``, each the last of ``length`` dreamed chunks.
+
+    Raises:
+        ValueError: the world has no heads.
+    """
+    heads, commands, said = heads_of(world), world.spec.command_names, []
+    for part in targets.split(world.num_worlds):
+        # The last batch may be short: its last row is dreamed more than once.
+        rows = part[torch.arange(world.num_worlds).clamp_max(len(part) - 1)] - length + 1
+        begin(world, data, rows - HISTORY, seed)
+        for i in range(length):
+            held = data.command[rows + i].tolist()
+            latents = world.step_latents([commands[c] for c in held]).latents
+        said.append(torch.sigmoid(heads.logits(latents)).float().cpu()[: len(part)])
+    return torch.cat(said)
+
+
+@torch.inference_mode()
+def real_events(world: World, data: ChunkDataset, targets: Tensor, batch: int = 64) -> Tensor:
+    """The heads' probabilities (n, E) on the real latents of ``targets``.
+
+    Raises:
+        ValueError: the world has no heads.
+    """
+    heads, vae, said = heads_of(world), world.parts.vae, []
+    for part in targets.split(batch):
+        video = frames_to_video(data.pixels(part).to(world.device))
+        said.append(torch.sigmoid(heads.logits(vae.scale(vae.encode(video)))).float().cpu())
+    return torch.cat(said)
+
+
+def heads_of(world: World) -> Heads:
+    """The heads, or ValueError where the world has none."""
+    heads = world.parts.heads
+    if not isinstance(heads, Heads):
+        raise ValueError(f"{world.spec.name} has no heads to measure")
+    return heads
+
+
+def event_figures(said: Tensor, truth: Tensor, weight: Tensor) -> dict[str, float]:
+    """How good probabilities (n,) of one event are, against what happened (n,) of 0 and 1.
+
+    Returns:
+        share (of chunks in which it happened), mean_prediction, brier, brier_of_share (of someone
+        who always says the share), precision and recall at 0.5, and best_threshold with its
+        best_precision, best_recall and best_f1. "Best" is the threshold of the highest F1 on these
+        very chunks, so its figures are a little too good. Precision is 0 where nothing is said.
+    """
+    w = weight / weight.sum()
+    share = float((w * truth).sum())
+    out = {
+        "share": share,
+        "mean_prediction": float((w * said).sum()),
+        "brier": float((w * (said - truth).square()).sum()),
+        "brier_of_share": share * (1 - share),
+    }
+    out["precision"], out["recall"] = _precision_recall(said > 0.5, truth, w)
+    best = (-1.0, 0.5, 0.0, 0.0)
+    values = said.unique()
+    # Between two predictions every threshold is the same; the middle is the safest.
+    middles = [*((values[1:] + values[:-1]) / 2).tolist(), 0.5 * float(values[0])]
+    for threshold in sorted(middles, key=lambda t: abs(t - 0.5)):
+        precision, recall = _precision_recall(said > threshold, truth, w)
+        f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+        best = max(best, (f1, threshold, precision, recall), key=lambda row: row[0])
+    names = ("best_f1", "best_threshold", "best_precision", "best_recall")
+    return {**out, **dict(zip(names, best, strict=True))}
+
+
+def _precision_recall(yes: Tensor, truth: Tensor, weight: Tensor) -> tuple[float, float]:
+    hit, told, there = ((weight * x).sum() for x in (yes * truth, yes, truth))
+    return float(hit / told.clamp_min(1e-9)), float(hit / there.clamp_min(1e-9))
+
+
+def measure_dreamed_heads(
+    world: World, data: ChunkDataset, truth: Tensor, config: DreamHeadsConfig | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """`event_figures` of every event, on the same targets, real and dreamed.
+
+    Args:
+        world: of any number of worlds; it is reset.
+        data: a held-out recording of the world's commands.
+        truth: (N, E), 1 where the event of that column happened in the chunk
+            (`magi_world.training.fit_heads.labels`); columns as in the heads.
+
+    Returns:
+        "real" and each length, as text, -> event -> figures.
+
+    Raises:
+        ValueError: the world has no heads, ``truth`` has another shape, or the episodes are too
+            short.
+    """
+    config = config or DreamHeadsConfig()
+    events: Sequence[str] = heads_of(world).config.events
+    require(
+        tuple(truth.shape) == (len(data), len(events)),
+        f"truth has shape {tuple(truth.shape)}; it must be {(len(data), len(events))}, a row for "
+        f"each chunk and a column for each of {events}",
+    )
+    before = HISTORY + max(config.lengths) - 1
+    targets, weight = draw_targets(data, truth, config.targets, before, config.seed)
+    said = {"real": real_events(world, data, targets)}
+    for length in config.lengths:
+        said[str(length)] = dreamed_events(world, data, targets, length, config.seed)
+    return {
+        where: {
+            event: event_figures(p[:, i], truth[targets, i], weight)
+            for i, event in enumerate(events)
+        }
+        for where, p in said.items()
+    }
