@@ -11,9 +11,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from magi_world.demos.commands import bench, doctor, eval_agent, play, record, replay, train, worlds
+from magi_world.demos.commands import (
+    bench,
+    doctor,
+    eval_agent,
+    play,
+    record,
+    replay,
+    train,
+    train_agent,
+    worlds,
+)
 
-COMMANDS = (play, record, replay, worlds, doctor, train, eval_agent, bench)
+COMMANDS = (play, record, replay, worlds, doctor, train, train_agent, eval_agent, bench)
 
 
 def parser() -> argparse.ArgumentParser:

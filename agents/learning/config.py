@@ -112,22 +112,37 @@ class TrainAgentConfig:
         return -(-self.steps // self.update_steps) * self.update_steps
 
 
+def read_config(folder: Path) -> TrainAgentConfig | None:
+    """The configuration of a run's folder; None if there is no run.
+
+    Raises:
+        ValueError: it was written by another version.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    names = {f.name for f in fields(TrainAgentConfig)}
+    if not isinstance(stored, dict) or set(stored) != names:
+        raise ValueError(f"{path} is of another version; its run cannot go on, use another folder")
+    return TrainAgentConfig(**stored)
+
+
 def keep_config(config: TrainAgentConfig, folder: Path) -> None:
     """Write ``config.json``, or compare with the one that is there.
 
     Raises:
         ValueError: the folder's run has another configuration; the message names the field.
     """
-    path = folder / "config.json"
-    wanted = asdict(config)
-    if not path.exists():
-        write_json(path, wanted)
+    stored = read_config(folder)
+    if stored is None:
+        write_json(folder / "config.json", asdict(config))
         return
-    stored = _checked(path, json.loads(path.read_text(encoding="utf-8")))
-    for name, value in wanted.items():
-        if name not in FREE and stored[name] != value:
+    for name, value in asdict(config).items():
+        before = getattr(stored, name)
+        if name not in FREE and before != value:
             raise ValueError(
-                f"{folder} was trained with {name} = {stored[name]!r}, not {value!r}; go on with "
+                f"{folder} was trained with {name} = {before!r}, not {value!r}; go on with "
                 "the same, or use another folder"
             )
 
@@ -137,10 +152,3 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
-
-
-def _checked(path: Path, stored: Any) -> dict[str, Any]:
-    names = {f.name for f in fields(TrainAgentConfig)}
-    if not isinstance(stored, dict) or set(stored) != names:
-        raise ValueError(f"{path} is of another version; its run cannot go on, use another folder")
-    return stored

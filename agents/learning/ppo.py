@@ -44,8 +44,8 @@ class EyesExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Features (B, D)."""
-        # Stable-Baselines3 gives a transposed view, and a convolution's last bit depends on strides:
-        # a run that goes on from a saved picture would not be the same.
+        # Stable-Baselines3 gives a transposed view, and the last bit of a convolution depends on
+        # strides: a run that goes on from a saved picture would not be the same.
         return self.eyes(observations.contiguous())
 
 
