@@ -122,7 +122,7 @@ def test_a_reward_that_hangs_by_a_hair_costs() -> None:
     assert score.reward[0] < less.reward[0] < 0
     for given, message in (({"noise": 0}, "noise is 0"), ({"samples": 1}, "samples is 1")):
         with pytest.raises(ValueError, match=message):
-            UncertaintyConfig(**given)  # type: ignore[arg-type]
+            UncertaintyConfig(**given)
 
 
 def test_the_penalty_is_learnt_from_and_told_apart(tmp_path: Path) -> None:
