@@ -23,7 +23,8 @@ class TrainAgentConfig:
         world: what `magi_world.load_world` takes.
         real: a training configuration (YAML); its simulator takes the world's place.
         starts: folder of recorded shards; episodes begin from ``num_starts`` clips of it as well.
-        noise_scale, denoise_steps: of the world; None is its own number of steps.
+        noise_scale, denoise_steps, dtype: of the world; None is its own. bfloat16 saves a third of
+            the time on CPUs that know it.
         uncertainty: weight of the penalty for rewards that the heads are not sure of.
         sample_end: episodes end with the predicted probability, not at one half.
         horizon: chunks of an episode, after which it is cut off and its value estimated. Short,
@@ -51,6 +52,7 @@ class TrainAgentConfig:
     horizon: int = 32
     noise_scale: float = 1.0
     denoise_steps: int | None = None
+    dtype: str | None = None
     uncertainty: float = 0.0
     sample_end: bool = True
     frames: int = 2
@@ -91,6 +93,8 @@ class TrainAgentConfig:
             raise ValueError(
                 f"batch is {self.batch}; it must divide num_envs * rollout ({self.update_steps})"
             )
+        if self.dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'")
         if self.real is not None and (self.starts is not None or self.uncertainty):
             name = "starts" if self.starts is not None else "uncertainty"
             raise ValueError(f"{name} is {getattr(self, name)}; it is for a world, but real is set")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.uncertainty import UncertaintyPenalty
 from magi_world.envs.vector import MagiWorldVectorEnv
 from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
-from magi_world.loading import load_world
+from magi_world.loading import Dtype, load_world
 from magi_world.parts import WorldParts
 from magi_world.weights import load_tensors, save_tensors
 from magi_world.world import World
@@ -173,7 +173,12 @@ def open_place(config: TrainAgentConfig, folder: Path) -> Place:
     """
     if config.real is not None:
         return Simulator(config)
-    world = load_world(config.world, device=config.device, num_steps=config.denoise_steps)
+    world = load_world(
+        config.world,
+        device=config.device,
+        dtype=cast(Dtype | None, config.dtype),
+        num_steps=config.denoise_steps,
+    )
     parts = world.parts
     if parts.heads is None:
         raise ValueError(f"the world {parts.spec.name!r} has no heads: nothing in it is a reward")

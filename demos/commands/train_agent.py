@@ -23,6 +23,7 @@ PLACE: dict[str, tuple[Any, str, str]] = {
     "horizon": (options.count, "N", "chunks of an episode (32)"),
     "noise_scale": (float, "S", "of the world's noise; above 1 it takes more chances (1)"),
     "denoise_steps": (options.count, "N", "of the world; default: its own"),
+    "dtype": (str, "T", "float32 or bfloat16, of the world; default: its own"),
     "uncertainty": (float, "P", "weight of the penalty for uncertain rewards (0)"),
 }
 LEARNING: dict[str, tuple[Any, str, str]] = {
