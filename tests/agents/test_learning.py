@@ -199,7 +199,7 @@ def test_the_agent_says_what_ppo_would(tmp_path: Path) -> None:
         chunk = place.worlds.chunk
         assert chunk is not None
         policy = learner.policy
-        theirs = policy.get_distribution(policy.obs_to_tensor(seen)[0])  # type: ignore[operator]
+        theirs = policy.get_distribution(policy.obs_to_tensor(seen)[0])
         wanted = theirs.distribution.probs[0].detach().numpy()
         found = agent.probabilities(chunk.frames[0], chunk.index[0])
         np.testing.assert_allclose(found, wanted, atol=1e-5)
