@@ -23,13 +23,16 @@ def main() -> None:
     parser.add_argument("world", nargs="?", default="vizdoom-arena")
     parser.add_argument("--real", help="configuration of the simulator to train in instead")
     parser.add_argument("--counts", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--rollout", type=int, default=TrainAgentConfig.rollout)
     parser.add_argument("--updates", type=int, default=3, help="that are measured")
     arguments = parser.parse_args()
     for count in arguments.counts:
         config = replace(
             TrainAgentConfig(world=arguments.world, real=arguments.real),
             num_envs=count,
-            steps=count * TrainAgentConfig.rollout * (arguments.updates + 1),
+            rollout=arguments.rollout,
+            batch=min(TrainAgentConfig.batch, count * arguments.rollout),
+            steps=count * arguments.rollout * (arguments.updates + 1),
         )
         report("agent", {"world": arguments.real or arguments.world, **measure(config)})
 
