@@ -1,4 +1,4 @@
-"""MagiWorldEnv: the Gymnasium contract, seeds, observations, options, ends."""
+"""MagiWorldEnv: the Gymnasium contract, observations, actions, ends."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from PIL import Image
 
 from magi_world.chunk import Chunk
 from magi_world.envs import MagiWorldEnv
-from magi_world.media import VideoConfig, VideoWriter
 from magi_world.world import World
 from tests.envs.worlds import Ends, brightness, fast_world, heads, sometimes
 from tests.tiny import tiny_world, write_tiny_package
@@ -51,31 +49,6 @@ def test_importing_registers_and_loads_no_torch() -> None:
     code = "import sys, magi_world, gymnasium; gymnasium.spec('MagiWorld-v0'); "
     code += "assert 'torch' not in sys.modules and 'pygame' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_seed_is_the_worlds_seed() -> None:
-    env, world = MagiWorldEnv(fast_world()), tiny_world()
-    seen, info = env.reset(seed=41)
-    np.testing.assert_array_equal(seen, world.reset(seed=41).frames[0])
-    assert info["seed"] == 41
-    np.testing.assert_array_equal(env.step("turn left")[0], world.step("turn left").frames[0])
-
-
-def test_resets_without_a_seed_go_on_from_the_first() -> None:
-    env = MagiWorldEnv(fast_world())
-    runs = []
-    for _ in range(2):
-        env.reset(seed=3)
-        runs.append([env.reset()[1]["seed"] for _ in range(3)])
-    assert runs[0] == runs[1]
-    assert len({3, *runs[0]}) == 4
-
-
-def test_a_fixed_seed_repeats_the_episode() -> None:
-    env = MagiWorldEnv(fast_world(), seed=9)
-    first, second = env.reset()[0], env.reset()[0]
-    np.testing.assert_array_equal(first, second)
-    assert env.reset(seed=4)[1]["seed"] == 4
 
 
 def test_observations_are_the_same_world() -> None:
@@ -184,160 +157,6 @@ def test_sampled_actions_are_commands_and_reach_all_of_them() -> None:
         env.action_space.sample(mask=only * 0)
     with pytest.raises(ValueError, match="one of them"):
         env.action_space.sample(mask=only, probability=only)
-
-
-BAD_ACTIONS = [
-    (3, "DiscreteCommands wrapper takes numbers"),
-    (None, "it must be a str"),
-    (b"turn left", "it must be a str"),
-    (["turn left"], "it must be a str"),
-    ("", "must say something"),
-    ("   ", "must say something"),
-    ("x" * 1025, "has 1,025 characters"),
-    ("tourne à gauche", "with 'à'; it must be printable ASCII"),
-    ("turn\nleft", r"with '\\n'; it must be printable ASCII"),
-]
-
-
-@pytest.mark.parametrize(("action", "message"), BAD_ACTIONS)
-def test_bad_actions_are_named_and_change_nothing(action: object, message: str) -> None:
-    env, twin = MagiWorldEnv(fast_world()), MagiWorldEnv(fast_world())
-    env.reset(seed=0)
-    twin.reset(seed=0)
-    assert action not in env.action_space
-    with pytest.raises(ValueError, match=message):
-        env.step(action)
-    np.testing.assert_array_equal(env.step("turn left")[0], twin.step("turn left")[0])
-
-
-BAD_ARGUMENTS = [
-    ({"world": 3}, "world is 3, a int; it must be a name"),
-    ({"world": "no-such-world"}, "there is no world 'no-such-world'"),
-    ({"observation": "pixels"}, "observation is 'pixels'; it must be one of 'chunk', 'frame'"),
-    ({"reward": 3.0}, "reward is 3.0; it must be 'learned'"),
-    ({"reward": "learned"}, "has no reward heads"),
-    ({"reward": "text:"}, "reward is 'text:'"),
-    ({"max_chunks": 0}, "max_chunks is 0; it must be a whole number from 1"),
-    ({"max_chunks": True}, "max_chunks is True"),
-    ({"prompt": 3}, "prompt is 3"),
-    ({"prompt": " "}, "must say something"),
-    ({"start": 99}, "start is 99; it must be a number 0 .. 2, 'text'"),
-    ({"start": True}, "start is True"),
-    ({"start": np.zeros(3, np.uint8)}, r"start has shape \(3,\)"),
-    ({"start": np.zeros((4, 4, 3))}, "start: frames are float64"),
-    ({"seed": -1}, "seed is -1"),
-    ({"steer": "later"}, "steer is 'later'; it must be one of 'now', 'queue'"),
-    ({"render_mode": "ascii"}, "render_mode is 'ascii'"),
-    ({"num_steps": 2}, "num_steps is 2, but world is a World"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
-def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        MagiWorldEnv(**{"world": fast_world(), **arguments})
-
-
-def test_arguments_of_loading_reach_the_world(tmp_path: Path) -> None:
-    package = write_tiny_package(tmp_path / "w")
-    env = MagiWorldEnv(str(package), num_steps=2, window_size=2, noise_scale=0.5)
-    sampler = env.world.parts.config.sampler
-    assert (sampler.num_steps, sampler.window_size) == (2, 2)
-    env.reset(seed=0)
-    env.step("turn left")
-    with pytest.raises(ValueError, match="weights is for"):
-        MagiWorldEnv(package, weights=tmp_path)
-    with pytest.raises(ValueError, match="needs weights=DIR"):
-        MagiWorldEnv("magi-1-4.5b-distill")
-
-
-def test_missing_and_broken_start_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"image .*nowhere\.png does not exist"):
-        MagiWorldEnv(fast_world(), start=tmp_path / "nowhere.png")
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
-    with pytest.raises(ValueError, match=r"broken\.mp4 cannot be read"):
-        MagiWorldEnv(fast_world(), start=str(tmp_path / "broken.mp4"))
-
-
-def test_starts_from_files_arrays_and_text(tmp_path: Path) -> None:
-    film = np.random.default_rng(0).integers(0, 256, (12, 48, 48, 3), dtype=np.uint8)
-    Image.fromarray(film[0]).save(tmp_path / "a.png")
-    with VideoWriter(tmp_path / "a.mp4", VideoConfig(16, (48, 48), upscale=1)) as writer:
-        writer.write(film)
-    env = MagiWorldEnv(fast_world(), start=tmp_path / "a.png")
-    own = {"constructor": env.reset(seed=0)[0]}
-    for options in (
-        {"image": tmp_path / "a.png"},
-        {"image": film[0]},
-        {"start": film[0]},
-        {"video": str(tmp_path / "a.mp4")},
-        {"start": film},
-        {"start": 1},
-        {"start": "text"},
-    ):
-        seen, info = env.reset(seed=0, options=options)
-        assert seen.shape == (8, 32, 48, 3)
-        assert info["chunk"] == 0
-        own[f"{next(iter(options))} {str(next(iter(options.values())))[:20]}"] = seen
-    pictures = list(own.values())
-    for same in pictures[1:4]:
-        np.testing.assert_array_equal(pictures[0], same)
-    for i, one in enumerate(pictures[3:]):
-        assert not any((one == other).all() for other in pictures[4 + i :])
-    np.testing.assert_array_equal(pictures[0], env.reset(seed=0)[0])  # options are for one episode
-
-
-def test_a_prompt_is_the_scene_of_its_episode() -> None:
-    env = MagiWorldEnv(fast_world(), prompt="a cave")
-    runs = {}
-    for name, options in (
-        ("own", None),
-        ("same", {"prompt": "a cave"}),
-        ("new", {"prompt": "sea"}),
-    ):
-        env.reset(seed=0, options=options)
-        runs[name] = env.step("turn left")[0]
-    np.testing.assert_array_equal(runs["own"], runs["same"])
-    assert (runs["own"] != runs["new"]).any()
-
-
-BAD_OPTIONS = [
-    ({"scene": "x"}, "options has 'scene'; it may have prompt, start, image, video, snapshot"),
-    ([1], r"options is \[1\]; it must be a dict"),
-    ({"prompt": 4}, "prompt is 4"),
-    ({"start": 7}, "start is 7"),
-    ({"image": 7}, "image is 7, a int"),
-    ({"video": np.zeros((4, 4, 3), np.uint8)}, r"video has shape \(4, 4, 3\)"),
-    ({"image": np.zeros((4, 4, 4, 3), np.uint8)}, r"image has shape \(4, 4, 4, 3\)"),
-    ({"start": 1, "image": np.zeros((4, 4, 3), np.uint8)}, "options has start and image"),
-    ({"snapshot": 3}, "snapshot is a int"),
-    ({"reset_mask": np.ones(1, bool)}, "options has 'reset_mask'"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), BAD_OPTIONS)
-def test_bad_options_are_named_and_the_episode_goes_on(options: object, message: str) -> None:
-    env, twin = MagiWorldEnv(fast_world()), MagiWorldEnv(fast_world())
-    env.reset(seed=0)
-    twin.reset(seed=0)
-    with pytest.raises(ValueError, match=message):
-        env.reset(seed=1, options=options)
-    np.testing.assert_array_equal(env.step("turn left")[0], twin.step("turn left")[0])
-    assert env.reset()[1]["seed"] == twin.reset()[1]["seed"]
-
-
-def test_order_of_calls() -> None:
-    env = MagiWorldEnv(fast_world(), render_mode="rgb_array")
-    with pytest.raises(ResetNeeded, match="before the first reset"):
-        env.step("turn left")
-    with pytest.raises(ResetNeeded, match=r"call reset\(\) first"):
-        env.render()
-    env.reset(seed=0)
-    env.close()
-    env.close()
-    for call in (env.reset, env.render, env.snapshot, lambda: env.step("x"), lambda: env.fork(1)):
-        with pytest.raises(ClosedEnvironmentError, match="was closed"):
-            call()
 
 
 def test_renders() -> None:

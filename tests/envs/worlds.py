@@ -7,14 +7,24 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
 from magi_world.chunk import Chunk
+from magi_world.envs import MagiWorldVectorEnv
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.world import World
 from tests.tiny import tiny_parts
 
 FAST = 100_000.0  # frames a second; windows are paced by it
+# What three worlds are told, step by step.
+PLAN = [
+    ("turn left", "turn right", "walk forward"),
+    ("walk forward", "a cat", "walk forward"),
+    ("turn left", "turn left", "stand still"),
+    ("turn right", "walk forward", "a dog"),
+    ("turn left", "turn right", "turn left"),
+]
 
 
 def heads(bias: float = 0.0) -> Heads:
@@ -49,6 +59,12 @@ def fast_world(
     parts = tiny_parts(window_size=window_size, **options)
     spec = replace(parts.spec, fps=FAST)
     return World(replace(parts, spec=spec, heads=heads), num_worlds)
+
+
+def together(mode: Any = AutoresetMode.SAME_STEP, **options: Any) -> MagiWorldVectorEnv:
+    """Three worlds in one batch, which end now and then."""
+    world = fast_world(heads=Ends(sometimes))
+    return MagiWorldVectorEnv(3, world, autoreset_mode=mode, **options)
 
 
 def brightness(chunk: Chunk, info: dict[str, Any]) -> tuple[float, bool]:
