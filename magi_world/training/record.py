@@ -10,7 +10,7 @@ is reproduced from (config, seed). Legend: N chunks of a shard, T frames a chunk
 | command | N, int16           | row of the command table held during the chunk             |
 | reward  | N, float32         | the simulator's own reward, summed over the chunk          |
 | events  | N E, int16         | how often each configured event happened                   |
-| end     | N, int8            | 1 the episode ended in this chunk, 2 it was cut short      |
+| end     | N, int8            | 1 the episode ended in this chunk, 2 a limit cut it short  |
 | episode | N, int32           | episode number within the shard                            |
 
 An episode that ends inside a chunk has its last frame repeated to the chunk's end.
@@ -254,7 +254,7 @@ def _row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
         "command": np.int16(chunk.command),
         "reward": np.float32(chunk.reward),
         "events": chunk.events,
-        "end": np.int8(1 if chunk.ended else 2 if chunk.cut else 0),
+        "end": np.int8(2 if chunk.cut else 1 if chunk.ended else 0),
         "episode": np.int32(episode),
     }
 

@@ -65,6 +65,15 @@ def test_recording_resumes(recording: Path, tmp_path: Path) -> None:
     assert shard_path(tmp_path, 0).stat().st_mtime_ns == kept
 
 
+def test_a_time_limit_is_no_end_even_if_the_simulator_calls_it_one(
+    recording: Path, tmp_path: Path
+) -> None:
+    record(record_config(env="toy:make_limited()"), tmp_path)
+    limited, plain = (load_file(shard_path(folder, 0)) for folder in (tmp_path, recording))
+    assert (plain["end"] == 2).any()
+    assert np.array_equal(limited["end"], plain["end"])
+
+
 def test_render_is_used_without_a_frame_key(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "shard.safetensors"
     record_shard(record_config(frame_key=""), 1, path)

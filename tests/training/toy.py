@@ -45,6 +45,14 @@ class Bar(gym.Env):
         return picture
 
 
+class Limited(Bar):
+    """Says that an episode is over by itself when its time is up, as some simulators do."""
+
+    def step(self, action: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        seen, reward, ended, cut, info = super().step(action)
+        return seen, reward, ended or cut, cut, info
+
+
 class Roll:
     """Draws commands at random, so that both left and right occur."""
 
@@ -61,6 +69,11 @@ class Roll:
 def make(most: int = 6, age: int = 40) -> Bar:
     """The environment, for a configuration."""
     return Bar(most=most, age=age)
+
+
+def make_limited() -> Limited:
+    """The environment, for a configuration."""
+    return Limited()
 
 
 COMMANDS = ("stay", "go left", "go right")
