@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,7 +16,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from magi_world.chunk import Chunk
-from magi_world.envs import MagiWorldEnv
+from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
+from magi_world.envs.source import LoadOptions
+from magi_world.loading import load_world
 from magi_world.world import World
 from tests.envs.worlds import Ends, brightness, fast_world, heads, sometimes
 from tests.tiny import tiny_world, write_tiny_package
@@ -194,3 +198,12 @@ def test_keys_are_those_of_the_commands() -> None:
     assert env.get_keys_to_action() == {
         (left,): "turn left", (right,): "turn right", (up,): "walk forward",
     }  # fmt: skip
+
+
+def test_loading_has_the_same_arguments_everywhere() -> None:
+    """They are spelt out in four places, so that every signature is typed and has its defaults."""
+    options = {f.name: f.default for f in fields(LoadOptions)}
+    for place, own in ((load_world, 2), (MagiWorldEnv, 9), (MagiWorldVectorEnv, 13)):
+        arguments = list(signature(place).parameters.values())[own:]
+        assert {a.name: a.default for a in arguments} == options, place
+        assert [a.name for a in arguments] == list(options), place

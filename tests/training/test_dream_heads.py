@@ -7,14 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from toy import record_config
-from toy_world import write_config, write_text
+from toy_world import write_config, write_world
 
-from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.pixels import frames_to_video
-from magi_world.model.vae import VAE
 from magi_world.package import read_package
-from magi_world.training.assemble import make_package
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.dream_heads import (
     DreamHeadsConfig,
@@ -24,7 +21,6 @@ from magi_world.training.dream_heads import (
     measure_dreamed_heads,
     real_events,
 )
-from magi_world.training.dynamics import start
 from magi_world.training.fit_heads import labels
 from magi_world.training.record import record_shard
 from magi_world.training.rollout import HISTORY, begin
@@ -48,18 +44,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ChunkDataset:
 @pytest.fixture(scope="module")
 def world(config: WorldTrainConfig, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Two worlds with random weights and heads."""
-    folder = tmp_path_factory.mktemp("world")
     torch.manual_seed(5)
-    dit = DiT(config.dynamics.dit)
-    start(dit, 5)
-    torch.nn.init.normal_(dit.final_linear.linear.weight, std=0.3)
     heads = Heads(HeadsConfig(6, 2, (2, 2), ("hit", "death"), (1.0, 0.0), "death", width=8))
     for weight in heads.parameters():
         torch.nn.init.normal_(weight, std=0.3)
-    text, starts = write_text(folder / "text"), torch.randn(2, 6, 4, 2, 2)
-    vae = VAE(config.codec.vae)
-    make_package(config, dit, vae, text, starts, heads, folder / "bar")
-    return World(read_package(folder / "bar"), 2)
+    return World(read_package(write_world(config, tmp_path_factory.mktemp("world"), heads)), 2)
 
 
 def test_the_targets_are_dreamed(world: World, data: ChunkDataset) -> None:

@@ -8,15 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from toy import COMMANDS
-from toy_world import write_config, write_text
+from toy_world import write_config, write_world
 
-from magi_world.model.dit import DiT
-from magi_world.model.vae import VAE
 from magi_world.package import read_package
-from magi_world.training.assemble import make_package
 from magi_world.training.codec import train_codec
 from magi_world.training.dataset import ChunkDataset
-from magi_world.training.dynamics import start, train_dynamics
+from magi_world.training.dynamics import train_dynamics
 from magi_world.training.files import TEXT, TRANSFORMER
 from magi_world.training.inherit import inherit
 from magi_world.training.latents import LatentDataset
@@ -35,14 +32,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> WorldTrainConfig:
 @pytest.fixture(scope="module")
 def package(config: WorldTrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world of the configuration's sizes, with random weights."""
-    folder = tmp_path_factory.mktemp("worlds")
-    torch.manual_seed(7)
-    dit = DiT(config.dynamics.dit)
-    start(dit, 7)
-    torch.nn.init.normal_(dit.final_linear.linear.weight, std=0.1)
-    text = write_text(folder / TEXT)
-    starts = torch.randn(2, 6, 4, 2, 2)
-    return make_package(config, dit, VAE(config.codec.vae), text, starts, None, folder / "bar")
+    return write_world(config, tmp_path_factory.mktemp("worlds"))
 
 
 def test_the_stages_begin_with_the_packages_parts(

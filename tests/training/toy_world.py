@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from toy import COMMANDS
 
+from magi_world.model.dit import DiT
+from magi_world.model.heads import Heads
 from magi_world.model.static_text import StaticTextEncoder
+from magi_world.model.vae import VAE
+from magi_world.training.assemble import make_package
+from magi_world.training.dynamics import start
+from magi_world.training.settings import WorldTrainConfig
 from tests.tiny import tiny_text
 
 # Episodes of 80 chunks: the evaluation dreams 64 behind 4 real ones.
@@ -84,3 +91,13 @@ def write_text(folder: Path) -> StaticTextEncoder:
     """A text table that the configuration can work with, put where the text stage looks."""
     words = [f"{c} now then" for c in COMMANDS]
     return tiny_text(folder, words, channels=8)
+
+
+def write_world(config: WorldTrainConfig, folder: Path, heads: Heads | None = None) -> Path:
+    """A package of the configuration's sizes, with random weights."""
+    torch.manual_seed(7)
+    dit = DiT(config.dynamics.dit)
+    start(dit, 7)
+    torch.nn.init.normal_(dit.final_linear.linear.weight, std=0.3)
+    text, starts = write_text(folder / "text"), torch.randn(2, 6, 4, 2, 2)
+    return make_package(config, dit, VAE(config.codec.vae), text, starts, heads, folder / "bar")
