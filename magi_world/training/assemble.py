@@ -23,8 +23,7 @@ from magi_world.spec import Command, WorldSpec
 from magi_world.training.latents import LatentDataset
 from magi_world.training.settings import WorldTrainConfig
 
-
-AHEAD = 3  # chunks behind a start in which its event must come
+AHEAD = 3  # chunks after a start in which its event must come
 
 
 def pick_starts(

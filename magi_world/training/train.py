@@ -18,21 +18,24 @@ import torch
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
+from magi_world.package import read_package
 from magi_world.training.assemble import make_package, pick_starts
 from magi_world.training.classifier import train_classifier
 from magi_world.training.codec import train_codec, train_decoder
 from magi_world.training.dataset import ChunkDataset, split_shards
 from magi_world.training.distill import train_distill
+from magi_world.training.dream_heads import measure_dreamed_heads
 from magi_world.training.dynamics import start, train_dynamics
 from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
-from magi_world.training.files import TEXT
-from magi_world.training.fit_heads import fit_heads, measure_heads
+from magi_world.training.files import CODEC, TEXT
+from magi_world.training.fit_heads import fit_heads, labels, measure_heads
 from magi_world.training.inherit import inherit
 from magi_world.training.latents import LatentDataset
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.record import record
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.text import make_text_encoder
+from magi_world.world import World
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     quality, rolled = evaluate_package(
         run.world, run.held_out, judge, run.config.evaluate, run.device
     )
+    truth = labels(run.config.heads, run.held_out, list(run.config.record.events))
+    world = World(read_package(run.world, run.device), run.config.evaluate.worlds)
+    quality["heads_on_dreams"] = measure_dreamed_heads(world, run.held_out, truth)
     store_quality(run.world, quality)
     draw_strips(rolled, run.folder / "strips")
     (run.folder / "quality.json").write_text(as_json(quality) + "\n")
@@ -170,8 +176,7 @@ def evaluate_world(
     """
     run = open_run(config, run_dir, device)
     newest = newest_transformer(run)
-    codec = run.folder / "codec.ckpt"
-    if not codec.exists():
+    if not any((run.folder / name).exists() for name in ("codec.ckpt", CODEC)):
         raise ValueError(f"{run.folder} has no codec.ckpt; train first")
     vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
     names = list(run.config.commands)
