@@ -10,9 +10,10 @@ from magi_world.agents.protocol import Agent, CallableAgent
 from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.agents.scripted import ScriptedAgent
 
+POLICIES = Path(__file__).parent / "policies"  # shipped ones
 CHOICES = (
-    "'random', 'constant:COMMAND', 'planner', 'gather', 'collect', the folder of a trained policy, "
-    "'greedy:FOLDER', or 'package.module:thing'"
+    "'random', 'dreamer', 'constant:COMMAND', 'planner', 'gather', 'collect', the folder of a "
+    "trained policy, 'greedy:FOLDER', or 'package.module:thing'"
 )
 
 
@@ -27,8 +28,10 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
                 changed options.
             "gather", "collect": the policy that recorded the training data, always heading for what
                 is worth something, or as it was for the recording; in the real simulator only.
+            "dreamer": the policy that comes along, trained in the dream of vizdoom-arena alone.
             a folder with a policy.json: what `magi-world train-agent` wrote; it draws commands with
-                the probabilities it learnt. "greedy:FOLDER" always says the likeliest.
+                the probabilities it learnt. "greedy:FOLDER" (or "greedy:dreamer") always says the
+                likeliest.
             "package.module:thing": an agent, a class or a function without arguments that makes
                 one, or a function of (observation, info) that returns commands.
         seed: of the choices of an agent that draws them.
@@ -59,8 +62,9 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
 
 def policy_folder(name: str) -> Path | None:
     """The folder of the trained policy that a name stands for; None if it is another agent."""
-    folder = Path(name.removeprefix("greedy:"))
-    return folder if (folder / "policy.json").is_file() else None
+    bare = name.removeprefix("greedy:")
+    places = (Path(bare), POLICIES / bare)
+    return next((p for p in places if (p / "policy.json").is_file()), None)
 
 
 def _imported(name: str, module: str, attribute: str) -> Agent:

@@ -31,7 +31,8 @@ class World:
     """``num_worlds`` independent worlds, stepped together.
 
     Every world has its own seed, prompt, start and history; nothing that happens to one is seen by
-    another. The same model, seeds and commands give the same bytes on the same device.
+    another. The same model, seeds, commands and number of worlds give the same bytes on
+    the same device; in a batch of another size a world differs by the rounding of sums at most.
     """
 
     def __init__(

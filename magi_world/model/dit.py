@@ -183,7 +183,7 @@ class DiT(nn.Module):
         if self.config.duplicate_channels:
             x = torch.cat([x, x], dim=2)
         # The convolution does not overlap, so it is one matrix product over patches; as such it is
-        # faster, and gives a world the same bits whatever the batch.
+        # faster, and rounds the same whatever the batch on most processors.
         p = self.config.patch
         b, n, c, w, height, width = x.shape
         patches = x.view(b, n, c, w, height // p, p, width // p, p).permute(0, 1, 3, 4, 6, 2, 5, 7)

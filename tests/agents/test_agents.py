@@ -13,6 +13,9 @@ from magi_world.agents import (
     ScriptedAgent,
     load_agent,
 )
+from magi_world.agents.learning.policy import read_policy
+from magi_world.agents.loading import POLICIES
+from magi_world.loading import load_world
 
 FRAMES = np.zeros((8, 32, 48, 3), np.uint8)
 COMMANDS = ("stand still", "turn left", "turn right", "walk forward")
@@ -98,3 +101,15 @@ def test_agents_are_loaded_by_name() -> None:
 def test_a_wrong_agent_name_is_refused_and_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"agent (is )?{name!r}"):
         load_agent(name)
+
+
+def test_the_shipped_policy_plays_the_shipped_world() -> None:
+    world = load_world("vizdoom-arena", num_worlds=8)
+    record, _ = read_policy(POLICIES / "dreamer")
+    assert record.fingerprint == world.spec.fingerprint  # trained in these very weights
+    seen = world.reset(seed=0).frames
+    for name in ("dreamer", "greedy:dreamer"):
+        agents = [load_agent(name, seed=3) for _ in seen]
+        said = [a.act(x, {"chunk": 0, "prompt": ""}) for a, x in zip(agents, seen, strict=True)]
+        assert set(said) <= set(world.spec.command_names)
+        assert len(set(said)) > 1  # it looks at the picture
