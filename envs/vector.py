@@ -48,7 +48,8 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
     """B worlds, stepped in one batch; each is what `MagiWorldEnv` is.
 
     World i with seed s gives what a `MagiWorldEnv` with seed s gives, up to the rounding of sums:
-    to the byte on some processors in float32, to a grey level here and there on others. An episode that ends touches no other world.
+    to the byte on some processors in float32, to a grey level here and there on others. An episode
+    that ends touches no other world.
 
     Autoreset: "SAME_STEP" (default) resets an ended world at once: the observation is the new
     episode's first, the last one is in ``info["final_obs"]`` and ``info["final_info"]``.

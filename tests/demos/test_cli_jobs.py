@@ -70,7 +70,7 @@ def test_play_without_a_display_records_instead(
     [
         ("nothing:act", "No module named 'nothing'"),
         ("json:nothing", "has no attribute 'nothing'"),
-        ("json", "must be 'random' or 'package.module:thing'"),
+        ("json", "or 'package.module:thing'"),
         ("json:__name__", "must have act(observation, info)"),
     ],
 )
@@ -88,8 +88,10 @@ def test_training_and_its_ends(
     told: list[tuple[object, ...]] = []
     monkeypatch.setattr(train, "train_world", lambda *given: told.append(given) or Path("w"))
     assert run("train-world", "configs/arena.yaml", "--device", "cpu") == 0
-    assert told == [(Path("configs/arena.yaml"), Path("runs/arena"), "cpu", True)]
-    assert capsys.readouterr().out == "w   (magi-world play w)\n"
+    assert told == [(Path("configs/arena.yaml"), Path("runs/arena"), "cpu", True, None)]
+    assert run("train-world", "arena.yaml", "--run", "x", "--no-resume", "--from", "other") == 0
+    assert told[1] == (Path("arena.yaml"), Path("x"), None, False, "other")
+    assert capsys.readouterr().out == "w   (magi-world play w)\n" * 2
 
     def stopped(*_: object) -> None:
         raise Stopped
