@@ -5,6 +5,7 @@ Shapes: n futures, T video frames, H, W pixels.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,7 +122,10 @@ class Engine:
         job.moment.snapshot.save(job.path)
         count, height, width, _ = job.moment.frames.shape
         strip = job.moment.frames.transpose(1, 0, 2, 3).reshape(height, count * width, 3)
-        Image.fromarray(strip).save(job.path.with_suffix(".png"))
+        # The window may look at any moment: the picture is there whole, or not at all.
+        part = job.path.with_suffix(".part")
+        Image.fromarray(strip).save(part, "PNG")
+        os.replace(part, job.path.with_suffix(".png"))
         return jobs.Saved(job.slot, job.path)
 
     def _load(self, job: jobs.Load) -> jobs.Loaded:
