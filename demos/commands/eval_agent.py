@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 AGENTS = """agents:
   random                  every command equally likely
   "constant:turn left"    always this command
+  dreamer                 the policy that comes along, trained in the dream of vizdoom-arena
   FOLDER, greedy:FOLDER   a policy that train-agent wrote: commands drawn with its probabilities,
                           or always the likeliest
   planner                 imagines futures in the world; planner:futures=4,chunks=2,world=NAME
