@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 SHORTCUT_MODES = ("8,16,16", "16,16,8")
+PREDICTIONS = ("velocity", "clean")
+CONDITIONS = ("null", "caption")
 
 
 def require(condition: bool, message: str) -> None:
@@ -24,6 +26,12 @@ class DiTConfig:
 
     ``latent_channels`` is what the VAE gives; with ``duplicate_channels`` (24B) the latent is
     repeated on the channel axis going in and only the first half comes out.
+
+    What the released weights do not have, and small worlds learn better with:
+    prediction: what the output is read as. "clean" is the clean latent, from which the velocity
+        follows (JiT, arXiv 2511.13720); "velocity" is MAGI-1's.
+    condition: what the gates are told of the caption. "caption" is its first feature row, which
+        `StaticTextEncoder` makes the mean of all words; "null" is MAGI-1's, whether there is one.
     """
 
     layers: int
@@ -41,6 +49,8 @@ class DiTConfig:
     patch: int = 2
     eps: float = 1e-6
     fp8: bool = False
+    prediction: Literal["velocity", "clean"] = "velocity"
+    condition: Literal["null", "caption"] = "null"
 
     def __post_init__(self) -> None:
         for name in ("layers", "hidden", "ffn", "heads", "kv_groups", "head_dim", "patch"):
@@ -66,6 +76,11 @@ class DiTConfig:
             "rows of a table of that length",
         )
         require(self.rescale > 0, f"DiTConfig.rescale is {self.rescale}; it must be positive")
+        for name, known in (("prediction", PREDICTIONS), ("condition", CONDITIONS)):
+            value = getattr(self, name)
+            require(
+                value in known, f"DiTConfig.{name} is {value!r}; it must be one of {known}"
+            )
 
     @property
     def channels(self) -> int:
@@ -73,7 +88,7 @@ class DiTConfig:
         return self.latent_channels * (2 if self.duplicate_channels else 1)
 
     @property
-    def condition(self) -> int:
+    def condition_width(self) -> int:
         """Width of the time and caption condition."""
         return self.hidden // 4
 

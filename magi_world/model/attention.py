@@ -37,6 +37,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor, backend: Backend = "sdpa") -> Ten
     return _reference(q, k, v)
 
 
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attention by the plain formula: q (.., Sq, H, hd), k v (.., Sk, R, hd) -> like q.
+
+    On a CPU this is several times faster than the fused kernels, forward and backward, for tens of
+    tokens. bias: added to the scores, broadcast to (.., R, H / R, Sq, Sk).
+    """
+    r, d = k.shape[-2:]
+    q = q.unflatten(-2, (r, -1)).movedim(-4, -2)  # (.., R, H/R, Sq, hd)
+    k, v = (x.movedim(-3, -2).unsqueeze(-3) for x in (k, v))  # (.., R, 1, Sk, hd)
+    share, rows = q.shape[-3:-1]
+    flat = q.flatten(-3, -2).unsqueeze(-3) * d**-0.5
+    scores = flat @ k.transpose(-1, -2)  # (.., R, 1, H/R * Sq, Sk)
+    if bias is not None:
+        scores = scores + bias
+    out = (scores.softmax(-1).to(v.dtype) @ v).squeeze(-3).unflatten(-2, (share, rows))
+    return out.movedim(-2, -4).flatten(-3, -2)
+
+
 def check_backend(backend: str) -> Backend:
     """Refuse a backend that does not exist or is not installed here.
 

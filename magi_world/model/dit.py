@@ -5,6 +5,7 @@ Shapes, used throughout:
     h,w patches of a latent frame    S   tokens of a chunk = W*h*w    L  rows of a caption
     D   hidden size                  Hq  query heads                  Hkv  key/value groups
     hd  head dim                     C   latent channels              p  spatial patch
+    Cc  channels of a caption feature
 Latents are (B, N, C, W, h*p, w*p); tokens are (B, N, S, D) in (t, h, w) order.
 
 The transformer does not know which keys a chunk may see: that is decided by the two callables it
@@ -32,6 +33,13 @@ from magi_world.model.layers import (
 from magi_world.model.rope import Rope
 
 NULL_CAPTION_ROWS = 50
+LEAST_NOISE = 0.05  # a clean prediction is divided by the noise's share, but never by less
+
+
+def velocity_to(clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """Velocity that leads from ``x`` (B, N, ...) at times t (B or 1, N) to ``clean``."""
+    left = (1 - t).clamp_min(LEAST_NOISE)
+    return (clean - x) / left[..., None, None, None, None]
 
 
 class SelfAttend(Protocol):
@@ -49,6 +57,10 @@ class CrossAttend(Protocol):
 
     def __call__(self, layer: int, q: Tensor) -> Tensor:
         """Attend q (B, N, S, Hq, hd) over the captions; same shape."""
+
+    def summary(self, null: Tensor) -> Tensor:
+        """First feature row of each chunk's caption (B, N, Cc), or ``null`` (broadcast to that)
+        where it is the null caption."""
 
 
 class Block(nn.Module):
@@ -102,7 +114,7 @@ class DiT(nn.Module):
         self.config = config
         patch = (1, config.patch, config.patch)
         self.x_embedder = nn.Conv3d(config.channels, config.hidden, patch, patch, bias=False)
-        self.t_embedder = TimeEmbedder(config.condition)
+        self.t_embedder = TimeEmbedder(config.condition_width)
         self.y_embedder = CaptionEmbedder(config)
         self.rope = Rope(config.head_dim)
         self.videodit_blocks = Blocks(config)
@@ -125,8 +137,9 @@ class DiT(nn.Module):
         frames: Tensor,
         own: SelfAttend,
         text: CrossAttend,
-        conditional: bool = True,
-        interval: float | None = None,
+        conditional: bool | Tensor = True,
+        interval: float | Tensor | None = None,
+        keys_only: bool = False,
     ) -> Tensor:
         """Flow velocity (clean minus noise) of every chunk.
 
@@ -135,48 +148,32 @@ class DiT(nn.Module):
             t: (B, N) in [0, 1], or (1, N) for all worlds; 0 is noise, 1 is clean.
             frames: (B, N, W) int64, index of each latent frame from the start of the video.
             own, text: which keys each chunk reads.
-            conditional: whether the ada condition says that a caption is there.
-            interval: distilled weights only, the scalar of the second time embedding.
+            conditional: whether the ada condition says that a caption is there; a tensor (B, N)
+                says it for each chunk.
+            interval: distilled weights only, the scalar of the second time embedding; a tensor
+                (B, N) gives one for each chunk.
+            keys_only: stop as soon as the last layer's keys are written, and return ``x``.
 
         Returns:
             (B, N, C, W, H, W') float32.
         """
         h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
         tokens, rope = self.embed(x), self.rope(frames, h, w)
-        condition = self.condition(t, conditional, interval)
-        for i, block in enumerate(self.blocks):
-            attn = block.self_attention
-            q, qx, k, v = attn.project(tokens, rope)
-            own.write(i, k, v)
-            branch = attn.join(own.read(i, q), text(i, qx))
-            tokens = block.merge(tokens, branch, block.ada_modulate_layer(condition))
-        return self.head(tokens, h, w)
-
-    def write_keys(
-        self,
-        x: Tensor,
-        t: Tensor,
-        frames: Tensor,
-        own: SelfAttend,
-        text: CrossAttend,
-        conditional: bool = True,
-        interval: float | None = None,
-    ) -> None:
-        """`forward` for a clean chunk, of which only the keys and values are wanted.
-
-        Takes what `forward` takes; the last layer stops as soon as its keys are written.
-        """
-        h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
-        tokens, rope = self.embed(x), self.rope(frames, h, w)
-        condition = self.condition(t, conditional, interval)
+        row = self.y_embedder.null_row(conditional)
+        if self.config.condition == "caption":
+            row = text.summary(row)
+        condition = self.condition(t, row, interval)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             attn = block.self_attention
             q, qx, k, v = attn.project(tokens, rope)
             own.write(i, k, v)
-            if i < last:
-                branch = attn.join(own.read(i, q), text(i, qx))
-                tokens = block.merge(tokens, branch, block.ada_modulate_layer(condition))
+            if keys_only and i == last:
+                return x
+            branch = attn.join(own.read(i, q), text(i, qx))
+            tokens = block.merge(tokens, branch, block.ada_modulate_layer(condition))
+        out = self.head(tokens, h, w)
+        return out if self.config.prediction == "velocity" else velocity_to(out, x, t)
 
     def embed(self, x: Tensor) -> Tensor:
         """Latents (B, N, C, W, H, W') -> tokens (B, N, S, D)."""
@@ -190,22 +187,23 @@ class DiT(nn.Module):
         tokens = patches.reshape(b, n, -1, c * p * p) * self.config.rescale
         return F.linear(tokens, self.x_embedder.weight.flatten(1)).to(self.dtype)
 
-    def condition(self, t: Tensor, conditional: bool, interval: float | None) -> Tensor:
-        """Times (B or 1, N) -> ada condition (B or 1, N, D/4) float32."""
+    def condition(self, t: Tensor, row: Tensor, interval: float | Tensor | None) -> Tensor:
+        """Times (B or 1, N) and caption row (.., Cc) -> ada condition (B or 1, N, D/4) float32."""
         time = self.t_embedder(t, self.dtype)
         if interval is not None:
-            time = time + self.t_embedder(t.new_tensor(interval), self.dtype)
-        return time + self.y_embedder.condition(conditional)
+            scalar = interval if isinstance(interval, Tensor) else t.new_tensor(interval)
+            time = time + self.t_embedder(scalar, self.dtype)
+        return time + self.y_embedder.condition(row)
 
     def text_keys(self, caption: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-        """Caption features (L, caption_channels), None = null -> per layer k, v (L, Hkv, hd)."""
+        """Caption features (.., L, Cc), None = null -> per layer k, v (.., L, Hkv, hd)."""
         if caption is None:
             caption = self.y_embedder.null_caption_embedding[:NULL_CAPTION_ROWS]
         projected = self.y_embedder.y_proj_xattn(caption.float()).to(self.dtype)
         return [block.self_attention.text_keys(projected) for block in self.blocks]
 
     def head(self, tokens: Tensor, h: int, w: int) -> Tensor:
-        """Tokens (B, N, S, D) -> velocity (B, N, C, W, h*p, w*p) float32."""
+        """Tokens (B, N, S, D) -> (B, N, C, W, h*p, w*p) float32, read as `prediction` says."""
         cfg = self.config
         y = self.final_linear.linear(self.videodit_blocks.final_layernorm(tokens))
         b, n = y.shape[:2]

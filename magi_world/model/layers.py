@@ -59,13 +59,20 @@ class CaptionEmbedder(nn.Module):
         self.y_proj_xattn = nn.Sequential(
             nn.Linear(config.caption_channels, config.hidden), nn.SiLU()
         )
-        self.y_proj_adaln = nn.Sequential(nn.Linear(config.caption_channels, config.condition))
+        self.y_proj_adaln = nn.Sequential(nn.Linear(config.caption_channels, config.condition_width))
         table = torch.randn(config.caption_length, config.caption_channels) * 0.02
         self.null_caption_embedding = nn.Parameter(table)
 
-    def condition(self, conditional: bool) -> Tensor:
-        """(C,): a row of the null caption says only whether there is a caption at all."""
-        return self.y_proj_adaln(self.null_caption_embedding[-2 if conditional else -1])
+    def null_row(self, conditional: bool | Tensor) -> Tensor:
+        """What says whether there is a caption at all: (Cc,), or (.., Cc) for (..) booleans."""
+        there, absent = self.null_caption_embedding[-2], self.null_caption_embedding[-1]
+        if isinstance(conditional, Tensor):
+            return torch.where(conditional[..., None], there, absent)
+        return there if conditional else absent
+
+    def condition(self, row: Tensor) -> Tensor:
+        """(.., Cc), a row of the null caption or of the caption itself -> (.., C)."""
+        return self.y_proj_adaln(row)
 
 
 class AdaGate(nn.Module):
@@ -73,7 +80,7 @@ class AdaGate(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.proj = nn.Sequential(nn.Linear(config.condition, 2 * config.hidden))
+        self.proj = nn.Sequential(nn.Linear(config.condition_width, 2 * config.hidden))
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """(B, N, C) -> attention gate and feed-forward gate, each (B, N, 1, D)."""

@@ -31,7 +31,8 @@ class CaptionReads:
 
     def __init__(self, captions: Sequence[Sequence[TextKeys]], backend: Backend) -> None:
         """``captions[b][n]`` is what chunk n of batch row b reads."""
-        self.backend = backend
+        self.backend, self.shape = backend, (len(captions), len(captions[0]))
+        self.features = [c.features for chunks in captions for c in chunks]
         self.groups: dict[TextKeys, list[int]] = {}
         for row, caption in enumerate(c for chunks in captions for c in chunks):
             self.groups.setdefault(caption, []).append(row)
@@ -48,6 +49,11 @@ class CaptionReads:
                 picked.shape
             )
         return out
+
+    def summary(self, null: Tensor) -> Tensor:
+        """First feature row of each chunk's caption (B, N, Cc); ``null`` where it has none."""
+        rows = [null if f is None else f[0].to(null.dtype) for f in self.features]
+        return torch.stack(rows).view(*self.shape, -1)
 
     def _read(self, caption: TextKeys, layer: int, q: Tensor) -> Tensor:
         k, v = caption.layers[layer]

@@ -67,7 +67,7 @@ class Guide:
                 three-pass sampler it is that of the pass.
         """
         config, slot = self.config, cache.config.history - 1
-        self.dit.write_keys(
+        self.dit(
             clean[:, None],
             torch.full((1, 1), config.clean_t, device=clean.device),
             frame_index(index, 1, clean),
@@ -75,6 +75,7 @@ class Guide:
             CaptionReads([[self.null]] * len(worlds), self.backend),
             conditional,
             schedule.step_embedding(config, step),
+            keys_only=True,
         )
 
 

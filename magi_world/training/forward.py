@@ -4,7 +4,7 @@ It computes exactly what the stream computes chunk by chunk (window 1, clean chu
 themselves), so that nothing differs between training and use; a test holds it to that.
 
 Legend: B clips, n clean chunks of a clip, K noisy chunks, W latent frames a chunk, S tokens a
-chunk, H R hidden heads and key groups, hd head dim, L caption rows, G history chunks.
+chunk, Hq query heads, hd head dim, L caption rows, G history chunks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
+from magi_world.model.attention import plain_attention
+from magi_world.model.dit import DiT
 
 
 @dataclass(frozen=True)
@@ -30,24 +31,6 @@ class Captions:
     dropped: Tensor
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention by the plain formula: q (.., Sq, H, hd), k v (.., Sk, R, hd) -> like q.
-
-    On a CPU this is several times faster than the fused kernels, forward and backward, for tens of
-    tokens. bias: added to the scores, broadcast to (.., R, H / R, Sq, Sk).
-    """
-    r, d = k.shape[-2:]
-    q = q.unflatten(-2, (r, -1)).movedim(-4, -2)  # (.., R, H/R, Sq, hd)
-    k, v = (x.movedim(-3, -2).unsqueeze(-3) for x in (k, v))  # (.., R, 1, Sk, hd)
-    share, rows = q.shape[-3:-1]
-    flat = q.flatten(-3, -2).unsqueeze(-3) * d**-0.5
-    scores = flat @ k.transpose(-1, -2)  # (.., R, 1, H/R * Sq, Sk)
-    if bias is not None:
-        scores = scores + bias
-    out = (scores.softmax(-1).to(v.dtype) @ v).squeeze(-3).unflatten(-2, (share, rows))
-    return out.movedim(-2, -4).flatten(-3, -2)
-
-
 def history_index(after: Tensor, history: int) -> tuple[Tensor, Tensor]:
     """Which clean chunks a noisy chunk reads.
 
@@ -61,16 +44,59 @@ def history_index(after: Tensor, history: int) -> tuple[Tensor, Tensor]:
     return index.clamp_min(0), index >= 0
 
 
-def condition(model: DiT, t: Tensor, interval: Tensor | None, dropped: Tensor | None) -> Tensor:
-    """Times (B, N) -> ada condition (B, N, D/4); ``interval`` (B, N) for distilled weights."""
-    out = model.t_embedder(t, model.dtype)
-    if interval is not None:
-        out = out + model.t_embedder(interval, model.dtype)
-    there = model.y_embedder.condition(True)
-    if dropped is None:
-        return out + there
-    absent = model.y_embedder.condition(False)
-    return out + torch.where(dropped[..., None], absent, there)
+class HistoryReads:
+    """Self-attention of a training forward: n clean chunks, each on its own, then K noisy ones, each
+    behind up to ``history`` of the clean ones."""
+
+    def __init__(self, clean: int, after: Tensor, history: int, tokens: int) -> None:
+        """``after``: (K,) the clean chunk in front of each noisy one. ``tokens``: S."""
+        self.clean = clean
+        self.index, real = history_index(after, history)
+        hidden = torch.zeros(len(after), history, tokens, device=after.device)
+        hidden = hidden.masked_fill(~real[..., None], float("-inf")).flatten(1)
+        own = torch.zeros(len(after), tokens, device=after.device)
+        self.bias = torch.cat([hidden, own], dim=1)[None, :, None, None, None]  # (1,K,1,1,1,Sk)
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Keep this layer's keys until it is read, right after."""
+        self.k, self.v = k, v
+
+    def read(self, layer: int, q: Tensor) -> Tensor:
+        """(B, n + K, S, Hq, hd) -> the same."""
+        n, k, v = self.clean, self.k, self.v
+        still = plain_attention(q[:, :n], k[:, :n], v[:, :n])
+        past_k, past_v = (x[:, :n][:, self.index].flatten(2, 3) for x in (k, v))
+        moving = plain_attention(
+            q[:, n:],
+            torch.cat([past_k, k[:, n:]], dim=2),
+            torch.cat([past_v, v[:, n:]], dim=2),
+            self.bias,
+        )
+        return torch.cat([still, moving], dim=1)
+
+
+class PaddedCaptions:
+    """Cross-attention of a training forward: none for the n clean chunks, then `Captions`."""
+
+    def __init__(self, model: DiT, clean: int, captions: Captions) -> None:
+        self.clean, self.captions = clean, captions
+        self.null, self.told = model.text_keys(None), model.text_keys(captions.rows)
+        bias = torch.zeros(captions.mask.shape, device=captions.mask.device)
+        self.bias = bias.masked_fill(~captions.mask, float("-inf"))[:, :, None, None, None]
+
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """(B, n + K, S, Hq, hd) -> the same."""
+        n, (k, v) = self.clean, self.null[layer]
+        nothing = plain_attention(q.flatten(1, 2), k[None], v[None]).view_as(q)
+        told = plain_attention(q[:, n:], *self.told[layer], self.bias)
+        absent = self.captions.dropped[..., None, None, None]
+        return torch.cat([nothing[:, :n], torch.where(absent, nothing[:, n:], told)], dim=1)
+
+    def summary(self, null: Tensor) -> Tensor:
+        """First feature rows (B, n + K, Cc), ``null`` for clean chunks and dropped captions."""
+        n, told = self.clean, self.captions
+        rows = torch.where(told.dropped[..., None], null[:, n:], told.rows[:, :, 0])
+        return torch.cat([null[:, :n], rows], dim=1)
 
 
 def velocity(
@@ -97,52 +123,22 @@ def velocity(
         (B, K, C, W, H, W') float32.
     """
     b, n = clean.shape[:2]
-    k_count, width = noisy.shape[1], noisy.shape[3]
-    h, w = clean.shape[-2] // model.config.patch, clean.shape[-1] // model.config.patch
+    width = noisy.shape[3]
+    tokens = width * (clean.shape[-2] // model.config.patch) * (clean.shape[-1] // model.config.patch)
     device = clean.device
     first = torch.cat([torch.arange(n, device=device), after + 1]) * width
     frames = (first[:, None] + torch.arange(width, device=device)).expand(b, -1, -1)
-    rope = model.rope(frames, h, w)
-    tokens = model.embed(torch.cat([clean, noisy], dim=1))
-
     times = torch.cat([t.new_full((b, n), clean_t), t], dim=1)
     if interval is not None:
         interval = torch.cat([interval[:, :1].expand(b, n), interval], dim=1)
-    dropped = torch.cat(
-        [torch.zeros_like(captions.dropped[:, :1]).expand(b, n), captions.dropped], 1
+    present = torch.cat([torch.ones_like(captions.dropped[:, :1]).expand(b, n), ~captions.dropped], 1)
+    out = model(
+        torch.cat([clean, noisy], dim=1),
+        times,
+        frames,
+        HistoryReads(n, after, history, tokens),
+        PaddedCaptions(model, n, captions),
+        present,
+        interval,
     )
-    gates_from = condition(model, times, interval, dropped)
-
-    index, real = history_index(after, history)
-    hidden = torch.zeros(k_count, history, tokens.shape[2], device=device)
-    hidden = hidden.masked_fill(~real[..., None], float("-inf")).flatten(1)
-    own = torch.zeros(k_count, tokens.shape[2], device=device)
-    bias = torch.cat([hidden, own], dim=1)[None, :, None, None, None]  # (1, K, 1, 1, 1, Sk)
-
-    null = model.y_embedder.null_caption_embedding[:NULL_CAPTION_ROWS]
-    project = model.y_embedder.y_proj_xattn
-    null_rows, rows = project(null), project(captions.rows)
-    text_bias = torch.zeros(captions.mask.shape, device=device)
-    text_bias = text_bias.masked_fill(~captions.mask, float("-inf"))
-    text_bias = text_bias[:, :, None, None, None]
-    absent = captions.dropped[..., None, None, None]
-
-    for block in model.blocks:
-        attn = block.self_attention
-        q, qx, k, v = attn.project(tokens, rope)
-        still = attend(q[:, :n], k[:, :n], v[:, :n])
-        past_k, past_v = (x[:, :n][:, index].flatten(2, 3) for x in (k, v))
-        moving = attend(
-            q[:, n:],
-            torch.cat([past_k, k[:, n:]], dim=2),
-            torch.cat([past_v, v[:, n:]], dim=2),
-            bias,
-        )
-        nk, nv = attn.text_keys(null_rows)
-        nothing = attend(qx.flatten(1, 2), nk[None], nv[None]).view_as(qx)
-        tk, tv = attn.text_keys(rows)
-        told = attend(qx[:, n:], tk, tv, text_bias)
-        text = torch.cat([nothing[:, :n], torch.where(absent, nothing[:, n:], told)], dim=1)
-        branch = attn.join(torch.cat([still, moving], dim=1), text)
-        tokens = block.merge(tokens, branch, block.ada_modulate_layer(gates_from))
-    return model.head(tokens[:, n:], h, w)
+    return out[:, n:]

@@ -30,6 +30,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from magi_world.training.scenes import Scene, SceneConfig
+
 Action = Any
 
 
@@ -56,7 +58,12 @@ class RecordConfig:
     env: environment id for ``gymnasium.make`` ('module:id' imports the module first), or
         'module:function' ending in ``()`` called with env_options; env_options: its arguments.
     frame_key: entry of a dict observation that is the picture; '' = ``env.render()``.
-    actions: command -> action, as numbers, lists or (for Dict spaces) dicts of lists.
+    actions: command -> action, as numbers, lists or (for Dict spaces) dicts of lists; or, for a
+        goal, ``{controller: 'module:Class', options: {...}}`` (see `Controller`).
+    scenes: commands that change how the picture looks, and what each does; every one of them has
+        an action too, which is held meanwhile.
+    mirror: whether a mirrored recording is as true as the real one, and if so which words of the
+        commands change sides, such as ``{left: right}``; empty is no.
     policy: 'module:Class' called as Class(env, commands, rng); its ``command()`` names the next
         command.
     """
@@ -72,6 +79,8 @@ class RecordConfig:
     chunks_per_shard: int = 1_000
     held_out_shards: int = 2
     events: Mapping[str, EventConfig] = field(default_factory=dict)
+    scenes: SceneConfig | None = None
+    mirror: Mapping[str, str] = field(default_factory=dict)
     max_chunks_per_episode: int = 200
     processes: int = 2
     seed: int = 0
@@ -83,6 +92,11 @@ class RecordConfig:
                 raise ValueError(f"RecordConfig.{name} is {value}; it must be at least 1")
         if not self.actions:
             raise ValueError("RecordConfig.actions is empty; give at least one command")
+        if self.scenes and (missing := sorted(set(self.scenes.options) - set(self.actions))):
+            raise ValueError(
+                f"RecordConfig.scenes has the commands {missing}, which RecordConfig.actions lacks; "
+                "give each the action that is held while the scene changes"
+            )
         if self.shards <= self.held_out_shards:
             raise ValueError(
                 f"RecordConfig.chunks is {self.chunks}; that makes {self.shards} shards of "
@@ -101,6 +115,19 @@ class Policy(Protocol):
 
     def reset(self) -> None: ...
     def command(self) -> str: ...
+
+
+class Controller(Protocol):
+    """Chooses the action of every simulator step while its command, a goal, is held.
+
+    Made once a recording process as ``Class(env, **options)``; it may look inside the simulator.
+    """
+
+    def begin(self) -> None:
+        """The command is held from now on; it was not held in the chunk before."""
+
+    def action(self) -> Action:
+        """The action of the next step, as in a configuration."""
 
 
 def load_object(path: str) -> Callable[..., Any]:
@@ -182,13 +209,23 @@ class ChunkSimulator:
         self.config = config
         self.env = make_env(config)
         self.commands = list(config.actions)
-        self.actions = [as_action(self.env.action_space, a) for a in config.actions.values()]
+        self.actions = [self._controlled(a) for a in config.actions.values()]
+        self.scene: Scene | None = None
+        if config.scenes:
+            self.scene = load_object(config.scenes.wrapper)(config.scenes.options)
+        self.held: int | None = None
         self.values = np.zeros(len(config.events))
 
     def reset(self, seed: int) -> None:
         """Start an episode, which its seed decides."""
         observation, _ = self.env.reset(seed=seed)
         self.values = self._read(observation)
+        self.held = None
+        if self.scene is not None and self.config.scenes is not None:
+            shares = self.config.scenes.start
+            total = np.cumsum(list(shares.values()))
+            drawn = np.random.default_rng([seed, 1]).random() * total[-1]
+            self.scene.start(list(shares)[int(np.searchsorted(total, drawn, side="right"))])
 
     def chunk(self, command: int) -> SimulatedChunk:
         """Hold a command, given by its row, for a chunk."""
@@ -196,12 +233,24 @@ class ChunkSimulator:
         counts = np.zeros(len(self.config.events), np.int16)
         reward, ended, cut = 0.0, False, False
         rises = np.array([e.change == "rise" for e in self.config.events.values()])
+        held = self.actions[command]
+        if isinstance(held, _Controlled) and command != self.held:
+            held.controller.begin()
+        self.held = command
+        if self.scene is not None and self.commands[command] in self.scene_commands:
+            self.scene.change(self.commands[command])
         while len(frames) < self.config.frames_per_chunk and not (ended or cut):
-            observation, step_reward, ended, cut, _ = self.env.step(self.actions[command])
+            observation, step_reward, ended, cut, _ = self.env.step(
+                held.action() if isinstance(held, _Controlled) else held
+            )
             reward += float(step_reward)
             over = ended or cut
             if not over or not frames:
-                frames.append(self._picture(observation))
+                frame = self._picture(observation)
+                if self.scene is not None:
+                    progress = (len(frames) + 1) / self.config.frames_per_chunk
+                    frame = self.scene.picture(frame, progress)
+                frames.append(frame)
             values = self._read(observation)
             if not over:
                 change = values - self.values
@@ -214,6 +263,20 @@ class ChunkSimulator:
         """Close the environment."""
         self.env.close()
 
+    @property
+    def scene_commands(self) -> Mapping[str, Any]:
+        """Commands that change the scene."""
+        return self.config.scenes.options if self.config.scenes else {}
+
+    def _controlled(self, value: Action) -> Action:
+        space = self.env.action_space
+        if not isinstance(value, Mapping) or "controller" not in value:
+            return as_action(space, value)
+        if unknown := set(value) - {"controller", "options"}:
+            raise ValueError(f"action {value!r} has unknown entries {sorted(unknown)}")
+        made = load_object(value["controller"])(self.env, **value.get("options", {}))
+        return _Controlled(made, space)
+
     def _picture(self, observation: Any) -> np.ndarray:
         key = self.config.frame_key
         frame = observation[key] if key else self.env.render()
@@ -222,6 +285,18 @@ class ChunkSimulator:
     def _read(self, observation: Any) -> np.ndarray:
         events = self.config.events.values()
         return np.array([float(observation[e.key][e.index]) for e in events])
+
+
+@dataclass(frozen=True, eq=False)
+class _Controlled:
+    """A controller whose actions are checked and made members of the space."""
+
+    controller: Controller
+    space: Any
+
+    def action(self) -> Action:
+        """The next one."""
+        return as_action(self.space, self.controller.action())
 
 
 def record_shard(config: RecordConfig, index: int, path: Path) -> int:

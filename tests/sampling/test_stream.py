@@ -48,13 +48,14 @@ class Counting:
     def __init__(self, dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: Counter[str] = Counter()
         self.chunks: list[int] = []
-        for name in ("forward", "write_keys", "text_keys"):
+        for name in ("forward", "text_keys"):
             monkeypatch.setattr(dit, name, self.wrap(name, getattr(dit, name)))
 
     def wrap(self, name: str, method):
         def call(*args: object, **options: object) -> object:
-            self.calls[name] += 1
-            if name == "forward":
+            what = "keys_only" if options.get("keys_only") else name
+            self.calls[what] += 1
+            if what == "forward":
                 self.chunks.append(args[0].shape[1])
             return method(*args, **options)
 
@@ -68,7 +69,7 @@ def test_one_pass_runs_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(6):
         stream.stage([0], [caption])
     # 6 stages of 2 steps; clean keys once for each of the 4 chunks that were continued; text once.
-    assert count.calls == {"forward": 12, "write_keys": 4, "text_keys": 1}
+    assert count.calls == {"forward": 12, "keys_only": 4, "text_keys": 1}
 
 
 def test_zero_weight_passes_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,7 @@ def test_prefix_matters_and_old_prefix_does_not(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(base, first(changed_old))
     count = Counting(stream.dit, monkeypatch)
     first(long)
-    assert count.calls["write_keys"] == 2 + 1 - 1  # two cached prefix chunks, none run again
+    assert count.calls["keys_only"] == 2 + 1 - 1  # two cached prefix chunks, none run again
 
 
 def test_drain_emits_what_is_in_flight() -> None:

@@ -9,11 +9,12 @@ import torch
 from toy import tiny_dit
 
 from magi_world.config import SamplerConfig
+from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from magi_world.training.dynamics import grid_time, mix, start
-from magi_world.training.forward import Captions, attend, history_index, velocity
+from magi_world.training.forward import Captions, history_index, velocity
 
 STEPS, WIDTH, HISTORY = 4, 2, 2
 SAMPLER = SamplerConfig(
@@ -129,7 +130,7 @@ def test_attend_is_attention_with_groups() -> None:
         k.repeat_interleave(2, 2).transpose(1, 2),
         v.repeat_interleave(2, 2).transpose(1, 2),
     ).transpose(1, 2)
-    torch.testing.assert_close(attend(q, k, v), expected)
+    torch.testing.assert_close(plain_attention(q, k, v), expected)
 
 
 def test_times_are_the_samplers() -> None:

@@ -1,0 +1,274 @@
+"""The simulator behind the world `courtyard`: ViZDoom in our own map, goals, and who records it.
+
+The environment is an ordinary Gymnasium one. Goals ("go to the white pillar") are controllers: they
+see the simulator's inside and choose the action of every step, as a person with eyes would. Angles
+are degrees, 0 is east, counterclockwise; a bearing is positive to the left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from magi_world.training.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
+
+REACH = 28.0  # closer than this to a wall the player cannot come, nearly
+TURN = 4.0  # degrees a tic that a controller turns at most
+
+
+def map_file() -> Path:
+    """The courtyard's WAD, written once for its content to the system's temporary folder."""
+    import vizdoom
+
+    data = courtyard_wad(Path(vizdoom.scenarios_path) / "health_gathering.wad")
+    name = f"courtyard-{hashlib.blake2b(data, digest_size=8).hexdigest()}.wad"
+    path = Path(tempfile.gettempdir()) / f"magi-world-{os.getuid()}" / name
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(data)
+        os.replace(part, path)
+    return path
+
+
+def make_courtyard(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
+    """ViZDoom's health_gathering in the courtyard, without HUD and weapon.
+
+    Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
+    per tic (continuous). The picture is rendered large and averaged down by the recorder.
+    """
+    import gymnasium
+    import vizdoom.gymnasium_wrapper  # noqa: F401  (registers the environments)
+
+    return gymnasium.make(
+        "VizdoomHealthGathering-MultiBinary-v1",
+        frame_skip=frame_skip,
+        disable_env_checker=True,
+        doom_scenario_path=str(map_file()),
+        screen_resolution=resolution,
+        available_buttons=[
+            "MOVE_FORWARD",
+            "MOVE_BACKWARD",
+            "MOVE_LEFT",
+            "MOVE_RIGHT",
+            "TURN_LEFT_RIGHT_DELTA",
+        ],
+        available_game_variables=["HEALTH", "POSITION_X", "POSITION_Y", "ANGLE"],
+        objects_info_enabled=True,
+        render_hud=False,
+        render_weapon=False,
+        render_crosshair=False,
+        render_screen_flashes=False,
+    )
+
+
+def action(forward: float = 0, turn: float = 0.0) -> dict[str, list[float]]:
+    """An action of the environment: walk or not, and turn left by ``turn`` degrees a tic."""
+    return {"binary": [int(forward > 0), 0, 0, 0], "continuous": [-turn]}
+
+
+def pose(env: Any) -> tuple[float, float, float] | None:
+    """Position x, y and angle of the player, or None between episodes."""
+    state = env.unwrapped.state
+    if state is None:
+        return None
+    _, x, y, angle = state.game_variables
+    return float(x), float(y), float(angle)
+
+
+def bearing(x: float, y: float, angle: float, goal: tuple[float, float]) -> float:
+    """Degrees to turn left until ``goal`` is straight ahead, in (-180, 180]."""
+    return (math.degrees(math.atan2(goal[1] - y, goal[0] - x)) - angle + 180) % 360 - 180
+
+
+def around(x: float, y: float, goal: tuple[float, float], spare: str = "") -> tuple[float, float]:
+    """``goal``, or a point beside the pillar (not ``spare``) that stands in the way there."""
+    for pillar in PILLARS:
+        radius = pillar.half * 1.45 + 34
+        dx, dy = goal[0] - x, goal[1] - y
+        length = math.hypot(dx, dy)
+        if pillar.name == spare or length < 1:
+            continue
+        px, py = pillar.centre[0] - x, pillar.centre[1] - y
+        along = (px * dx + py * dy) / length
+        aside = (dx * py - dy * px) / length  # positive: the pillar is to the left of the way
+        if 0 < along < length and abs(aside) < radius:
+            shift = -math.copysign(radius + 10, aside)
+            return (
+                pillar.centre[0] - dy / length * shift,
+                pillar.centre[1] + dx / length * shift,
+            )
+    return goal
+
+
+class GoTo:
+    """Goal: turn to a named thing, walk there, stop in front of it.
+
+    Args:
+        env: the courtyard.
+        target: 'red wall', 'white pillar' ... of the map, or 'medkit': the one that is nearest,
+            counting turning as walking.
+    """
+
+    near: ClassVar[dict[str, float]] = {"wall": 300.0, "pillar": 210.0}
+
+    def __init__(self, env: Any, target: str) -> None:
+        self.env, self.target = env, target
+        known = [t.name for t in (*WALLS, *PILLARS)] + ["medkit"]
+        if target not in known:
+            raise ValueError(f"GoTo.target is {target!r}; it must be one of {known}")
+        self.chosen: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        """The goal is new: look for it afresh."""
+        self.chosen = None
+
+    def action(self) -> dict[str, list[float]]:
+        """What to do in the next step."""
+        where = pose(self.env)
+        if where is None:
+            return action()
+        x, y, angle = where
+        goal = self._place(x, y, angle)
+        if goal is None:
+            return action(turn=TURN / 2)  # none is there: look around
+        left = self._distance(x, y, goal)
+        first = around(x, y, goal, self.target)
+        off = bearing(x, y, angle, first)
+        if self.target == "medkit":
+            far = True
+        else:
+            kind = self.target.split()[-1]
+            far = left > self.near[kind]
+            if not far and kind == "wall":  # face it squarely
+                wall = next(w for w in WALLS if w.name == self.target)
+                off = bearing(x, y, angle, (x + wall.normal[0], y + wall.normal[1]))
+        turn = max(-TURN, min(TURN, off / 2))
+        return action(forward=far and abs(off) < 40, turn=turn if abs(off) > 1.5 else 0.0)
+
+    def arrived(self) -> bool:
+        """Whether there is nothing left to do (never, for medkits)."""
+        where = pose(self.env)
+        if where is None or self.target == "medkit":
+            return False
+        did = self.action()
+        return did["binary"][0] == 0 and did["continuous"][0] == 0
+
+    def _place(self, x: float, y: float, angle: float) -> tuple[float, float] | None:
+        if self.target == "medkit":
+            self.chosen = nearest_medkit(self.env, x, y, angle, self.chosen)
+            return self.chosen
+        for pillar in PILLARS:
+            if pillar.name == self.target:
+                return pillar.centre
+        wall = next(w for w in WALLS if w.name == self.target)
+        edge = {1: SIZE, -1: 0.0}
+        # Straight ahead towards the wall, but never into a corner.
+        if wall.normal[0]:
+            return edge[wall.normal[0]], min(max(y, 300.0), SIZE - 300.0)
+        return min(max(x, 300.0), SIZE - 300.0), edge[wall.normal[1]]
+
+    def _distance(self, x: float, y: float, goal: tuple[float, float]) -> float:
+        if "wall" in self.target:
+            wall = next(w for w in WALLS if w.name == self.target)
+            return abs(goal[0] - x) if wall.normal[0] else abs(goal[1] - y)
+        return math.hypot(goal[0] - x, goal[1] - y)
+
+
+def nearest_medkit(
+    env: Any, x: float, y: float, angle: float, chosen: tuple[float, float] | None = None
+) -> tuple[float, float] | None:
+    """Place of the medkit to go for; ``chosen`` is kept while it is there."""
+    items = [
+        (float(o.position_x), float(o.position_y))
+        for o in env.unwrapped.state.objects
+        if "edi" in o.name
+    ]
+    if chosen in items:
+        return chosen
+    costs = [math.hypot(a - x, b - y) + 3.0 * abs(bearing(x, y, angle, (a, b))) for a, b in items]
+    return items[int(np.argmin(costs))] if items else None
+
+
+class TurnAround:
+    """Half a turn in every chunk that it is held."""
+
+    def __init__(self, env: Any, tics: int) -> None:
+        """``tics``: simulator tics of a chunk."""
+        self.turn = 180.0 / tics
+
+    def begin(self) -> None:
+        """Nothing to remember."""
+
+    def action(self) -> dict[str, list[float]]:
+        """What to do in the next step."""
+        return action(turn=self.turn)
+
+
+class Stroller:
+    """Who records the courtyard: sticky moves, goals that are followed to their end, now and then
+    another light; in a share of the episodes medkits above all, because they keep one alive."""
+
+    moves: ClassVar[dict[str, float]] = {
+        "stand still": 0.08,
+        "turn left": 0.15,
+        "turn right": 0.15,
+        "walk forward": 0.17,
+        "walk forward while turning left": 0.10,
+        "walk forward while turning right": 0.10,
+        "walk backward": 0.09,
+        "strafe left": 0.08,
+        "strafe right": 0.08,
+    }
+    stay = 0.45
+    longest = 12  # chunks of one goal
+
+    def __init__(self, env: Any, commands: list[str], rng: np.random.Generator) -> None:
+        self.env, self.rng = env, rng
+        self.names = [c for c in commands if c in self.moves]
+        share = np.array([self.moves[c] for c in self.names])
+        self.share = share / share.sum()
+        self.lights = [c for c in commands if c.startswith("make it ")]
+        self.goals = [c for c in commands if c.startswith("go to ") and "medkit" not in c]
+        self.rest = [c for c in ("turn around",) if c in commands]
+        known = {*self.names, *self.lights, *self.goals, *self.rest, "go to the medkit"}
+        if unknown := set(commands) - known:
+            raise ValueError(f"commands {sorted(unknown)} are not known to Stroller")
+        self.medkits = "go to the medkit" in commands
+        self.seekers = {g: GoTo(env, g.removeprefix("go to the ")) for g in self.goals}
+        self.held, self.left, self.keen, self.dark = "", 0, 0.0, False
+
+    def reset(self) -> None:
+        """A new episode, with a taste of its own."""
+        self.keen = float(self.rng.choice([0.04, 0.15, 0.45], p=[0.35, 0.35, 0.3]))
+        self.held, self.left = "", 0
+
+    def command(self) -> str:
+        """The next chunk's command."""
+        goal = self.held in self.goals
+        if self.left > 0 and not (goal and self.seekers[self.held].arrived()):
+            self.left -= 1
+            return self.held
+        if goal and self.left > 1:
+            self.left = int(self.rng.integers(0, 2))  # stay in front of it for a moment
+            return self.held
+        self.held, self.left = self._draw()
+        return self.held
+
+    def _draw(self) -> tuple[str, int]:
+        u = self.rng.random()
+        if self.lights and u < 0.09:
+            return str(self.rng.choice(self.lights)), 0
+        if self.rest and u < 0.15:
+            return self.rest[0], 0
+        if self.medkits and self.rng.random() < self.keen:
+            return "go to the medkit", int(self.rng.integers(1, 6))
+        if self.goals and self.rng.random() < 0.14:
+            return str(self.rng.choice(self.goals)), self.longest
+        return str(self.rng.choice(self.names, p=self.share)), int(self.rng.geometric(0.55)) - 1
