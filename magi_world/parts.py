@@ -11,8 +11,9 @@ from magi_world.config import MagiConfig
 from magi_world.model.dit import DiT
 from magi_world.model.pixels import video_to_frames
 from magi_world.model.text import TextEncoder
-from magi_world.model.tiling import TileConfig, decode_tiled
+from magi_world.model.tiling import Spread, TileConfig, decode_tiled
 from magi_world.model.vae import VAE
+from magi_world.sampling.cache import KeyValueCache, MakeCache
 from magi_world.spec import WorldSpec
 from magi_world.weights import find_nan
 
@@ -24,6 +25,7 @@ class WorldParts:
     starts: (K, C, t, h, l) scaled latents of real start videos, or None.
     heads: optional predictor of reward and end on latents.
     tile: how frames larger than the VAE was trained on are encoded and decoded; None = at once.
+    make_cache: where the history is kept.    spread: what runs the tiles, here or elsewhere.
     """
 
     spec: WorldSpec
@@ -34,6 +36,8 @@ class WorldParts:
     starts: Tensor | None = None
     heads: nn.Module | None = None
     tile: TileConfig | None = None
+    make_cache: MakeCache = KeyValueCache
+    spread: Spread = map
 
 
 def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:
@@ -42,7 +46,9 @@ def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:
     if parts.tile is None:
         video = parts.vae.decode(unscaled, first_frame_only=False)
     else:
-        video = decode_tiled(parts.vae, unscaled, parts.tile, first_frame_only=False)
+        video = decode_tiled(
+            parts.vae, unscaled, parts.tile, first_frame_only=False, spread=parts.spread
+        )
     return video_to_frames(video)
 
 

@@ -166,12 +166,9 @@ def placed(state: StreamState, device: torch.device) -> StreamState:
     """The same state on another device; itself where it is there already."""
     if state.latents.device == device:
         return state
-    config = replace(state.cache.config, device=device)
-    k, v = (x.to(device) for x in state.cache.clean())
-    cache = KeyValueCache.from_clean(config, state.cache.filled, k, v)
+    # The cache stays where it is: the stream takes of it what it keeps, and where it keeps it.
     return replace(
         state,
         latents=state.latents.to(device),
         newest_clean=state.newest_clean.to(device),
-        cache=cache,
     )

@@ -56,7 +56,7 @@ class World:
         config = StreamConfig(
             parts.config.sampler, parts.config.latent_size, num_worlds, attention, noise_scale
         )
-        self._stream = ChunkStream(parts.dit, config)
+        self._stream = ChunkStream(parts.dit, config, make_cache=parts.make_cache)
         self._stories = [Story() for _ in range(num_worlds)]
         self._keys = PromptKeys(self._stream, parts.text)
         self._started = [False] * num_worlds

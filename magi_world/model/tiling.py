@@ -11,7 +11,8 @@ overlapping strips of its neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from magi_world.model.pixels import check_latents, check_video
 from magi_world.model.vae import VAE
 
 Triple = tuple[int, int, int]
+# (network, tiles) -> its result for each, in order. `map` runs them here, one at a time.
+Spread = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class TileConfig:
 
 
 @torch.no_grad()
-def encode_tiled(vae: VAE, video: Tensor, tile: TileConfig) -> Tensor:
+def encode_tiled(vae: VAE, video: Tensor, tile: TileConfig, spread: Spread = map) -> Tensor:
     """:meth:`VAE.encode` in tiles: video (N, 3, T, H, W) -> unscaled latents (N, C, t, h, w).
 
     Each tile is blended with neighbours that are themselves blended. No gradient is kept.
@@ -60,12 +63,16 @@ def encode_tiled(vae: VAE, video: Tensor, tile: TileConfig) -> Tensor:
     scale = _patch(vae.config)
     if video.shape[2] == 1:
         scale = (1, *scale[1:])
-    return _run(vae.encode, video, size, stride, (scale, (1, 1, 1)), blended_neighbours=True)
+    return _run(vae.encode, video, size, stride, (scale, (1, 1, 1)), True, spread)
 
 
 @torch.no_grad()
 def decode_tiled(
-    vae: VAE, latents: Tensor, tile: TileConfig, first_frame_only: bool | None = None
+    vae: VAE,
+    latents: Tensor,
+    tile: TileConfig,
+    first_frame_only: bool | None = None,
+    spread: Spread = map,
 ) -> Tensor:
     """:meth:`VAE.decode` in tiles: unscaled latents (N, C, t, h, w) -> video (N, 3, T, H, W).
 
@@ -82,7 +89,7 @@ def decode_tiled(
     if image:
         latents = latents[:, :, : size[0]]
     scale = ((1, 1, 1), _patch(vae.config))
-    video = _run(vae.decoder, latents, size, stride, scale, blended_neighbours=False)
+    video = _run(vae.decoder, latents, size, stride, scale, False, spread)
     return video[:, :, :1] if image else video
 
 
@@ -93,6 +100,7 @@ def _run(
     stride: Triple,
     scale: tuple[Triple, Triple],
     blended_neighbours: bool,
+    spread: Spread,
 ) -> Tensor:
     """All tiles of ``clip`` through ``model``, blended, cropped to the stride and joined.
 
@@ -101,13 +109,15 @@ def _run(
     grid = tuple(n // s for n, s in zip(clip.shape[2:], scale[0], strict=True))
     overlap = tuple((n - m) * s for n, m, s in zip(size, stride, scale[1], strict=True))
     out: Tensor | None = None
+    starts = itertools.product(*(range(0, n, s) for n, s in zip(grid, stride, strict=True)))
+    results = spread(model, (clip[_window(start, size, scale[0])] for start in starts))
     earlier: dict[tuple[int, int], Tensor] = {}  # strip of the tile before, by row and column
     for t in range(0, grid[0], stride[0]):
         upper: dict[int, Tensor] = {}  # strip of the tile above, by column
         for y in range(0, grid[1], stride[1]):
             left: Tensor | None = None
             for x in range(0, grid[2], stride[2]):
-                own = model(clip[_window((t, y, x), size, scale[0])])
+                own = next(results)
                 blended = own
                 neighbours = (earlier.get((y, x)), upper.get(x), left)
                 for axis, neighbour in enumerate(neighbours, start=2):

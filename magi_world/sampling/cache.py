@@ -11,13 +11,15 @@ A chunk always reads one run of slots, so a key range is a slice and never a mas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 from magi_world.model.attention import Backend, attention
+from magi_world.model.dit import SelfAttend
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,47 @@ class CacheConfig:
     def nbytes(self) -> int:
         """Memory of keys and values together."""
         return 2 * torch.Size(self.shape()).numel() * self.dtype.itemsize
+
+
+class Cache(Protocol):
+    """What a stream asks of its history: here, over several processes, or on other memory."""
+
+    @property
+    def config(self) -> CacheConfig:
+        """Its size."""
+
+    @property
+    def filled(self) -> list[int]:
+        """Clean chunks that each world has of late, at most ``config.history``."""
+
+    def reads(
+        self, worlds: Sequence[int], first_slot: int, ranges: Sequence[int], backend: Backend
+    ) -> SelfAttend:
+        """Self-attention of one forward, see `CacheReads`."""
+
+    def share(self) -> Self:
+        """A copy that costs nothing until one side writes."""
+
+    def own(self) -> None:
+        """Make sure that writing here is seen nowhere else."""
+
+    def clean(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the clean slots, each (Ly, B, history, S, Hkv, hd)."""
+
+    def taken(self, other: Cache) -> Cache:
+        """A cache like this one that goes on from ``other``, which stays as it is."""
+
+    def copy_world(self, world: int, other: Cache, row: int) -> None:
+        """Make the history of ``world`` that of world ``row`` in ``other``."""
+
+    def forget(self, worlds: Sequence[int]) -> None:
+        """Drop the history of these worlds."""
+
+    def push(self, worlds: Sequence[int]) -> None:
+        """Make room for one more clean chunk in slot history - 1."""
+
+
+MakeCache = Callable[[CacheConfig], Cache]
 
 
 class KeyValueCache:
@@ -90,7 +133,20 @@ class KeyValueCache:
         cache.k[:, :, : config.history], cache.v[:, :, : config.history] = k, v
         return cache
 
-    def copy_world(self, world: int, other: KeyValueCache, row: int) -> None:
+    def reads(
+        self, worlds: Sequence[int], first_slot: int, ranges: Sequence[int], backend: Backend
+    ) -> CacheReads:
+        """Self-attention of one forward, see `CacheReads`."""
+        return CacheReads(self, worlds, first_slot, ranges, backend)
+
+    def taken(self, other: Cache) -> KeyValueCache:
+        """``other``, shared where it is of this kind and place, otherwise copied to here."""
+        if isinstance(other, KeyValueCache) and other.config.device == self.config.device:
+            return other.share()
+        config = replace(self.config, worlds=other.config.worlds)
+        return KeyValueCache.from_clean(config, other.filled, *other.clean())
+
+    def copy_world(self, world: int, other: Cache, row: int) -> None:
         """Make the history of ``world`` that of world ``row`` in ``other``."""
         self.own()
         k, v = other.clean()

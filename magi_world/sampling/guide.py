@@ -16,7 +16,7 @@ from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend
 from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
-from magi_world.sampling.cache import CacheReads, KeyValueCache
+from magi_world.sampling.cache import Cache
 from magi_world.sampling.captions import CaptionReads, TextKeys
 from magi_world.sampling.lane import Lane, frame_index, overwrite_start
 
@@ -50,7 +50,7 @@ class Guide:
 
     def write_clean(
         self,
-        cache: KeyValueCache,
+        cache: Cache,
         worlds: Sequence[int],
         clean: Tensor,
         index: Sequence[int],
@@ -71,7 +71,7 @@ class Guide:
             clean[:, None],
             torch.full((1, 1), config.clean_t, device=clean.device),
             frame_index(index, 1, clean),
-            CacheReads(cache, worlds, slot, [config.clean_range], self.backend),
+            cache.reads(worlds, slot, [config.clean_range], self.backend),
             CaptionReads([[self.null]] * len(worlds), self.backend),
             conditional,
             schedule.step_embedding(config, step),
@@ -85,7 +85,7 @@ class Group:
 
     worlds: Sequence[int]
     lanes: Sequence[Lane]
-    cache: KeyValueCache
+    cache: Cache
     newest_clean: Tensor
 
 
@@ -171,7 +171,7 @@ class Passes:
             self.x[:, picked],
             self.t[picked].to(self.x.device)[None],
             frame_index(first, self.x.shape[1], self.x)[:, picked],
-            CacheReads(group.cache, group.worlds, slot, seen, guide.backend),
+            group.cache.reads(group.worlds, slot, seen, guide.backend),
             CaptionReads([[row[c] for c in picked] for row in captions], guide.backend),
             conditional,
             self.interval,

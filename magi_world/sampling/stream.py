@@ -18,7 +18,7 @@ from torch import Tensor
 from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend, check_backend
 from magi_world.model.dit import DiT
-from magi_world.sampling.cache import CacheConfig, KeyValueCache
+from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight, seeded_noise
 from magi_world.sampling.guide import Group, Guide, extra_chunks
@@ -53,14 +53,21 @@ class StreamState:
     lanes: tuple[Lane, ...]
     latents: Tensor
     newest_clean: Tensor
-    cache: KeyValueCache
+    cache: Cache
 
 
 class ChunkStream:
     """B endless streams of latents, denoised in one batch over a rolling cache."""
 
-    def __init__(self, dit: DiT, config: StreamConfig, noise: Noise = seeded_noise) -> None:
-        """``noise(seed, chunk index, shape)`` gives what a chunk starts from."""
+    def __init__(
+        self,
+        dit: DiT,
+        config: StreamConfig,
+        noise: Noise = seeded_noise,
+        make_cache: MakeCache = KeyValueCache,
+    ) -> None:
+        """``noise(seed, chunk index, shape)`` gives what a chunk starts from; ``make_cache``
+        says where the history is kept."""
         self.dit, self.config, self.noise = dit, config, noise
         self.device = dit.final_linear.linear.weight.device
         sampler, (height, width) = config.sampler, config.latent_size
@@ -74,7 +81,7 @@ class ChunkStream:
         worlds, window = config.num_worlds, sampler.window_size
         self.latents = torch.zeros(worlds, window, *self.chunk_shape, device=self.device)
         self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
-        self.cache = KeyValueCache(
+        self.cache = make_cache(
             CacheConfig(
                 layers=dit.config.layers,
                 worlds=worlds,
@@ -196,7 +203,7 @@ class ChunkStream:
         """Continue from ``state``, which stays valid."""
         lanes = [self._ready(lane) for lane in state.lanes]
         self.latents, self.newest_clean = state.latents.clone(), state.newest_clean.clone()
-        self.cache = state.cache.share()
+        self.cache = self.cache.taken(state.cache)
         self.lanes = lanes
 
     def set_lane(self, world: int, state: StreamState, row: int) -> None:
