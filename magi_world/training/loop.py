@@ -8,25 +8,27 @@ uninterrupted one would have done.
 from __future__ import annotations
 
 import json
+import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from magi_world.training.stopping import Stopped, clean_stop
+
 M = TypeVar("M", bound=nn.Module)
+MOST_SKIPPED = 20  # steps whose gradient overflowed, before a run counts as lost
 
 
-class Stopped(Exception):
-    """The run was asked to stop; its checkpoint is written."""
+class Diverged(ValueError):
+    """The loss is no number any more; the last good checkpoint is kept."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +80,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-@contextmanager
-def clean_stop() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGINT and SIGTERM only raise a flag, which the yielded function reads."""
-    asked = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-
-    try:
-        before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals stay as they are
-        before = {}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def save_atomic(state: object, path: Path) -> None:
     """torch.save to a file beside ``path``, then one rename."""
     part = path.with_suffix(".part")
@@ -142,6 +125,8 @@ def train(
 
     Raises:
         Stopped: a signal asked to stop; the checkpoint is complete.
+        Diverged: the loss, or many gradients in a row, are no numbers.
+        KeyboardInterrupt: asked to stop twice.
         ValueError: the checkpoint belongs to another configuration.
     """
     muon_params, adam_params = parameter_groups(model, matrices)
@@ -184,7 +169,7 @@ def train(
             path,
         )
 
-    saved = time.monotonic()
+    saved, skipped = time.monotonic(), 0
     with clean_stop() as asked, open(folder / f"{name}.jsonl", "a") as log:
         bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5)
         while step < config.steps:
@@ -194,18 +179,26 @@ def train(
             for group in adam.param_groups:
                 group["lr"] = config.adam_lr * share
             value, figures = loss(step, step_generator(config.seed, step))
+            number = value.item()
+            if not math.isfinite(number):
+                raise _diverged(name, f"the loss is {number}", step, path)
             value.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            if torch.isfinite(norm):
+            # A single overflow in low precision is skipped; weights without a gradient for long
+            # are lost.
+            skipped = 0 if torch.isfinite(norm) else skipped + 1
+            if skipped == 0:
                 muon.step()
                 adam.step()
+            elif skipped == MOST_SKIPPED:
+                raise _diverged(name, f"{skipped} gradients in a row are no numbers", step, path)
             muon.zero_grad(set_to_none=True)
             adam.zero_grad(set_to_none=True)
             averaged.update(model, step)
             step += 1
             bar.update()
             if step % 10 == 0:
-                figures = {"loss": value.item(), "grad": norm.item(), **figures}
+                figures = {"loss": number, "grad": norm.item(), **figures}
                 bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
                 log.write(json.dumps({"step": step, "time": round(time.time()), **figures}) + "\n")
                 log.flush()
@@ -224,6 +217,14 @@ def train(
         bar.close()
     checkpoint()
     model.load_state_dict(averaged.values)
+
+
+def _diverged(name: str, what: str, step: int, path: Path) -> Diverged:
+    kept = f"{path} holds the last good state" if path.exists() else "there is no checkpoint yet"
+    return Diverged(
+        f"{name}: {what} at step {step}; {kept}. Lower {name}'s muon_lr and adam_lr (halve them), "
+        "then the same command goes on from there"
+    )
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +30,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from magi_world.training.scenes import Scene, SceneConfig
+from magi_world.training.workers import Interrupted, run_jobs, stopping
 
 Action = Any
 
@@ -312,6 +312,9 @@ def record_shard(config: RecordConfig, index: int, path: Path) -> int:
         for _ in range(config.max_chunks_per_episode):
             chunk = simulator.chunk(simulator.commands.index(policy.command()))
             rows.append(_row(chunk, episode))
+            if stopping():
+                simulator.close()
+                raise Interrupted
             if rows[-1]["end"] or len(rows) == config.chunks_per_shard:
                 break
         episode += 1
@@ -344,6 +347,10 @@ def record(config: RecordConfig, folder: str | Path) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM; finished shards are kept.
+        ValueError: the simulator or the policy is not as the configuration says.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -356,12 +363,8 @@ def record(config: RecordConfig, folder: str | Path) -> Path:
         desc="record",
         unit="chunk",
     )
-    with ProcessPoolExecutor(config.processes) as pool:
-        jobs = [pool.submit(record_shard, config, i, shard_path(folder, i)) for i in missing]
-        try:
-            for job in as_completed(jobs):
-                bar.update(job.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    jobs = [(config, i, shard_path(folder, i)) for i in missing]
+    with bar:
+        for chunks in run_jobs(record_shard, jobs, config.processes, "record"):
+            bar.update(chunks)
     return folder

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from magi_world.training.loop import LoopConfig, Stopped, parameter_groups, train
+from magi_world.training.loop import Diverged, LoopConfig, Stopped, parameter_groups, train
 
 CONFIG = LoopConfig(steps=8, batch=4, muon_lr=0.05, adam_lr=0.05, warmup=2, ema=0.5)
 
@@ -88,3 +88,64 @@ def test_muon_gets_the_matrices_of_the_blocks() -> None:
     muon, adam = parameter_groups(model, "blocks")
     assert [tuple(p.shape) for p in muon] == [(3, 3)]
     assert len(adam) == 3
+
+
+def poisoned(model: Small, at: int, value: float):
+    """A loss that is ``value`` from step ``at`` on."""
+    honest = objective(model)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        out, figures = honest(step, generator)
+        return (out * value if step >= at else out), figures
+
+    return loss
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, value: float
+) -> None:
+    model = Small()
+    with pytest.raises(Diverged, match=r"toy: the loss is (nan|inf) at step 3; there is no check"):
+        train("toy", model, poisoned(model, 3, value), CONFIG, tmp_path)
+    model = Small()
+    often = replace(CONFIG, save_seconds=0.0)
+    with pytest.raises(Diverged, match=r"at step 5; .*toy.ckpt holds the last good state.*muon_lr"):
+        train("toy", model, poisoned(model, 5, value), often, tmp_path)
+    state = torch.load(tmp_path / "toy.ckpt", weights_only=True)
+    assert state["step"] == 5
+    assert all(torch.isfinite(v).all() for v in state["model"].values())
+    # The same folder goes on once the cause is gone.
+    model = Small()
+    train("toy", model, objective(model), CONFIG, tmp_path)
+    assert torch.load(tmp_path / "toy.ckpt", weights_only=True)["step"] == CONFIG.steps
+
+
+def test_gradients_that_overflow_for_long_stop_it(tmp_path: Path) -> None:
+    model = Small()
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        # Finite, with the slope of a square root at zero.
+        return (model.out.weight * 0).sum().sqrt() + 0 * model.blocks.weight.sum(), {}
+
+    with pytest.raises(Diverged, match="20 gradients in a row"):
+        train("toy", model, loss, replace(CONFIG, steps=40), tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_stops_at_once(tmp_path: Path, number: int) -> None:
+    model = Small()
+    honest = objective(model)
+
+    def stuck(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        if step == 2:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+            raise AssertionError("the second signal was swallowed")
+        return honest(step, generator)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        train("toy", model, stuck, replace(CONFIG, save_seconds=0.0), tmp_path)
+    assert signal.getsignal(number) is before
+    assert torch.load(tmp_path / "toy.ckpt", weights_only=True)["step"] == 2

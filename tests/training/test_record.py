@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium as gym
@@ -79,6 +84,54 @@ def test_render_is_used_without_a_frame_key(recording: Path, tmp_path: Path) -> 
     record_shard(record_config(frame_key=""), 1, path)
     expected = load_file(shard_path(recording, 1))["frames"]
     assert np.array_equal(load_file(path)["frames"], expected)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_a_stopped_recording(tmp_path: Path, number: int) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from toy import record_config\n"
+        "from magi_world.training.record import record\n"
+        "if __name__ == '__main__':\n"
+        "    record(record_config(chunks=3_000_000, chunks_per_shard=1_000_000, processes=2), "
+        "sys.argv[1])\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    line = [sys.executable, str(script), str(tmp_path / "data"), str(Path(__file__).parent)]
+    parent = subprocess.Popen(line, stderr=subprocess.PIPE)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+
+    def until(met: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 40
+        while not met():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.1)
+
+    until(lambda: len(children.read_text().split()) >= 3, "the workers start")
+    time.sleep(1.5)
+    workers = [int(pid) for pid in children.read_text().split()]
+    parent.send_signal(number)
+    _, told = parent.communicate(timeout=40)
+    until(lambda: not any(alive(pid) for pid in workers), "a worker is left")
+    assert parent.returncode != 0
+    if number != signal.SIGKILL:
+        assert b"record stopped" in told
+    assert not list((tmp_path / "data").glob("*"))
+
+
+def test_what_a_worker_finds_wrong_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no_such"):
+        record(record_config(policy="toy:no_such"), tmp_path)
 
 
 def test_shrink_averages_areas() -> None:
