@@ -41,7 +41,7 @@ class Setting:
             del record[name]
         rules = {
             "record": record,
-            "reward": dict(heads.reward),
+            "reward": heads.reward if isinstance(heads.reward, str) else dict(heads.reward),
             "death": heads.death,
             "default_command": config.default_command,
         }

@@ -36,7 +36,8 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
     All frames of the chunk, uint8 (T, H, W, 3), made smaller as they were for the recording.
 
     ## Reward and end
-    ``heads.reward`` of the configuration, times how often each event really happened. Death (the
+    ``heads.reward`` of the configuration: what each event is worth, times how often it really
+    happened, or "environment", the simulator's own. Death (the
     simulator ends the episode) terminates; the simulator's own limit and ``max_chunks`` truncate.
     Where the simulator says both at once, it is its limit, as ViZDoom reports it.
 
@@ -77,7 +78,7 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
         self.max_chunks, self.render_mode, self._fixed = max_chunks, render_mode, seed
         record, heads = self.config.record, self.config.heads
         known = [*record.events, heads.death]
-        if unknown := sorted(set(heads.reward) - set(known)):
+        if unknown := sorted(set(heads.worth) - set(known)):
             raise ValueError(f"heads.reward names {unknown}; recorded events are {known}")
         self.simulator = ChunkSimulator(record)
         pace = self.config.fps if render_mode == "rgb_array_list" else 0
@@ -142,8 +143,10 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
             self._lands = self._index + 1
         self._chunk, self._index = self.simulator.chunk(row), self._index + 1
         info = self._info()
-        worth = self.config.heads.reward.items()
+        worth = self.config.heads.worth.items()
         reward = float(sum(value * info["events"][name] for name, value in worth))
+        if self.config.heads.from_environment:
+            reward = self._chunk.reward
         limit = self.max_chunks is not None and self._index >= self.max_chunks
         terminated = bool(info["events"]["end"])
         truncated = self._chunk.cut or limit

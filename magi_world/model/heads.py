@@ -22,6 +22,8 @@ class HeadsConfig:
     events: names of the predicted events, each with its probability in a chunk.
     reward: what one occurrence of each event adds to the reward.
     end: name of the event that ends the episode, '' = nothing does.
+    own: (mean, spread) of the environment's own reward in a chunk, which is then predicted by a
+        regression of its own; None: the reward is what the events are worth.
     """
 
     latent_channels: int
@@ -31,6 +33,7 @@ class HeadsConfig:
     reward: tuple[float, ...]
     end: str = ""
     width: int = 64
+    own: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         require(len(self.events) > 0, "HeadsConfig.events is empty; name at least one event")
@@ -42,6 +45,10 @@ class HeadsConfig:
         require(
             self.end in ("", *self.events),
             f"HeadsConfig.end is {self.end!r}; it must be '' or one of {self.events}",
+        )
+        require(
+            self.own is None or (len(self.own) == 2 and self.own[1] > 0),
+            f"HeadsConfig.own is {self.own}; it must be (mean, spread > 0) or None",
         )
         require(
             all(s % 2 == 0 for s in self.latent_size),
@@ -60,9 +67,19 @@ class Heads(nn.Module):
         self.conv2 = nn.Conv2d(config.width, config.width, 3, 2, 1)
         self.fc1 = nn.Linear(config.width * h * w, config.width)
         self.fc2 = nn.Linear(config.width, len(config.events))
+        if config.own is not None:
+            self.value = nn.Linear(config.width, 1)
 
     def logits(self, latents: Tensor) -> Tensor:
         """Scaled latents of one chunk each, (B, C, T, h, w) -> logits (B, E).
+
+        Raises:
+            ValueError: latents of another shape.
+        """
+        return self.fc2(self.features(latents))
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Scaled latents of one chunk each, (B, C, T, h, w) -> (B, D), what is judged from.
 
         Raises:
             ValueError: latents of another shape.
@@ -75,7 +92,7 @@ class Heads(nn.Module):
         )
         x = F.gelu(self.conv1(latents.to(self.conv1.weight.dtype).flatten(1, 2)))
         x = F.gelu(self.conv2(x)).flatten(1)
-        return self.fc2(F.gelu(self.fc1(x)))
+        return F.gelu(self.fc1(x))
 
     def forward(self, latents: Tensor) -> dict[str, Any]:
         """Scaled latents of one chunk each, (B, C, T, h, w), to predictions.
@@ -85,8 +102,13 @@ class Heads(nn.Module):
             this chunk; "reward": (B,) expected reward.
         """
         cfg = self.config
-        probability = torch.sigmoid(self.logits(latents).float())
-        value = probability.new_tensor(cfg.reward)
+        features = self.features(latents)
+        probability = torch.sigmoid(self.fc2(features).float())
         events = dict(zip(cfg.events, probability.unbind(1), strict=True))
         end = events[cfg.end] if cfg.end else torch.zeros_like(probability[:, 0])
-        return {"events": events, "end": end, "reward": probability @ value}
+        if cfg.own is None:
+            reward = probability @ probability.new_tensor(cfg.reward)
+        else:
+            mean, spread = cfg.own
+            reward = mean + spread * self.value(features).float().squeeze(1)
+        return {"events": events, "end": end, "reward": reward}

@@ -52,8 +52,10 @@ class InverseDynamics(nn.Module):
     def look(self, frames: Tensor) -> Tensor:
         """uint8 (N, T, H, W, 3) -> features (N, ..) of the grey frames and their differences.
 
-        Both in units of their usual contrast: dark pictures in [-1, 1] are learnt very slowly.
+        Both in units of their usual contrast: dark pictures in [-1, 1] are learnt very slowly. The
+        frames may be on another device; the features are on the judge's.
         """
+        frames = frames.to(next(self.parameters()).device)
         return self.regard((frames.float().mean(-1) - 40) / 40)
 
     def regard(self, grey: Tensor) -> Tensor:

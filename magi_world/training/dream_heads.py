@@ -21,7 +21,7 @@ from magi_world.config import require
 from magi_world.model.heads import Heads
 from magi_world.model.pixels import frames_to_video
 from magi_world.training.dataset import ChunkDataset
-from magi_world.training.rollout import HISTORY, begin
+from magi_world.training.rollout import begin, filled, history_of
 from magi_world.world import World
 
 
@@ -85,8 +85,8 @@ def dreamed_events(
     heads, commands, said = heads_of(world), world.spec.command_names, []
     for part in targets.split(world.num_worlds):
         # The last batch may be short: its last row is dreamed more than once.
-        rows = part[torch.arange(world.num_worlds).clamp_max(len(part) - 1)] - length + 1
-        begin(world, data, rows - HISTORY, seed)
+        rows = filled(part, world.num_worlds) - length + 1
+        begin(world, data, rows - history_of(data), seed)
         for i in range(length):
             held = data.command[rows + i].tolist()
             latents = world.step_latents([commands[c] for c in held]).latents
@@ -163,7 +163,7 @@ def measure_dreamed_heads(
             (`magi_world.training.fit_heads.labels`); columns as in the heads.
 
     Returns:
-        "real" and each length, as text, -> event -> figures.
+        "real" and each length that the episodes have room for, as text, -> event -> figures.
 
     Raises:
         ValueError: the world has no heads, ``truth`` has another shape, or the episodes are too
@@ -176,10 +176,13 @@ def measure_dreamed_heads(
         f"truth has shape {tuple(truth.shape)}; it must be {(len(data), len(events))}, a row for "
         f"each chunk and a column for each of {events}",
     )
-    before = HISTORY + max(config.lengths) - 1
+    before = history_of(data) - 1
+    lengths = [n for n in config.lengths if len(data.starts(before + n + 1))]
+    require(bool(lengths), f"no held-out episode has {before + 2} chunks; record longer ones")
+    before += max(lengths)
     targets, weight = draw_targets(data, truth, config.targets, before, config.seed)
     said = {"real": real_events(world, data, targets)}
-    for length in config.lengths:
+    for length in lengths:
         said[str(length)] = dreamed_events(world, data, targets, length, config.seed)
     return {
         where: {

@@ -19,7 +19,7 @@ from magi_world.parts import WorldParts, decode_latents
 from magi_world.training.classifier import InverseDynamics, accuracy
 from magi_world.training.codec import psnr, training_attention
 from magi_world.training.dataset import ChunkDataset
-from magi_world.training.rollout import HISTORY, begin, rollouts, situations
+from magi_world.training.rollout import begin, history_of, possible, rollouts, situations
 from magi_world.training.settings import EvaluateConfig
 from magi_world.training.strips import reconstruction_rows, sampled, save_strip
 from magi_world.world import World
@@ -58,9 +58,11 @@ def following(
         start = world.snapshot()
         for c, wordings in enumerate(phrases):
             world.restore(start)
-            said = [wordings[(i * len(part) + j) % len(wordings)] for j in range(world.num_worlds)]
-            seen.append(judge.predict(world.step(said).decoded))
-            asked.append(torch.full((world.num_worlds,), c))
+            first = i * world.num_worlds
+            said = [wordings[(first + j) % len(wordings)] for j in range(world.num_worlds)]
+            # The last batch may be short: its worlds beyond the part are copies.
+            seen.append(judge.predict(world.step(said).decoded)[: len(part)])
+            asked.append(torch.full((len(part),), c))
     return torch.cat(seen), torch.cat(asked)
 
 
@@ -150,6 +152,15 @@ def long_dream(
     return told, dream
 
 
+def eventful(data: ChunkDataset, count: int) -> Tensor:
+    """At most ``count`` rows in which the first event happens, or any where none ever does: there
+    small things must survive the autoencoder."""
+    whole = data.end == 0
+    happens = data.events[:, :1].any(1) & whole
+    rows = torch.nonzero(happens if bool(happens.any()) else whole).squeeze(1)
+    return rows[:: max(1, len(rows) // count)][:count]
+
+
 def evaluate_package(
     folder: Path,
     data: ChunkDataset,
@@ -165,16 +176,15 @@ def evaluate_package(
     rows = torch.arange(0, len(data), max(1, len(data) // 256))
     with training_attention(device):
         quality["reconstruction_psnr_db"] = psnr(parts.vae, data, rows)
-    # Chunks in which something happens: there small things must survive.
-    busy = torch.nonzero((data.events[:, 0] > 0) & (data.end == 0)).squeeze(1)
-    shown = data.pixels(busy[:: max(1, len(busy) // 4)][:4])
+    shown = data.pixels(eventful(data, 4))
     rolled = {"reconstruction": torch.stack([through_codec(parts, shown), shown])}
     quality["rollout_psnr_db"] = {}
-    for length in (1, 4, 16, 64):
+    before = history_of(data)
+    for length in possible(data, (1, 4, 16, 64)):
         count = min(config.clips, config.worlds if length > 4 else config.clips)
         start = situations(data, count, length, config.seed)
         dream = rollouts(world, data, names, start, length, config.seed)
-        index = start[:, None] + HISTORY + torch.arange(length)
+        index = start[:, None] + before + torch.arange(length)
         real = data.pixels(index.flatten()).unflatten(0, index.shape)
         quality["rollout_psnr_db"][str(length)] = decibel(dream[:, -1], real[:, -1])
         rolled[str(length)] = torch.stack([dream, real])
@@ -187,7 +197,7 @@ def draw_strips(rolled: dict[str, Tensor], folder: Path) -> list[Path]:
     """The pictures of `evaluate_package` as PNG files: real above, made below."""
     made, real = rolled["reconstruction"]
     paths = [save_strip(reconstruction_rows(real, made), folder / "reconstruction.png")]
-    for length in ("16", "64"):
+    for length in [n for n in ("16", "64") if n in rolled]:
         dream, truth = rolled[length][:, :3].flatten(2, 3)
         rows = [sampled(v, 12) for pair in zip(truth, dream, strict=True) for v in pair]
         paths.append(save_strip(rows, folder / f"rollout_{length}.png"))

@@ -138,10 +138,13 @@ def finish(
     config = run.config
     vae = train_decoder(config.codec, vae, run.data, run.held_out, run.folder, run.device)
     events = list(config.record.events)
-    heads = fit_heads(config.heads, latents, events, run.folder, run.device)
+    heads = None
+    quality: dict[str, Any] = {}
+    if config.heads.predicted:
+        heads = fit_heads(config.heads, latents, events, run.folder, run.device)
+        quality["heads"] = measure_heads(heads, config.heads, seen, events)
     before = events.index(config.starts_before) if config.starts_before else None
     starts = pick_starts(latents, config.starts, config.start_chunks, config.seed, before)
-    quality = {"heads": measure_heads(heads, config.heads, seen, events)}
     make_package(config, dit, vae, text, starts, heads, run.world, quality)
     evaluate(run)
 
@@ -154,9 +157,10 @@ def evaluate(run: Run) -> dict[str, Any]:
     quality, rolled = evaluate_package(
         run.world, run.held_out, judge, run.config.evaluate, run.device
     )
-    truth = labels(run.config.heads, run.held_out, list(run.config.record.events))
-    world = World(read_package(run.world, run.device), run.config.evaluate.worlds)
-    quality["heads_on_dreams"] = measure_dreamed_heads(world, run.held_out, truth)
+    if run.config.heads.predicted:
+        truth = labels(run.config.heads, run.held_out, list(run.config.record.events))
+        world = World(read_package(run.world, run.device), run.config.evaluate.worlds)
+        quality["heads_on_dreams"] = measure_dreamed_heads(world, run.held_out, truth)
     store_quality(run.world, quality)
     draw_strips(rolled, run.folder / "strips")
     (run.folder / "quality.json").write_text(as_json(quality) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from magi_world.training.classifier import (
 )
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.evaluate import (
-    HISTORY,
     balanced,
     decibel,
     drift,
+    eventful,
     sharpness,
-    situations,
 )
 from magi_world.training.loop import LoopConfig
+from magi_world.training.rollout import filled, history_of, possible, situations
 from magi_world.training.strips import reconstruction_rows, sampled, save_strip
 
 
@@ -41,13 +42,52 @@ def test_picture_measures() -> None:
     assert sharpness(stripes) == pytest.approx(50)
 
 
-def test_situations_stay_inside_an_episode(train_data: ChunkDataset) -> None:
-    rows = situations(train_data, 1, 0, seed=1)
-    length = HISTORY + 1
-    episodes = train_data.episode[int(rows[0]) : int(rows[0]) + length]
-    assert len(episodes.unique()) == 1
-    with pytest.raises(ValueError, match="90 are needed"):
-        situations(train_data, 90, 1, seed=1)
+def cut_into(data: ChunkDataset, length: int) -> ChunkDataset:
+    """The same chunks as episodes of ``length``, the last chunk of each its end."""
+    cut = copy.copy(data)
+    cut.episode = torch.arange(len(data)) // length
+    cut.end = (torch.arange(len(data)) % length == length - 1).long()
+    return cut
+
+
+@pytest.mark.parametrize(("length", "history"), [(30, 4), (6, 4), (5, 3), (4, 2), (3, 1)])
+def test_situations_stay_inside_an_episode(
+    train_data: ChunkDataset, length: int, history: int
+) -> None:
+    data = cut_into(train_data, length)
+    assert history_of(data) == history
+    rows = situations(data, 90, 1, seed=1)
+    assert 8 <= len(rows) < 60
+    assert len(situations(data, 3, 1, seed=1)) == 3
+    for row in rows.tolist():
+        clip = slice(row, row + history + 1)
+        assert len(data.episode[clip].unique()) == 1
+        assert not data.end[clip].any()
+
+
+def test_short_episodes_are_measured_as_far_as_they_go(train_data: ChunkDataset) -> None:
+    assert possible(cut_into(train_data, 30), (1, 4, 16, 64)) == [1, 4, 16]
+    assert possible(cut_into(train_data, 5), (1, 4, 16, 64)) == [1]
+    with pytest.raises(ValueError, match="no held-out episode has 69 chunks"):
+        situations(cut_into(train_data, 30), 4, 64, seed=1)
+    with pytest.raises(ValueError, match="lower record.frames_per_chunk"):
+        history_of(cut_into(train_data, 2))
+    assert filled(torch.tensor([7, 9]), 4).tolist() == [7, 9, 9, 9]
+
+
+def test_pictures_of_a_world_without_events(train_data: ChunkDataset) -> None:
+    bare = copy.copy(train_data)
+    assert bool((bare.events[eventful(bare, 4), 0] > 0).all())
+    for events in (torch.zeros(len(bare), 0), torch.zeros(len(bare), 2)):
+        bare.events = events
+        rows = eventful(bare, 4)
+        assert len(rows) == 4
+        assert not bare.end[rows].any()
+
+
+def test_the_judge_takes_frames_from_another_device() -> None:
+    judge = InverseDynamics(8, (16, 16), 3, 4).to("meta")
+    assert judge.look(torch.zeros(2, 8, 16, 16, 3, dtype=torch.uint8)).device.type == "meta"
 
 
 def test_the_judge_learns_real_chunks(train_data: ChunkDataset, tmp_path: Path) -> None:

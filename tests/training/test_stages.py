@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,9 +194,44 @@ def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) ->
     said = heads(z)
     torch.testing.assert_close(said["reward"], 2 * said["events"]["hit"])
     assert torch.equal(said["end"], said["events"]["death"])
-    for wrong in (replace(config, events=("jump",)), replace(config, reward={"jump": 1.0})):
-        with pytest.raises(ValueError, match="jump"):
-            fit_heads(wrong, latents, ["hit"], tmp_path, CPU)
+    with pytest.raises(ValueError, match="jump"):
+        fit_heads(replace(config, events=("hit", "jump", "death")), latents, ["hit"], tmp_path, CPU)
+
+
+def test_rewards_must_be_for_what_is_predicted() -> None:
+    loop = LoopConfig(steps=1, batch=1)
+    for wrong, message in (
+        ({"events": ("hit",), "reward": {"jump": 1.0}}, r"reward names \['jump'\].*\['hit'\]"),
+        ({"events": ("hit",), "end": "death"}, "heads.end is 'death'"),
+        ({"reward": {"death": 1.0}}, r"reward names \['death'\]"),
+        ({"reward": "own"}, "heads.reward is 'own'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FitHeadsConfig(loop, **wrong)  # type: ignore[arg-type]
+    assert FitHeadsConfig(loop).predicted == ()
+    assert FitHeadsConfig(loop, reward="environment", end="death").predicted == ("death",)
+
+
+def test_the_environments_own_reward_is_learned(latents: LatentDataset, tmp_path: Path) -> None:
+    config = FitHeadsConfig(
+        LoopConfig(steps=150, batch=30, muon_lr=0.01, adam_lr=0.01, warmup=1, ema=0.5),
+        reward="environment",
+        end="death",
+        noise=0.0,
+    )
+    data = copy.copy(latents.data)
+    # How far the bar is from the middle: it can be seen in the picture, mirrored or not.
+    place = torch.cat(data.frames)[:, -1, 0, :, 0].float().argmax(-1)
+    data.reward, data.events = 100 + 3.0 * (place - 7.5).abs(), torch.zeros(len(data), 0)
+    latents = copy.copy(latents)
+    latents.data = data
+    heads = fit_heads(config, latents, [], tmp_path, CPU)
+    figures = measure_heads(heads, config, latents, [])
+    assert set(figures) == {"death", "reward"}
+    assert figures["reward"]["explained"] > 0.6
+    assert figures["reward"]["mean"] == pytest.approx(float(data.reward.mean()))
+    said = heads(latents.latents(torch.zeros(60, dtype=torch.long), torch.arange(60)))
+    assert float(said["reward"].mean()) == pytest.approx(figures["reward"]["mean"], rel=0.05)
 
 
 def test_heads_refuse_wrong_shapes() -> None:
