@@ -18,7 +18,6 @@ from magi_world.training.dataset import ChunkDataset
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig, train
 
-
 ENVIRONMENT = "environment"  # heads.reward: the simulator's own
 
 

@@ -70,7 +70,7 @@ def test_short_episodes_are_measured_as_far_as_they_go(train_data: ChunkDataset)
     assert possible(cut_into(train_data, 5), (1, 4, 16, 64)) == [1]
     with pytest.raises(ValueError, match="no held-out episode has 69 chunks"):
         situations(cut_into(train_data, 30), 4, 64, seed=1)
-    with pytest.raises(ValueError, match="lower record.frames_per_chunk"):
+    with pytest.raises(ValueError, match=r"lower record\.frames_per_chunk"):
         history_of(cut_into(train_data, 2))
     assert filled(torch.tensor([7, 9]), 4).tolist() == [7, 9, 9, 9]
 

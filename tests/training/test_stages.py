@@ -231,7 +231,7 @@ def test_the_environments_own_reward_is_learned(latents: LatentDataset, tmp_path
     assert figures["reward"]["explained"] > 0.6
     assert figures["reward"]["mean"] == pytest.approx(float(data.reward.mean()))
     said = heads(latents.latents(torch.zeros(60, dtype=torch.long), torch.arange(60)))
-    assert float(said["reward"].mean()) == pytest.approx(figures["reward"]["mean"], rel=0.05)
+    assert said["reward"].mean().item() == pytest.approx(figures["reward"]["mean"], rel=0.05)
 
 
 def test_heads_refuse_wrong_shapes() -> None:
