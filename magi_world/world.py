@@ -142,23 +142,26 @@ class World:
         command: str | Sequence[str] | None = None,
         steer: Steer = "now",
         progress: Progress | None = None,
+        worlds: Sequence[int] | None = None,
     ) -> Chunk:
-        """The next chunk of every world, under the given command.
+        """The next chunk of every world, or of some, under the given command.
 
         Args:
             command: one for all or one per world; None goes on with the command in force.
             steer: with several chunks in flight, "now" puts them all under the new command,
                 "queue" only those that begin now.
             progress: called with (denoising steps done, steps in all).
+            worlds: which ones, by default all; the others are not touched and cost nothing.
 
         Returns:
-            The decoded chunk; `Chunk.lands` says which chunk the command conditions first.
+            The decoded chunk, a row for each of these worlds; `Chunk.lands` says which chunk the
+            command conditions first.
 
         Raises:
             ValueError: a command that is no str, empty, too long, or the wrong number of them; a
                 world that was not reset; weights that hold NaN. The world is as before then.
         """
-        return self.decode(self.step_latents(command, steer, progress))
+        return self.decode(self.step_latents(command, steer, progress, worlds))
 
     @torch.inference_mode()
     def step_latents(
@@ -166,14 +169,13 @@ class World:
         command: str | Sequence[str] | None = None,
         steer: Steer = "now",
         progress: Progress | None = None,
+        worlds: Sequence[int] | None = None,
     ) -> Chunk:
         """`step` without decoding, so that `decode` can overlap with the next chunk."""
-        if not all(self._started):
-            raise ValueError(f"world {self._started.index(False)} was not reset; call reset first")
+        rows = self._started_rows(worlds)
         if steer not in ("now", "queue"):
             raise ValueError(f"steer is {steer!r}; it must be 'now' or 'queue'")
-        commands = per_world("command", command, self.num_worlds, str)
-        rows = range(self.num_worlds)
+        commands = per_world("command", command, len(rows), str)
         stories, captions = [], []
         for row, text in zip(rows, commands, strict=True):
             story = self._stories[row]
@@ -185,13 +187,14 @@ class World:
         before = list(self._stream.lanes)
         try:
             if steer == "now":
-                for row, caption in enumerate(captions):
+                for row, caption in zip(rows, captions, strict=True):
                     self._stream.replace_captions(row, caption)
             latents = self._finish(rows, captions, progress)
         except BaseException:
             self._stream.lanes = before
             raise
-        self._stories = stories
+        for row, story in zip(rows, stories, strict=True):
+            self._stories[row] = story
         return replace(self._chunk(rows, latents), skip=tuple(self._skip(row) for row in rows))
 
     @torch.inference_mode()
@@ -199,15 +202,14 @@ class World:
         """The same chunk with its frames. May run while the next chunk is denoised."""
         return chunk.with_pixels(decode_latents(self.parts, chunk.latents))
 
-    def snapshot(self) -> Snapshot:
-        """The state of all worlds; costs nothing until the world moves on."""
-        if not all(self._started):
-            raise ValueError(f"world {self._started.index(False)} was not reset; call reset first")
+    def snapshot(self, worlds: Sequence[int] | None = None) -> Snapshot:
+        """The state of all worlds, which takes memory once they move on; or a copy of some."""
+        rows = self._started_rows(worlds)
         return Snapshot(
             self.spec.fingerprint,
             self.parts.config.sampler,
-            self._stream.state(),
-            tuple(self._stories),
+            self._stream.state(None if worlds is None else rows),
+            tuple(self._stories[row] for row in rows),
         )
 
     @torch.inference_mode()
@@ -251,6 +253,13 @@ class World:
         for row in range(self.num_worlds):
             wide.restore(snapshot, range(row * n, row * n + n), row)
         return wide
+
+    def _started_rows(self, worlds: Sequence[int] | None) -> list[int]:
+        rows = world_rows(worlds, self.num_worlds)
+        for row in rows:
+            if not self._started[row]:
+                raise ValueError(f"world {row} was not reset; call reset first")
+        return rows
 
     def _like(self, num_worlds: int) -> World:
         return World(self.parts, num_worlds, self.config.attention, self.config.noise_scale)

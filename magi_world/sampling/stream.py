@@ -193,11 +193,21 @@ class ChunkStream:
         lane = self.lanes[world]
         self.lanes[world] = replace(lane, captions=(caption,) * lane.flight.count)
 
-    def state(self) -> StreamState:
-        """Everything that decides the future; costs nothing until the stream moves on."""
-        return StreamState(
-            tuple(self.lanes), self.latents.clone(), self.newest_clean.clone(), self.cache.share()
-        )
+    def state(self, worlds: Sequence[int] | None = None) -> StreamState:
+        """Everything that decides the future; costs nothing until the stream moves on.
+
+        With ``worlds`` it is a copy of these alone, which keeps none of the others in memory.
+        """
+        if worlds is None:
+            latents, newest = self.latents.clone(), self.newest_clean.clone()
+            return StreamState(tuple(self.lanes), latents, newest, self.cache.share())
+        rows = list(worlds)
+        k, v = (x[:, rows] for x in self.cache.clean())
+        filled = [self.cache.filled[row] for row in rows]
+        config = replace(self.cache.config, worlds=len(rows))
+        lanes = tuple(self.lanes[row] for row in rows)
+        cache = KeyValueCache.from_clean(config, filled, k, v)
+        return StreamState(lanes, self.latents[rows], self.newest_clean[rows], cache)
 
     def set_state(self, state: StreamState) -> None:
         """Continue from ``state``, which stays valid."""
