@@ -5,6 +5,7 @@ Shapes: T video frames, H, W pixels. All frames are uint8 RGB arrays in host mem
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +23,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from magi_world.config import require
 
 Size = tuple[int, int]
+# What Pillow may take a picture for: left to itself it also runs programs, for PostScript.
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+# What FFmpeg may take a film for, and where from: a play list could name any file or address.
+_FILM = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,ogg,flv,asf,"
+    "apng,m4v,h264,hevc,wav,mp3,flac,aac",
+}
+MAX_FRAMES = 200_000  # of a film read whole, and of one picture that stands still
 _BT709 = 1  # the number of ITU-R BT.709 in every colour field of a video stream
 _SOON = 1e-6  # seconds; moments closer than this are the same
 
@@ -29,15 +39,21 @@ _SOON = 1e-6  # seconds; moments closer than this are the same
 def load_image(path: str | Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8, turned upright; transparency becomes black.
 
+    Only ``PICTURE_FORMATS`` are read, whatever the name of the file says.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no image that can be read, or it is cut off.
     """
     file = _existing(path, "image")
     try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(file, formats=PICTURE_FORMATS) as image:
+            upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGBA")
+    except UnidentifiedImageError:
+        right = ", ".join(PICTURE_FORMATS)
+        raise ValueError(f"image {file} cannot be read: it is none of {right}") from None
+    # Pillow has no common error for what a damaged file makes its decoders do.
+    except Exception as error:
         raise ValueError(f"image {file} cannot be read: {error}; a PNG or JPEG is right") from error
     black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
     return np.array(Image.alpha_composite(black, upright).convert("RGB"))
@@ -54,14 +70,21 @@ def load_video(path: str | Path, fps: float | None = None, last: int | None = No
         FileNotFoundError: there is no such file.
         ValueError: no video that can be read, no frame in it, or an argument out of range.
     """
-    require(fps is None or fps > 0, f"fps is {fps}; it must be positive, or None")
+    require(fps is None or 0 < fps < math.inf, f"fps is {fps}; it must be positive, or None")
     require(last is None or last >= 1, f"last is {last}; it must be at least 1, or None")
     file = _existing(path, "video")
     try:
-        with av.open(str(file)) as container:
+        # From the root on, so that no name is read as an address (12:30.mp4, http:/...).
+        with av.open(str(file.absolute()), options=_FILM) as container:
             require(bool(container.streams.video), f"video {file} has no video stream")
-            kept = deque(_frames_at(container.decode(video=0), fps), maxlen=last)
-    except (av.FFmpegError, UnicodeDecodeError) as error:
+            kept: deque[np.ndarray] = deque(maxlen=last)
+            for frame in _frames_at(container.decode(video=0), fps, last):
+                require(
+                    last is not None or len(kept) < MAX_FRAMES,
+                    f"video {file} has more than {MAX_FRAMES:,} frames",
+                )
+                kept.append(frame)
+    except (av.FFmpegError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise ValueError(f"video {file} cannot be read: {error}; an MP4 is right") from error
     require(bool(kept), f"video {file} has no frames")
     sizes = {frame.shape for frame in kept}
@@ -120,7 +143,7 @@ class VideoConfig:
     MIN_LINES = 256
 
     def __post_init__(self) -> None:
-        require(self.fps > 0, f"VideoConfig.fps is {self.fps}; it must be positive")
+        require(0 < self.fps < math.inf, f"VideoConfig.fps is {self.fps}; it must be positive")
         require(
             len(self.frame_size) == 2 and min(self.frame_size) > 0,
             f"VideoConfig.frame_size is {self.frame_size}; it must be (height, width)",
@@ -164,7 +187,7 @@ class VideoWriter:
         # Fragments start at key frames and are flushed whole; the index goes to the front, empty.
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
         self._container: av.container.OutputContainer | None = av.open(
-            str(self.path), "w", format="mp4", options=options
+            str(self.path.absolute()), "w", format="mp4", options=options
         )
         rate = Fraction(config.fps).limit_denominator(1001)
         self._stream = cast(VideoStream, self._container.add_stream(self.codec, rate=rate))
@@ -262,12 +285,27 @@ def _existing(path: str | Path, what: str) -> Path:
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{what} {file} does not exist")
-    require(file.is_file(), f"{what} {file} is a folder; it must be a file")
+    require(not file.is_dir(), f"{what} {file} is a folder; it must be a file")
+    require(file.is_file(), f"{what} {file} is no plain file")
     return file
 
 
-def _frames_at(frames: Iterator[VideoFrame], fps: float | None) -> Iterator[np.ndarray]:
-    """The frame that is on show at each multiple of 1 / fps; all of them without ``fps``."""
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits as grey of 8; Pillow would make white of all above 255."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        return Image.fromarray((grey.clip(0, 65535) >> 8).astype(np.uint8))
+    require(image.mode != "F", "its pixels are fractions, not 8 or 16 bits")
+    return image
+
+
+def _frames_at(
+    frames: Iterator[VideoFrame], fps: float | None, last: int | None
+) -> Iterator[np.ndarray]:
+    """The frame that is on show at each multiple of 1 / fps; all of them without ``fps``.
+
+    Of a picture that stands still no more than ``last`` are given, if only so many are wanted.
+    """
     shown: VideoFrame | None = None
     taken, begin = 0, 0.0
     for frame in frames:
@@ -275,13 +313,28 @@ def _frames_at(frames: Iterator[VideoFrame], fps: float | None) -> Iterator[np.n
             yield frame.to_ndarray(format="rgb24")
             continue
         begin = frame.time if shown is None else begin
-        while shown is not None and taken / fps < frame.time - begin - _SOON:
-            yield shown.to_ndarray(format="rgb24")
-            taken += 1
+        if shown is not None:
+            end = _moments(frame.time - begin, fps)
+            yield from _standing(shown, end - taken, last)
+            taken = max(taken, end)
         shown = frame
     if shown is None or shown.time is None or fps is None:
         return
     seconds = float(shown.duration * shown.time_base) if shown.time_base else 0.0
-    while taken == 0 or taken / fps < shown.time + seconds - begin - _SOON:
-        yield shown.to_ndarray(format="rgb24")
-        taken += 1
+    end = max(_moments(shown.time + seconds - begin, fps), int(taken == 0))
+    yield from _standing(shown, end - taken, last)
+
+
+def _moments(seconds: float, fps: float) -> int:
+    """How many multiples of 1 / fps, from 0, lie before ``seconds``."""
+    return max(0, math.ceil((seconds - _SOON) * fps))
+
+
+def _standing(frame: VideoFrame, count: int, last: int | None) -> Iterator[np.ndarray]:
+    if count > 0:
+        require(
+            last is not None or count <= MAX_FRAMES,
+            f"one picture of the video stands still for {count:,} frames",
+        )
+        pixels = frame.to_ndarray(format="rgb24")
+        yield from (pixels for _ in range(count if last is None else min(count, last)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -209,3 +211,85 @@ def test_enlarge_repeats_pixels() -> None:
     large = media.enlarge(frame, 3)
     assert large.shape == (6, 6, 3)
     assert (large[:3, :3] == frame[0, 0]).all()
+
+
+def test_a_picture_is_never_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(evil) run\nshowpage\n"
+    (tmp_path / "room.png").write_bytes(program)
+    run: list[object] = []
+    monkeypatch.setattr(subprocess, "check_call", lambda *a, **k: run.append(a))
+    with pytest.raises(ValueError, match=r"room\.png cannot be read: it is none of PNG, JPEG"):
+        load_image(tmp_path / "room.png")
+    assert run == []
+
+
+@pytest.mark.parametrize("name", ["I", "I;16"])
+def test_grey_of_sixteen_bits_stays_grey(name: str, tmp_path: Path) -> None:
+    grey = (np.arange(256, dtype=np.uint16)[None] * 257).repeat(4, 0)
+    picture = Image.fromarray(grey if name == "I;16" else grey.astype(np.int32))
+    path = tmp_path / ("grey.png" if name == "I;16" else "grey.tiff")
+    picture.save(path)
+    np.testing.assert_array_equal(load_image(path)[0, :, 0], np.arange(256))
+
+
+def test_pictures_of_fractions_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "f.tiff")
+    with pytest.raises(ValueError, match="fractions"):
+        load_image(tmp_path / "f.tiff")
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4", "http:a.mp4", "concat:a|b.mp4"])
+def test_names_with_colons_are_names(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path(name), gradient(4))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert len(load_video(name)) == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n",
+        "#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        "ffconcat version 1.0\nfile real.mp4\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
+    ],
+)
+def test_play_lists_are_no_films(text: str, tmp_path: Path) -> None:
+    write(tmp_path / "real.mp4", gradient(4))
+    (tmp_path / "a.mp4").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.mp4 cannot be read"):
+        load_video(tmp_path / "a.mp4")
+
+
+def still_for(path: Path, seconds: int) -> Path:
+    """A film of two frames with a long pause between them."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.height = stream.width = 32
+        stream.pix_fmt = "yuv420p"
+        for moment in (0, seconds):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            frame.pts, frame.time_base = moment * 10, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_picture_that_stands_still_for_a_year_is_not_repeated_for_ever(tmp_path: Path) -> None:
+    path = still_for(tmp_path / "still.mp4", 100_000)
+    assert load_video(path, fps=16, last=5).shape == (5, 32, 32, 3)
+    with pytest.raises(ValueError, match="stands still for"):
+        load_video(path, fps=16)
+
+
+def test_pipes_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    for load in (load_image, load_video):
+        with pytest.raises(ValueError, match="no plain file"):
+            load(tmp_path / "pipe.png")
+        with pytest.raises(FileNotFoundError):
+            load(tmp_path / "self.png")
