@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from magi_world.chunk import Chunk
+from magi_world.records import field, parse_json
 from magi_world.snapshot import Snapshot
 from magi_world.weights import load_tensors, read_metadata, save_tensors
 
 STATE_VERSION = 1
+# Names come from files: looked up here, and nowhere else.
+_GENERATORS: dict[str, Callable[[], Any]] = {
+    "PCG64": np.random.PCG64,
+    "PCG64DXSM": np.random.PCG64DXSM,
+    "MT19937": np.random.MT19937,
+    "Philox": np.random.Philox,
+    "SFC64": np.random.SFC64,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +54,7 @@ class EnvSnapshot:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, which `magi_world.Snapshot.load` can read as well."""
-        self.world.save(path)
-        tensors, metadata = dict(load_tensors(path)), read_metadata(path)
+        tensors, metadata = self.world.packed()
         tensors["env.latents"] = self.chunk.latents
         if self.chunk.pixels is not None:
             tensors["env.pixels"] = self.chunk.pixels
@@ -59,7 +68,7 @@ class EnvSnapshot:
             "ended": self.ended,
             "rngs": self.rngs,
         }
-        save_tensors(path, _own(tensors), {**metadata, "env": json.dumps(record)})
+        save_tensors(path, tensors, {**metadata, "env": json.dumps(record)})
 
     @staticmethod
     def load(path: str | Path) -> EnvSnapshot:
@@ -88,24 +97,47 @@ def load_snapshot(path: str | Path) -> EnvSnapshot | Snapshot:
     text = read_metadata(path).get("env")
     if text is None:
         return world
-    record = json.loads(text)
-    if record["version"] != STATE_VERSION:
+    where = f"{path}: env"
+    record = parse_json(text, where)
+    version = field(record, "version", int, where)
+    if version != STATE_VERSION:
         raise ValueError(
-            f"{path} is an environment's snapshot of version {record['version']}; this package "
+            f"{path} is an environment's snapshot of version {version}; this package "
             f"reads version {STATE_VERSION}"
         )
-    tensors = load_tensors(path, prefix="env.")
+    count = world.num_worlds
+
+    def each(name: str, kind: Any) -> tuple[Any, ...]:
+        values: tuple[Any, ...] = field(record, name, tuple[kind, ...], where)
+        if len(values) != count:
+            raise ValueError(f"{where}: {name} has {len(values)} entries, not {count}")
+        if kind is int and min(values) < 0:
+            raise ValueError(f"{where}: {name} is {values}; none may be below 0")
+        return values
+
+    tensors = {n: t.clone() for n, t in load_tensors(path, prefix="env.").items()}
+    latents, pixels = tensors.get("latents"), tensors.get("pixels")
+    right = world.state.newest_clean.shape
+    if latents is None or latents.shape != right or not torch.isfinite(latents).all():
+        shape = None if latents is None else tuple(latents.shape)
+        raise ValueError(
+            f"{where}: latents have shape {shape}; they must be finite, {tuple(right)}"
+        )
+    if pixels is not None and (
+        pixels.dtype != torch.uint8 or pixels.ndim != 5 or len(pixels) != count
+    ):
+        raise ValueError(
+            f"{where}: pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; they must be "
+            f"uint8 ({count}, T, H, W, 3)"
+        )
     chunk = Chunk(
-        tensors["latents"],
-        tuple(record["index"]),
-        tuple(record["prompts"]),
-        tuple(record["lands"]),
-        tuple(record["skip"]),
-        tensors.get("pixels"),
-    )
-    return EnvSnapshot(
-        world, chunk, tuple(record["first"]), tuple(record["ended"]), tuple(record["rngs"])
-    )
+        latents, each("index", int), each("prompts", str), each("lands", int), each("skip", int),
+        pixels,
+    )  # fmt: skip
+    rngs = each("rngs", dict[str, Any])
+    for state in rngs:
+        rng_from(state)
+    return EnvSnapshot(world, chunk, each("first", int), each("ended", bool), rngs)
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:
@@ -114,12 +146,19 @@ def rng_state(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def rng_from(state: dict[str, Any]) -> np.random.Generator:
-    """The generator with that state."""
-    bits = getattr(np.random, state["bit_generator"])()
-    bits.state = state
+    """The generator with that state.
+
+    Raises:
+        ValueError: no state of one of NumPy's own generators.
+    """
+    name = state.get("bit_generator") if isinstance(state, dict) else None
+    if not isinstance(name, str) or name not in _GENERATORS:
+        raise ValueError(
+            f"bit_generator is {name!r:.60}; it must be one of {', '.join(_GENERATORS)}"
+        )
+    bits = _GENERATORS[name]()
+    try:
+        bits.state = state
+    except (KeyError, TypeError, ValueError, OverflowError, IndexError) as error:
+        raise ValueError(f"the state of {name} is damaged: {error!r:.120}") from error
     return np.random.Generator(bits)
-
-
-def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # The file is about to be replaced, and these are views of it.
-    return {name: tensor.clone() for name, tensor in tensors.items()}

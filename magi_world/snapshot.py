@@ -14,12 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.config import MagiConfig, SamplerConfig
+from magi_world.arguments import MAX_SEED
+from magi_world.config import SamplerConfig
+from magi_world.model.text import check_prompt
+from magi_world.records import build, field, parse_json, value
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight
+from magi_world.sampling.guide import extra_chunks
 from magi_world.sampling.lane import Lane
-from magi_world.sampling.stream import StreamState
+from magi_world.sampling.stream import ChunkStream, StreamState
 from magi_world.spec import WorldSpec
 from magi_world.weights import load_tensors, read_metadata, save_tensors
 
@@ -47,6 +51,7 @@ class Snapshot:
     sampler: SamplerConfig
     state: StreamState
     stories: tuple[Story, ...]
+    noise_scale: float = 1.0
 
     @property
     def num_worlds(self) -> int:
@@ -55,6 +60,10 @@ class Snapshot:
 
     def save(self, path: str | Path) -> None:
         """Write it to one file, whole or not at all."""
+        save_tensors(path, *self.packed())
+
+    def packed(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The tensors and the metadata of its file."""
         state, cache = self.state, self.state.cache
         k, v = cache.clean()
         tensors = {"latents": state.latents, "newest_clean": state.newest_clean, "k": k, "v": v}
@@ -67,13 +76,14 @@ class Snapshot:
             "version": SNAPSHOT_VERSION,
             "fingerprint": self.fingerprint,
             "sampler": asdict(self.sampler),
+            "noise_scale": self.noise_scale,
             "stories": [asdict(s) for s in self.stories],
             "lanes": lanes,
             "captions": len(captions),
             "flight": cache.config.flight,
             "filled": cache.filled,
         }
-        save_tensors(path, tensors, {"snapshot": json.dumps(record)})
+        return tensors, {"snapshot": json.dumps(record)}
 
     @staticmethod
     def load(path: str | Path) -> Snapshot:
@@ -81,47 +91,66 @@ class Snapshot:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: damaged, no snapshot, or written by another version.
+            ValueError: damaged, no snapshot, or written by another version; the message names the
+                field.
         """
-        record = json.loads(read_metadata(path).get("snapshot", "null"))
-        if not isinstance(record, dict):
+        text = read_metadata(path).get("snapshot")
+        if text is None:
             raise ValueError(f"{path} is not a snapshot: its header has no 'snapshot' record")
-        if record["version"] != SNAPSHOT_VERSION:
+        where = f"{path}: snapshot"
+        record = parse_json(text, where)
+        version = field(record, "version", int, where)
+        if version != SNAPSHOT_VERSION:
             raise ValueError(
-                f"{path} is a snapshot of version {record['version']}; this package reads "
+                f"{path} is a snapshot of version {version}; this package reads "
                 f"version {SNAPSHOT_VERSION}"
             )
-        tensors = load_tensors(path)
-        captions = [
-            TextKeys(tensors.get(f"caption.{i}"), layers=()) for i in range(record["captions"])
-        ]
-        lanes = tuple(_lane(entry, captions, tensors, i) for i, entry in enumerate(record["lanes"]))
-        cache = _cache(tensors["k"], tensors["v"], record["flight"], record["filled"])
-        sampler: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in record["sampler"].items()
-        }
-        return Snapshot(
-            record["fingerprint"],
-            SamplerConfig(**sampler),
-            StreamState(lanes, tensors["latents"], tensors["newest_clean"], cache),
-            tuple(Story(**s) for s in record["stories"]),
-        )
+        # Copies: what a mapped file holds may be overwritten, and lies at odd addresses, where
+        # some sums come out another way.
+        tensors = {name: tensor.clone() for name, tensor in load_tensors(path).items()}
+        return _Reader(where, record, tensors).snapshot()
 
 
-def check_snapshot(
-    snapshot: Snapshot, spec: WorldSpec, config: MagiConfig, chunk_shape: tuple[int, ...]
-) -> None:
-    """Raise ValueError unless the snapshot is of this world, sampler and picture size."""
+def check_snapshot(snapshot: Snapshot, spec: WorldSpec, stream: ChunkStream) -> None:
+    """Raise ValueError unless the snapshot is of this world and of a stream of this form."""
     if not isinstance(snapshot, Snapshot):
         raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
+    state, config = snapshot.state, stream.config
+    window = config.sampler.window_size
+    theirs, mine = state.cache.config, stream.cache.config
     pairs = (
         ("world", snapshot.fingerprint, spec.fingerprint),
         ("sampler", snapshot.sampler, config.sampler),
-        ("latent shape", tuple(snapshot.state.newest_clean.shape[1:]), chunk_shape),
+        ("noise scale", snapshot.noise_scale, config.noise_scale),
+        ("latent shape", tuple(state.newest_clean.shape[1:]), stream.chunk_shape),
+        ("window", tuple(state.latents.shape[1:]), (window, *stream.chunk_shape)),
+        ("precision", theirs.dtype, mine.dtype),
+        ("cache size", _size(theirs), _size(mine)),
     )
-    for name, theirs, mine in pairs:
-        if theirs != mine:
-            raise ValueError(f"the snapshot is of another {name}: {theirs}, this is {mine}")
+    for name, was, now in pairs:
+        if was != now:
+            raise ValueError(f"the snapshot is of another {name}: {was}, this is {now}")
+    channels, width = stream.dit.config.caption_channels, stream.chunk_shape[1]
+    for lane in state.lanes:
+        for caption in lane.captions:
+            if caption.features is not None and caption.features.shape[1] != channels:
+                raise ValueError(
+                    f"the snapshot has captions of {caption.features.shape[1]} channels; this "
+                    f"world has {channels}"
+                )
+        if lane.start is not None:
+            latent_channels, frames, *size = lane.start.shape
+            right = (stream.chunk_shape[0], *stream.chunk_shape[2:])
+            if (latent_channels, *size) != right or not 0 < frames < width:
+                raise ValueError(
+                    f"the snapshot has a start of shape {tuple(lane.start.shape)}; this world has "
+                    f"chunks of {stream.chunk_shape}"
+                )
+
+
+def _size(cache: CacheConfig) -> tuple[int, ...]:
+    layers, _, *rest = cache.shape()
+    return (layers, *rest)
 
 
 def _lane_record(
@@ -141,25 +170,134 @@ def _lane_record(
     }
 
 
-def _lane(
-    record: dict[str, Any], captions: list[TextKeys], tensors: dict[str, Tensor], index: int
-) -> Lane:
-    return Lane(
-        seed=record["seed"],
-        flight=Flight(**record["flight"]),
-        captions=tuple(captions[i] for i in record["captions"]),
-        clean_pending=record["clean_pending"],
-        start=tensors.get(f"start.{index}"),
-        start_chunk=record["start_chunk"],
-    )
+@dataclass(frozen=True)
+class _LaneRecord:
+    seed: int
+    flight: Flight
+    captions: tuple[int, ...]
+    clean_pending: bool
+    start_chunk: int
 
 
-def _cache(k: Tensor, v: Tensor, flight: int, filled: list[int]) -> KeyValueCache:
-    layers, worlds, history, tokens, groups, head_dim = k.shape
-    config = CacheConfig(
-        layers, worlds, history, flight, tokens, groups, head_dim, k.dtype, torch.device("cpu")
-    )
-    return KeyValueCache.from_clean(config, filled, k, v)
+class _Reader:
+    """One file, in which nothing is believed."""
+
+    def __init__(self, where: str, record: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.where, self.record, self.tensors = where, record, tensors
+
+    def snapshot(self) -> Snapshot:
+        where = self.where
+        stories = tuple(self._story(s) for s in self._field("stories", list[Any]))
+        self.worlds = len(stories)
+        self._check(self.worlds > 0, "stories is empty")
+        sampler = build(SamplerConfig, self._field("sampler", dict[str, Any]), f"{where}: sampler")
+        newest = self._tensor("newest_clean", 5, torch.float32)
+        latents = self._tensor("latents", 6, torch.float32)
+        shape = (self.worlds, sampler.window_size, *newest.shape[1:])
+        self._check(
+            tuple(latents.shape) == shape, f"latents has shape {tuple(latents.shape)}, not {shape}"
+        )
+        self._check(newest.shape[0] == self.worlds, f"newest_clean is not of {self.worlds} worlds")
+        # Files of before it was kept are of worlds with the usual noise.
+        noise = value(float, self.record.get("noise_scale", 1.0), f"{where}: noise_scale")
+        count = self._field("captions", int)
+        self._check(0 <= count <= self.worlds * sampler.window_size, f"captions is {count}")
+        captions = [self._caption(i) for i in range(count)]
+        lanes = self._field("lanes", list[_LaneRecord])
+        self._check(len(lanes) == self.worlds, f"lanes has {len(lanes)} entries, not {self.worlds}")
+        return Snapshot(
+            self._field("fingerprint", str),
+            sampler,
+            StreamState(
+                tuple(self._lane(i, lane, captions, sampler) for i, lane in enumerate(lanes)),
+                latents,
+                newest,
+                self._cache(sampler),
+            ),
+            stories,
+            noise,
+        )
+
+    def _story(self, record: Any) -> Story:
+        story = build(Story, record, f"{self.where}: story")
+        self._check(min(story.steps, story.lands) >= 0, "a story counts chunks below 0")
+        for text in filter(None, (story.scene, story.command)):
+            check_prompt(text)
+        return story
+
+    def _lane(
+        self, index: int, record: _LaneRecord, captions: list[TextKeys], sampler: SamplerConfig
+    ) -> Lane:
+        flight, window, name = record.flight, sampler.window_size, f"lane {index}"
+        self._check(
+            flight.first >= 0
+            and 0 <= flight.count <= window
+            and 0 <= flight.newest_stage <= window,
+            f"{name} has an impossible flight, {flight}",
+        )
+        self._check(
+            len(record.captions) == flight.count
+            and all(0 <= c < len(captions) for c in record.captions),
+            f"{name} has captions {record.captions} for {flight.count} chunks in flight",
+        )
+        self._check(0 <= record.seed < MAX_SEED, f"{name} has seed {record.seed}")
+        self._check(record.start_chunk >= 0, f"{name} has start_chunk {record.start_chunk}")
+        start = f"start.{index}"
+        return Lane(
+            seed=record.seed,
+            flight=flight,
+            captions=tuple(captions[i] for i in record.captions),
+            clean_pending=record.clean_pending,
+            start=self._tensor(start, 4, torch.float32) if start in self.tensors else None,
+            start_chunk=record.start_chunk,
+        )
+
+    def _caption(self, index: int) -> TextKeys:
+        name = f"caption.{index}"
+        return TextKeys(self._tensor(name, 2) if name in self.tensors else None, layers=())
+
+    def _cache(self, sampler: SamplerConfig) -> KeyValueCache:
+        k, v = self._tensor("k", 6), self._tensor("v", 6)
+        layers, worlds, history, tokens, groups, head_dim = k.shape
+        flight, filled = self._field("flight", int), self._field("filled", list[int])
+        self._check(
+            (k.shape, k.dtype) == (v.shape, v.dtype), "k and v differ in shape or precision"
+        )
+        self._check(
+            (worlds, history) == (self.worlds, sampler.history),
+            f"k is of {worlds} worlds and {history} chunks, not of {self.worlds} and "
+            f"{sampler.history}",
+        )
+        right = sampler.window_size + extra_chunks(sampler)
+        self._check(flight == right, f"flight is {flight}, not {right}")
+        self._check(
+            len(filled) == worlds and all(0 <= n <= history for n in filled), f"filled is {filled}"
+        )
+        config = CacheConfig(
+            layers, worlds, history, flight, tokens, groups, head_dim, k.dtype, torch.device("cpu")
+        )
+        return KeyValueCache.from_clean(config, filled, k, v)
+
+    def _tensor(self, name: str, axes: int, dtype: torch.dtype | None = None) -> Tensor:
+        self._check(name in self.tensors, f"the tensor {name} is missing")
+        tensor = self.tensors[name]
+        self._check(
+            tensor.ndim == axes and (dtype is None or tensor.dtype == dtype),
+            f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)}; it must have {axes} axes"
+            + ("" if dtype is None else f" of {dtype}"),
+        )
+        self._check(
+            tensor.is_floating_point() and bool(torch.isfinite(tensor).all()),
+            f"{name} holds NaN, infinity or no floating-point numbers",
+        )
+        return tensor
+
+    def _field(self, name: str, kind: Any) -> Any:
+        return field(self.record, name, kind, self.where)
+
+    def _check(self, right: bool, message: str) -> None:
+        if not right:
+            raise ValueError(f"{self.where}: {message}")
 
 
 def placed(state: StreamState, device: torch.device) -> StreamState:
