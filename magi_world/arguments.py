@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+MAX_SEED = 2**63
+
 
 def per_world(name: str, value: object, count: int, kind: type) -> list[Any]:
     """``value`` once per world, each of ``kind`` or None.
@@ -25,8 +27,16 @@ def per_world(name: str, value: object, count: int, kind: type) -> list[Any]:
 
 
 def seeds_per_world(seed: object, count: int) -> list[int]:
-    """One number for all gives seed, seed + 1, ...; None gives fresh ones."""
+    """One number for all gives seed, seed + 1, ...; None gives fresh ones.
+
+    Raises:
+        ValueError: as `per_world`, or a seed that a session file could not hold.
+    """
     values = per_world("seed", seed, count, int)
+    for one in values:
+        if one is not None and not 0 <= one < MAX_SEED:
+            shown = "2**63 or more" if one > 0 else str(one)
+            raise ValueError(f"seed is {shown}; it must be a whole number from 0 to 2**63 - 1")
     if not is_list(seed) and seed is not None:
         return [int(values[0]) + i for i in range(count)]
     return [secrets.randbits(31) if one is None else int(one) for one in values]
@@ -36,9 +46,16 @@ def world_rows(worlds: Sequence[int] | None, count: int) -> list[int]:
     """Indices of the chosen worlds; None chooses all.
 
     Raises:
-        ValueError: none, one twice, or one that does not exist.
+        ValueError: none, one twice, one that does not exist, or no whole numbers at all.
     """
-    rows = list(range(count)) if worlds is None else [int(w) for w in worlds]
+    if worlds is None:
+        return list(range(count))
+    if not (is_list(worlds) or isinstance(worlds, range)) or not all(_is_a(w, int) for w in worlds):
+        # A mask of bools would be read as worlds 0 and 1.
+        raise ValueError(
+            f"worlds is {worlds!r:.80}; it must be a list of whole numbers, each 0 .. {count - 1}"
+        )
+    rows = [int(w) for w in worlds]
     known = all(0 <= row < count for row in rows)
     if not rows or len(set(rows)) != len(rows) or not known:
         raise ValueError(f"worlds is {rows}; it must name some of 0 .. {count - 1}, each once")
@@ -46,8 +63,8 @@ def world_rows(worlds: Sequence[int] | None, count: int) -> list[int]:
 
 
 def at_least_one(name: str, value: int) -> int:
-    """``value``, or ValueError where it is below 1."""
-    if value < 1:
+    """``value``, or ValueError where it is no whole number from 1."""
+    if not _is_a(value, int) or value < 1:
         raise ValueError(f"{name} is {value}; it must be at least 1")
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from magi_world.config import require
 # What can be said to a world as an action or in a dataset.
 PRINTABLE = "".join(chr(code) for code in range(32, 127))
 MAX_CHARACTERS = 1024
+_BLANKS = re.compile(r"\{(?:scene|command)\}")
 
 
 @dataclass(frozen=True)
@@ -81,5 +83,7 @@ class WorldSpec:
 
     def caption(self, scene: str, command: str) -> str:
         """The text that conditions a chunk."""
-        text = self.prompt_template.replace("{scene}", scene).replace("{command}", command)
+        # In one go: a scene may contain the words {command}, and says just these then.
+        said = {"{scene}": scene, "{command}": command}
+        text = _BLANKS.sub(lambda blank: said[blank.group()], self.prompt_template)
         return " ".join(text.split())

@@ -25,7 +25,8 @@ Pixels = np.ndarray | Tensor
 class Start:
     """What a video begins with.
 
-    latents: (n, C, t, h, l), scaled.    frames: (n, T, H, W, 3) uint8; None = must be decoded.
+    latents: (n, C, t, h, l), scaled.
+    frames: (n, T, H, W, 3) uint8 on the model's device; None = must be decoded.
     """
 
     latents: Tensor
@@ -55,10 +56,11 @@ def choose_start(
     count = 0 if parts.starts is None else len(parts.starts)
     if start == "text" or (start is None and count == 0):
         return None
-    if start is not None and not (isinstance(start, int) and 0 <= start < count):
+    whole = isinstance(start, int | np.integer) and not isinstance(start, bool)
+    if start is not None and not (whole and 0 <= start < count):
         choice = f"'text' or 0 .. {count - 1}" if count else "'text': there are no start videos"
         raise ValueError(f"start is {start!r}; it must be {choice}")
-    picked = [_pick(seed, count) if start is None else start for seed in seeds]
+    picked = [_pick(seed, count) if start is None else int(start) for seed in seeds]
     assert parts.starts is not None
     return Start(parts.starts[picked].float())
 
@@ -88,7 +90,12 @@ def _frames(parts: WorldParts, name: str, given: Pixels, worlds: int) -> Tensor:
     """uint8 (n, T, H, W, 3) of an image (H, W, 3) or video (T, H, W, 3), with or without n."""
     if not isinstance(given, np.ndarray | Tensor):
         raise ValueError(f"{name} is a {type(given).__name__}; it must be a uint8 array")
-    frames = torch.as_tensor(given)
+    try:
+        # Torch takes no array that runs backwards.
+        given = np.ascontiguousarray(given) if isinstance(given, np.ndarray) else given
+        frames = torch.as_tensor(given)
+    except TypeError:
+        raise ValueError(f"{name} has dtype {given.dtype}; it must be uint8, 0 .. 255") from None
     if frames.dtype != torch.uint8:
         raise ValueError(f"{name} has dtype {frames.dtype}; it must be uint8, 0 .. 255")
     single = 3 if name == "image" else 4
@@ -99,11 +106,10 @@ def _frames(parts: WorldParts, name: str, given: Pixels, worlds: int) -> Tensor:
     height, width = parts.spec.frame_size
     expected = (worlds, *frames.shape[1:2], height, width, 3)
     if tuple(frames.shape) != expected or frames.shape[1] == 0:
+        axes = f"{height}, {width}, 3" if name == "image" else f"T, {height}, {width}, 3"
         raise ValueError(
-            f"{name} has shape {tuple(given.shape)}; expected "
-            f"{'' if name == 'image' else '(T, '}({height}, {width}, 3)"
-            f"{'' if name == 'image' else ')'}, or the same for each of {worlds} worlds "
-            "(magi_world.media.fit scales and crops)"
+            f"{name} has shape {tuple(given.shape)}; it must be ({axes}), or ({worlds}, {axes}) "
+            "with one for each world (magi_world.media.fit scales and crops)"
         )
     return frames
 
@@ -116,7 +122,8 @@ def _encode(parts: WorldParts, frames: Tensor) -> Start:
     if 1 < count < length:
         used = _last(used, 1, length)
     weights = parts.vae.encoder.pos_embed
-    video = frames_to_video(used.to(weights.device), weights.dtype)
+    used = used.to(weights.device)
+    video = frames_to_video(used, weights.dtype)
     tile = parts.tile
     # One at a time, so that a world's start does not depend on how many are started together.
     encoded = [

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.chunk import Chunk
+from magi_world.interrupts import uninterrupted
 from magi_world.model.attention import Backend
 from magi_world.model.text import check_prompt
 from magi_world.parts import WorldParts, check_finite, decode_latents
 from magi_world.prompts import PromptKeys
 from magi_world.sampling.captions import TextKeys
-from magi_world.sampling.stream import ChunkStream, Progress, StreamConfig
+from magi_world.sampling.lane import Lane
+from magi_world.sampling.stream import ChunkStream, Progress, StageResult, StreamConfig
 from magi_world.snapshot import Snapshot, Story, check_snapshot, placed
 from magi_world.spec import WorldSpec
 from magi_world.start import Pixels, choose_start, first_chunk
@@ -126,16 +128,23 @@ class World:
         chosen = choose_start(self.parts, seeds, image, video, start)
         stories = [Story(scene, self.spec.default_command or "") for scene in scenes]
         captions = [self._keys(self.spec.caption(s.scene, s.command)) for s in stories]
-        self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
         for row, story in zip(rows, stories, strict=True):
-            self._stories[row], self._started[row] = story, True
+            # Whoever interrupts this has to reset these again.
+            self._stories[row], self._started[row] = story, False
+        self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
         if chosen is None:
             self._fill_window(rows, captions)
-            return self.decode(self._chunk(rows, self._finish(rows, captions, None)))
-        width, length = self.parts.config.sampler.chunk_width, self.spec.frames_per_chunk
-        latents, frames = first_chunk(chosen, width, length)
-        chunk = self._chunk(rows, latents.to(self.device))
-        return self.decode(chunk) if frames is None else chunk.with_pixels(frames)
+            stage = self._compute(rows, captions, None)
+            chunk = self.decode(self._chunk(stories, stage.x[:, 0]))
+            self._stream.commit(stage)
+        else:
+            width, length = self.parts.config.sampler.chunk_width, self.spec.frames_per_chunk
+            latents, frames = first_chunk(chosen, width, length)
+            chunk = self._chunk(stories, latents.to(self.device))
+            chunk = self.decode(chunk) if frames is None else chunk.with_pixels(frames)
+        for row in rows:
+            self._started[row] = True
+        return chunk
 
     def step(
         self,
@@ -159,11 +168,11 @@ class World:
 
         Raises:
             ValueError: a command that is no str, empty, too long, or the wrong number of them; a
-                world that was not reset; weights that hold NaN. The world is as before then.
+                world that was not reset; weights that hold NaN. The world is as before then, and
+                also where ``progress`` raises or Ctrl-C comes.
         """
-        return self.decode(self.step_latents(command, steer, progress, worlds))
+        return self._step(command, steer, progress, worlds, decoded=True)
 
-    @torch.inference_mode()
     def step_latents(
         self,
         command: str | Sequence[str] | None = None,
@@ -172,6 +181,17 @@ class World:
         worlds: Sequence[int] | None = None,
     ) -> Chunk:
         """`step` without decoding, so that `decode` can overlap with the next chunk."""
+        return self._step(command, steer, progress, worlds, decoded=False)
+
+    @torch.inference_mode()
+    def _step(
+        self,
+        command: str | Sequence[str] | None,
+        steer: Steer,
+        progress: Progress | None,
+        worlds: Sequence[int] | None,
+        decoded: bool,
+    ) -> Chunk:
         rows = self._started_rows(worlds)
         if steer not in ("now", "queue"):
             raise ValueError(f"steer is {steer!r}; it must be 'now' or 'queue'")
@@ -183,19 +203,26 @@ class World:
             lands = story.lands if text == story.command else self._landing(row, steer)
             stories.append(replace(story, command=text, steps=story.steps + 1, lands=lands))
             captions.append(self._keys(self.spec.caption(story.scene, text)))
-        self._fill_window(rows, captions)
-        before = list(self._stream.lanes)
+        # All that takes time comes before the world moves on, so that an end in the middle of it
+        # leaves the world, and the window that the first step fills, as they were.
+        before = self._stream.position()
         try:
+            self._fill_window(rows, captions)
             if steer == "now":
                 for row, caption in zip(rows, captions, strict=True):
                     self._stream.replace_captions(row, caption)
-            latents = self._finish(rows, captions, progress)
+            stage = self._compute(rows, captions, progress)
+            skip = tuple(self._skip(lane) for lane in stage.lanes)
+            chunk = replace(self._chunk(stories, stage.x[:, 0]), skip=skip)
+            chunk = self.decode(chunk) if decoded else chunk
         except BaseException:
-            self._stream.lanes = before
+            self._stream.go_back(before)
             raise
-        for row, story in zip(rows, stories, strict=True):
-            self._stories[row] = story
-        return replace(self._chunk(rows, latents), skip=tuple(self._skip(row) for row in rows))
+        with uninterrupted():
+            self._stream.commit(stage)
+            for row, story in zip(rows, stories, strict=True):
+                self._stories[row] = story
+        return chunk
 
     @torch.inference_mode()
     def decode(self, chunk: Chunk) -> Chunk:
@@ -210,6 +237,7 @@ class World:
             self.parts.config.sampler,
             self._stream.state(None if worlds is None else rows),
             tuple(self._stories[row] for row in rows),
+            self.config.noise_scale,
         )
 
     @torch.inference_mode()
@@ -223,21 +251,29 @@ class World:
             row: the world of the snapshot that each of them continues; by default its own.
 
         Raises:
-            ValueError: a snapshot of another world, sampler, size or batch. Nothing changed then.
+            ValueError: a snapshot of another world, sampler, precision, noise scale or size; one of
+                another number of worlds without ``worlds`` or ``row``. Nothing changed then.
         """
-        check_snapshot(snapshot, self.spec, self.parts.config, self._stream.chunk_shape)
-        state = placed(snapshot.state, self.device)
-        if worlds is None and row is None and snapshot.num_worlds == self.num_worlds:
-            self._stream.set_state(state)
-            self._stories, self._started = list(snapshot.stories), [True] * self.num_worlds
-            return
+        check_snapshot(snapshot, self.spec, self._stream)
+        count = snapshot.num_worlds
+        if worlds is None and row is None and count != self.num_worlds:
+            raise ValueError(
+                f"the snapshot is of {count} worlds, this is {self.num_worlds}; say which with "
+                "worlds=[...] or row=..."
+            )
         targets = world_rows(worlds, self.num_worlds)
-        sources = [target if row is None else row for target in targets]
-        if max(sources) >= (count := snapshot.num_worlds):
+        sources = targets if row is None else world_rows([row], count) * len(targets)
+        if max(sources) >= count:
             raise ValueError(f"the snapshot holds {count} worlds; there is no world {max(sources)}")
-        for target, source in zip(targets, sources, strict=True):
-            self._stream.set_lane(target, state, source)
-            self._stories[target], self._started[target] = snapshot.stories[source], True
+        state = placed(snapshot.state, self.device)
+        with uninterrupted():
+            if worlds is None and row is None:
+                self._stream.set_state(state)
+            else:
+                for target, source in zip(targets, sources, strict=True):
+                    self._stream.set_lane(target, state, source)
+            for target, source in zip(targets, sources, strict=True):
+                self._stories[target], self._started[target] = snapshot.stories[source], True
 
     def fork(self, n: int) -> list[World]:
         """``n`` worlds that continue from here; memory is shared until they diverge."""
@@ -272,33 +308,31 @@ class World:
             if behind := [row for row in rows if lanes[row].flight.count == count]:
                 self._stream.stage(behind, [of_row[row] for row in behind])
 
-    def _finish(
+    def _compute(
         self, rows: Sequence[int], captions: Sequence[TextKeys], progress: Progress | None
-    ) -> Tensor:
-        """Latents of the next clean chunk."""
-        latents = self._stream.stage(rows, captions, progress)
-        assert latents is not None, "a full window always gives a chunk"
+    ) -> StageResult:
+        """The stage at whose end the next chunk is clean."""
+        stage = self._stream.compute(rows, captions, progress)
+        assert stage.landed, "a full window always gives a chunk"
         if not self._weights_checked:
-            check_finite(latents, self.parts)
+            check_finite(stage.x[:, 0], self.parts)
         self._weights_checked = True
-        return latents
+        return stage
 
     def _landing(self, row: int, steer: Steer) -> int:
         flight = self._stream.lanes[row].flight
         return self._stories[row].steps + 1 + (flight.count if steer == "queue" else 0)
 
-    def _skip(self, row: int) -> int:
-        """Frames of the chunk that has just left which only repeat the start video."""
-        lane = self._stream.lanes[row]
-        if lane.start is None or lane.flight.first - 1 != lane.start_chunk:
+    def _skip(self, lane: Lane) -> int:
+        """Frames of the oldest chunk in flight which only repeat the start video."""
+        if lane.start is None or lane.flight.first != lane.start_chunk:
             return 0
         frames = lane.start.shape[1]
         # A start of a single latent frame is part of the video (reference section 4, "Prefix").
         image = lane.start_chunk == 0 and frames == 1
         return 0 if image else frames * self.parts.config.vae.patch_length
 
-    def _chunk(self, rows: Sequence[int], latents: Tensor) -> Chunk:
-        stories = [self._stories[row] for row in rows]
+    def _chunk(self, stories: Sequence[Story], latents: Tensor) -> Chunk:
         return Chunk(
             latents.clone(),
             index=tuple(s.steps for s in stories),

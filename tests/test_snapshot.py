@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from magi_world.model.dit import parameter_dtype
 from magi_world.snapshot import Snapshot
-from magi_world.weights import save_tensors
+from magi_world.weights import load_tensors, read_metadata, save_tensors
 from magi_world.world import World
 from tests.tiny import tiny_parts, tiny_world
 
@@ -116,7 +121,7 @@ def test_snapshot_of_another_world_is_refused() -> None:
     snapshot = world.snapshot()
     refused(world, replace(snapshot, fingerprint="other"), "of another world: other, this is tiny")
     refused(world, running(1, 1).snapshot(), "another sampler")
-    refused(world, running(2, 1, worlds=1).snapshot(), "holds 1 worlds; there is no world 1")
+    refused(world, running(2, 1, worlds=1).snapshot(), "is of 1 worlds, this is 2")
     refused(world, "a.safetensors", "snapshot is a str")
 
 
@@ -148,3 +153,110 @@ def test_fewer_than_one_fork_is_refused(n: int) -> None:
     for fork in (world.fork, world.fork_batch):
         with pytest.raises(ValueError, match=f"n is {n}; it must be at least 1"):
             fork(n)
+
+
+def test_a_batch_of_another_size_needs_to_be_told_which_worlds() -> None:
+    four = tiny_world(4)
+    four.reset(seed=1)
+    world = running(1, 1)
+    refused(world, four.snapshot(), "is of 4 worlds, this is 2; say which")
+    twin = tiny_world(1)
+    twin.restore(four.snapshot(), row=3)
+    assert twin.seeds == (4,)
+
+
+@pytest.mark.parametrize("row", [-1, 2, True, 0.0, "0"])
+def test_rows_that_are_not_there_are_refused(row: object) -> None:
+    world = running(1, 1)
+    with pytest.raises(ValueError, match="worlds is"):
+        world.restore(world.snapshot(), row=row)
+
+
+def test_snapshots_of_another_precision_or_noise_are_refused(tmp_path: Path) -> None:
+    parts = tiny_parts()
+    world = World(parts, 2)
+    world.reset(seed=3)
+    world.step("turn left")
+    dit = copy.deepcopy(parts.dit)
+    for name, weight in dit.named_parameters():
+        weight.data = weight.data.to(parameter_dtype(name, torch.float32, torch.bfloat16))
+    narrow = World(replace(parts, dit=dit), 2)
+    narrow.reset(seed=4)
+    with pytest.raises(ValueError, match=r"another precision: torch\.float32.*torch\.bfloat16"):
+        narrow.restore(world.snapshot())
+    quiet = World(parts, 2, noise_scale=0.5)
+    with pytest.raises(ValueError, match=r"another noise scale: 1\.0, this is 0\.5"):
+        quiet.restore(world.snapshot())
+    quiet.reset(seed=1)
+    quiet.snapshot().save(tmp_path / "a.safetensors")
+    assert Snapshot.load(tmp_path / "a.safetensors").noise_scale == 0.5
+
+
+def changed(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
+    """The snapshot file with its record or tensors changed."""
+    tensors = {n: t.clone() for n, t in load_tensors(path).items()}
+    record = json.loads(read_metadata(path)["snapshot"])
+    change(record, tensors)
+    save_tensors(path, tensors, {"snapshot": json.dumps(record)})
+    return path
+
+
+NAMES = ("fingerprint", "sampler", "stories", "lanes", "captions", "flight", "filled", "version")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [None, "x", -1, [], {}, [[1]], 10**12])
+def test_records_are_not_believed(name: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    running(2, 1).snapshot().save(path)
+    if name == "fingerprint" and value == "x":
+        pytest.skip("a fingerprint may be any text")
+    with pytest.raises(ValueError, match=r"a\.safetensors"):
+        Snapshot.load(changed(path, lambda record, _: record.update({name: value})))
+    with pytest.raises(ValueError, match=name):
+        Snapshot.load(changed(path, lambda record, _: record.pop(name)))
+
+
+@pytest.mark.parametrize("name", ["latents", "newest_clean", "k", "v", "caption.0"])
+def test_tensors_are_not_believed(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+
+    def refused_with(change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
+        running(2, 1).snapshot().save(path)
+        with pytest.raises(ValueError, match=r"a\.safetensors"):
+            Snapshot.load(changed(path, change))
+
+    refused_with(lambda _, t: t[name].flatten()[:1].fill_(float("nan")))
+    refused_with(lambda _, t: t.update({name: t[name][None]}))
+    refused_with(lambda _, t: t.update({name: t[name].to(torch.int32)}))
+    if name != "caption.0":  # without its features a caption is the null caption
+        refused_with(lambda _, t: t.pop(name))
+        refused_with(lambda _, t: t.update({name: t[name][:1]}))
+
+
+def test_what_was_loaded_does_not_change_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    world = running(2, 1)
+    world.snapshot().save(path)
+    loaded = Snapshot.load(path)
+    want = future(world)
+    path.write_bytes(bytes(path.stat().st_size))
+    world.restore(loaded)
+    np.testing.assert_array_equal(future(world), want)
+
+
+def test_captions_from_a_file_lie_as_those_of_memory_do(tmp_path: Path) -> None:
+    world = running(4, 1, 1)
+    # A header of another length moves every tensor of the file.
+    for letters in range(1, 9):
+        path = tmp_path / "a.safetensors"
+        save_tensors(path, *_padded(world.snapshot(), "x" * letters))
+        for lane in Snapshot.load(path).state.lanes:
+            for caption in lane.captions:
+                assert caption.features is not None
+                assert caption.features.data_ptr() % 16 == 0
+
+
+def _padded(snapshot: Snapshot, padding: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    tensors, metadata = snapshot.packed()
+    return {**tensors, padding: torch.zeros(len(padding), dtype=torch.uint8)}, metadata

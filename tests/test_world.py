@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
+import copy
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from magi_world.start import choose_start
 from magi_world.world import World
 from tests.alike import assert_alike
 from tests.tiny import FRAME_SIZE, tiny_parts, tiny_world
@@ -244,6 +250,15 @@ BAD_RESETS = [
     ({"worlds": [2]}, r"worlds is \[2\]"),
     ({"worlds": []}, r"worlds is \[\]"),
     ({"worlds": [0, 0]}, "each once"),
+    ({"worlds": [True, False]}, "a list of whole numbers"),
+    ({"worlds": np.array([True, True])}, "a list of whole numbers"),
+    ({"worlds": 0}, "worlds is 0; it must be a list"),
+    ({"seed": -1}, "seed is -1; it must be a whole number from 0"),
+    ({"seed": [3, -7]}, "seed is -7"),
+    ({"seed": 2**63}, r"2\*\*63 or more"),
+    ({"start": True}, "start is True"),
+    ({"image": np.zeros((32, 48, 3), object)}, "dtype object; it must be uint8"),
+    ({"video": np.zeros((3, 2, 2, 3), np.uint8)}, r"it must be \(T, 32, 48, 3\), or \(2, T, 32,"),
 ]
 
 
@@ -270,11 +285,120 @@ def test_step_before_reset_and_unknown_steer() -> None:
         world.step("go", steer="later")
 
 
-@pytest.mark.parametrize("options", [{"num_worlds": 0}, {"noise_scale": 0.0}, {"attention": "x"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_worlds": 0},
+        {"num_worlds": True},
+        {"num_worlds": "2"},
+        {"noise_scale": 0.0},
+        {"noise_scale": float("inf")},
+        {"noise_scale": "1"},
+        {"attention": "x"},
+    ],
+)
 def test_bad_construction(options: dict) -> None:
     (name,) = options
     with pytest.raises(ValueError, match=name):
         World(tiny_parts(), **options)
+
+
+def test_a_scene_may_contain_the_word_command_in_braces() -> None:
+    spec = replace(tiny_parts().spec, prompt_template="{scene}: {command}")
+    assert spec.caption("a {command} {scene} b", "turn {scene}") == (
+        "a {command} {scene} b: turn {scene}"
+    )
+
+
+@pytest.mark.parametrize("window", [1, 2, 4])
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_cancelled_step_leaves_no_trace(window: int, steps: int) -> None:
+    world, twin = tiny_world(2, window), tiny_world(2, window)
+    for w in (world, twin):
+        w.reset(seed=6)
+        for _ in range(steps):
+            w.step("walk forward")
+
+    def cancel(done: int, total: int) -> None:
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.step("turn left", progress=cancel)
+    for _ in range(window + 1):
+        np.testing.assert_array_equal(world.step("hop").frames, twin.step("hop").frames)
+
+
+def test_a_step_that_cannot_be_decoded_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, twin = tiny_world(1, 2), tiny_world(1, 2)
+    for w in (world, twin):
+        w.reset(seed=6)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("magi_world.world.decode_latents", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.step("turn left")
+    assert world.snapshot().stories == twin.snapshot().stories
+    np.testing.assert_array_equal(world.step("hop").frames, twin.step("hop").frames)
+
+
+def test_ctrl_c_at_any_moment_leaves_the_world_before_or_after_a_step() -> None:
+    world, twin = tiny_world(1, 2), tiny_world(1, 2)
+    for w in (world, twin):
+        w.reset(seed=6)
+        w.step("hop")
+    begin, after = twin.snapshot(), [twin.step(c).latents for c in ("turn left", "hop")]
+    interrupted = 0
+    for number in range(60):
+        world.restore(begin)
+        timer = threading.Timer(number * 0.0005, _thread.interrupt_main)
+        try:
+            try:
+                timer.start()
+                world.step("turn left")
+            finally:
+                timer.join()
+            time.sleep(0.001)  # where the signal of a timer that came late is seen
+        except KeyboardInterrupt:
+            interrupted += 1
+        for want in after[world.snapshot().stories[0].steps - 1 :]:
+            command = "turn left" if want is after[0] else "hop"
+            assert torch.equal(world.step(command).latents, want)
+    assert interrupted > 30
+
+
+def test_an_interrupted_reset_has_to_be_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = tiny_world(2)
+    world.reset(seed=1)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("magi_world.world.decode_latents", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.reset(seed=5, start="text", worlds=[1])
+    with pytest.raises(ValueError, match="world 1 was not reset"):
+        world.step("hop")
+    world.reset(seed=5, start="text", worlds=[1])
+    world.step("hop")
+
+
+def test_start_frames_lie_where_the_model_is() -> None:
+    parts = tiny_parts()
+    moved = replace(parts, vae=copy.deepcopy(parts.vae).to("meta"))
+    chosen = choose_start(moved, [0], picture(0), None, None)
+    assert chosen is not None
+    assert chosen.frames is not None
+    assert chosen.frames.device.type == "meta"
+
+
+def test_more_worlds_than_memory_are_refused_before_they_are_made() -> None:
+    with pytest.raises(ValueError, match=r"num_worlds is 10000000000; .* GB of memory"):
+        tiny_world(10**10)
 
 
 def test_nan_in_the_weights_is_named_at_first_use() -> None:

@@ -11,6 +11,8 @@ A chunk always reads one run of slots, so a key range is a slice and never a mas
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -44,7 +46,20 @@ class CacheConfig:
     @property
     def nbytes(self) -> int:
         """Memory of keys and values together."""
-        return 2 * torch.Size(self.shape()).numel() * self.dtype.itemsize
+        return 2 * math.prod(self.shape()) * self.dtype.itemsize
+
+    def check_memory(self) -> None:
+        """Raise ValueError where it cannot fit; the system would end the process instead."""
+        try:
+            there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):  # not every system tells
+            return
+        if self.device.type == "cpu" and self.nbytes > there:
+            raise ValueError(
+                f"num_worlds is {self.worlds}; with a history of {self.history} chunks of "
+                f"{self.tokens} tokens they need {self.nbytes / 2**30:,.0f} GB of memory, and this "
+                f"machine has {there / 2**30:,.0f} GB"
+            )
 
 
 class Cache(Protocol):
@@ -95,6 +110,7 @@ class KeyValueCache:
     """
 
     def __init__(self, config: CacheConfig) -> None:
+        config.check_memory()
         self.config = config
         self.filled = [0] * config.worlds
         self.k = torch.zeros(config.shape(), dtype=config.dtype, device=config.device)

@@ -9,6 +9,7 @@ stages for ever; a finite video is the same stream, drained at its end.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
+from magi_world.interrupts import uninterrupted
 from magi_world.model.attention import Backend, check_backend
 from magi_world.model.dit import DiT
 from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
@@ -39,10 +41,12 @@ class StreamConfig:
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.num_worlds < 1:
-            raise ValueError(f"num_worlds is {self.num_worlds}; it must be at least 1")
-        if not self.noise_scale > 0:
-            raise ValueError(f"noise_scale is {self.noise_scale}; it must be positive")
+        count, scale = self.num_worlds, self.noise_scale
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"num_worlds is {count!r:.40}; it must be a whole number from 1")
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not number or not 0 < scale < math.inf:
+            raise ValueError(f"noise_scale is {scale!r:.40}; it must be a positive number")
         check_backend(self.attention)
 
 
@@ -54,6 +58,33 @@ class StreamState:
     latents: Tensor
     newest_clean: Tensor
     cache: Cache
+
+
+@dataclass(frozen=True, eq=False)
+class StageResult:
+    """A stage that was computed, and has changed nothing yet (`ChunkStream.commit`).
+
+    lanes: one per world, as they were while it ran.    x: (len(worlds), N, C, W, H, W').
+    """
+
+    worlds: Sequence[int]
+    lanes: Sequence[Lane]
+    x: Tensor
+    landed: bool
+
+    @property
+    def clean(self) -> Tensor | None:
+        """Latents (len(worlds), C, W, H, W') of the chunk that becomes clean, if one does."""
+        return self.x[:, 0] if self.landed else None
+
+
+@dataclass(frozen=True, eq=False)
+class Position:
+    """Where a stream stands between two clean chunks: all that an admission changes."""
+
+    lanes: tuple[Lane, ...]
+    latents: Tensor
+    newest_clean: Tensor
 
 
 class ChunkStream:
@@ -79,8 +110,6 @@ class ChunkStream:
         frames = sampler.chunk_width
         self.chunk_shape = (dit.config.latent_channels, frames, height, width)
         worlds, window = config.num_worlds, sampler.window_size
-        self.latents = torch.zeros(worlds, window, *self.chunk_shape, device=self.device)
-        self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
         self.cache = make_cache(
             CacheConfig(
                 layers=dit.config.layers,
@@ -94,6 +123,8 @@ class ChunkStream:
                 device=self.device,
             )
         )
+        self.latents = torch.zeros(worlds, window, *self.chunk_shape, device=self.device)
+        self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
         self.lanes = [Lane() for _ in range(worlds)]
         self.null = self.caption(None)
         self.guide = Guide(dit, sampler, config.attention, self.null)
@@ -165,11 +196,26 @@ class ChunkStream:
             progress: called with (steps done, steps of the stage).
 
         Returns:
-            Latents (len(worlds), C, W, H, W') of the chunk that became clean, or None. Nothing
-            but the cache's scratch has changed until the stage is complete.
+            Latents (len(worlds), C, W, H, W') of the chunk that became clean, or None.
 
         Raises:
             ValueError: the worlds are at different points, or nothing is left in flight.
+        """
+        stage = self.compute(worlds, captions, progress)
+        self.commit(stage)
+        return stage.clean
+
+    @torch.inference_mode()
+    def compute(
+        self,
+        worlds: Sequence[int],
+        captions: Sequence[TextKeys] | None,
+        progress: Progress | None = None,
+    ) -> StageResult:
+        """The work of `stage`; nothing but the cache's scratch changes before `commit`.
+
+        Raises:
+            ValueError: as `stage`.
         """
         if captions is None:
             lanes = [self.lanes[world] for world in worlds]
@@ -186,7 +232,38 @@ class ChunkStream:
             x = self.guide.denoise(group, x, step)
             if progress is not None:
                 progress(step + 1, self.config.sampler.steps_per_stage)
-        return self._commit(worlds, lanes, x)
+        landed = lanes[0].flight.advance(self.config.sampler.window_size)[1]
+        return StageResult(worlds, lanes, x, landed)
+
+    @torch.inference_mode()
+    def commit(self, stage: StageResult) -> None:
+        """Move the worlds of a stage on."""
+        lanes, x, landed = stage.lanes, stage.x, stage.landed
+        flights = [lane.flight.advance(self.config.sampler.window_size)[0] for lane in lanes]
+        history = self.cache.config.history
+        overwrite_start(lanes, clean := x.clone())
+        with uninterrupted():
+            if landed and history:
+                self.cache.push(stage.worlds)
+            for row, world in enumerate(stage.worlds):
+                lane, flight = lanes[row], flights[row]
+                pending = bool(history) if landed else False
+                self.lanes[world] = replace(
+                    lane, flight=flight, captions=lane.captions[landed:], clean_pending=pending
+                )
+                self.latents[world, : flight.count] = x[row, landed:]
+                if landed:
+                    self.newest_clean[world] = clean[row, 0]
+
+    def position(self) -> Position:
+        """Where it stands; `go_back` returns here until a chunk has become clean."""
+        return Position(tuple(self.lanes), self.latents.clone(), self.newest_clean.clone())
+
+    def go_back(self, position: Position) -> None:
+        """Undo what was admitted, and which captions were replaced, since `position`."""
+        with uninterrupted():
+            self.lanes = list(position.lanes)
+            self.latents, self.newest_clean = position.latents, position.newest_clean
 
     def replace_captions(self, world: int, caption: TextKeys) -> None:
         """Steer the chunks that are already in flight as well."""
@@ -242,20 +319,3 @@ class ChunkStream:
                 noise = self.noise(lane.seed, lane.flight.end - 1, self.chunk_shape)
                 x[row, -1] = noise.to(self.device) * self.config.noise_scale
         return x
-
-    def _commit(self, worlds: Sequence[int], lanes: Sequence[Lane], x: Tensor) -> Tensor | None:
-        flights = [lane.flight.advance(self.config.sampler.window_size) for lane in lanes]
-        landed, history = flights[0][1], self.cache.config.history
-        if landed and history:
-            self.cache.push(worlds)
-        overwrite_start(lanes, clean := x.clone())
-        for row, world in enumerate(worlds):
-            lane, (flight, _) = lanes[row], flights[row]
-            pending = bool(history) if landed else False
-            self.lanes[world] = replace(
-                lane, flight=flight, captions=lane.captions[landed:], clean_pending=pending
-            )
-            self.latents[world, : flight.count] = x[row, landed:]
-            if landed:
-                self.newest_clean[world] = clean[row, 0]
-        return x[:, 0] if landed else None
