@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,13 +145,18 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         """
         self._check_open()
         given = read_options(self.world, options, 1)
-        super().reset(seed=seed)
-        if given.snapshot is not None:
-            (info,) = self._rollout.restore(given.snapshot, [0], fresh=True)
-        else:
-            (info,) = self._rollout.begin(
-                [0], [self._seed(seed)], *given.scenes(self._rollout.config, [self._begin])
-            )
+        before = copy.deepcopy((self._np_random, self._np_random_seed))
+        try:
+            super().reset(seed=seed)
+            if given.snapshot is not None:
+                (info,) = self._rollout.restore(given.snapshot, [0], fresh=True)
+            else:
+                (info,) = self._rollout.begin(
+                    [0], [self._seed(seed)], *given.scenes(self._rollout.config, [self._begin])
+                )
+        except BaseException:
+            self._np_random, self._np_random_seed = before
+            raise
         return self._shown(), info
 
     def step(self, action: str) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,12 @@ class Generators:
         """Begin a generator anew; None leaves it as it is."""
         if seed is not None:
             self._rngs[row], self.seeds[row] = seeded(seed)
+
+    def copy(self) -> Generators:
+        """The same generators in the same states, which go on by themselves."""
+        twin = Generators(len(self))
+        twin._rngs, twin.seeds = copy.deepcopy(self._rngs), list(self.seeds)
+        return twin
 
     def draw(self, row: int, seed: int | None, fixed: int | None) -> int:
         """The seed of the next episode: the given one, else fixed + row, else a new one."""

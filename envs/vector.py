@@ -157,12 +157,17 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         given = read_options(self.world, options, self.num_envs, ("reset_mask",))
         rows = reset_mask((options or {}).get("reset_mask"), self.num_envs)
         seeds = seeds_per_world(seed, self.num_envs)
+        before = self._generators.copy()
         for row in rows:
             self._generators.seed(row, seeds[row])
-        if given.snapshot is not None:
-            infos = self._rollout.restore(given.snapshot, rows, fresh=True)
-        else:
-            infos = self._start(rows, seeds, given)
+        try:
+            if given.snapshot is not None:
+                infos = self._rollout.restore(given.snapshot, rows, fresh=True)
+            else:
+                infos = self._start(rows, seeds, given)
+        except BaseException:
+            self._generators = before
+            raise
         return self._shown(), self._merged(rows, infos, {})
 
     def step(self, actions: Sequence[str]) -> Step:

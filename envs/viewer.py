@@ -62,11 +62,17 @@ class Viewer:
             self._window.destroy()
 
     def _asked_to_close(self) -> bool:
+        """Looks at this window's events; those of other windows stay where they are."""
         pygame = self._pygame
-        for event in pygame.event.get():
+        shared = pygame.display.get_surface() is not None
+        kinds = (pygame.KEYDOWN, pygame.QUIT, pygame.WINDOWCLOSE)
+        for event in pygame.event.get(kinds if shared else None):
+            mine = getattr(event, "window", None) in (None, self._window)
             escape = event.type == pygame.KEYDOWN and event.key == pygame.K_ESCAPE
-            if escape or event.type in (pygame.QUIT, pygame.WINDOWCLOSE):
+            if mine and (escape or event.type in (pygame.QUIT, pygame.WINDOWCLOSE)):
                 self.close()
+            if shared and (not mine or event.type != pygame.WINDOWCLOSE):
+                pygame.event.post(event)
         return self.closed
 
 

@@ -95,3 +95,25 @@ def test_gymnasiums_play_plays_it() -> None:
 
     play(env, callback=script, seed=0, zoom=4)
     assert said == ["stand still", "turn left", "turn left", "stand still", "stand still"]
+
+
+def test_events_of_another_window_stay_where_they_are() -> None:
+    pygame.display.set_mode((64, 64))
+    try:
+        pygame.event.clear()
+        viewer = Viewer((32, 48), fps=100)
+        other = pygame.Window("another", (64, 64))
+        pygame.event.post(pygame.Event(pygame.KEYDOWN, key=pygame.K_a, window=viewer._window))
+        pygame.event.post(pygame.Event(pygame.KEYDOWN, key=pygame.K_ESCAPE, window=other))
+        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=(1, 1), button=1, window=other))
+        viewer.show(np.zeros((2, 32, 48, 3), np.uint8), "mine")
+        assert not viewer.closed
+        left = [event.type for event in pygame.event.get()]
+        assert left.count(pygame.KEYDOWN) == 2
+        assert left.count(pygame.MOUSEBUTTONDOWN) == 1
+        pygame.event.post(pygame.Event(pygame.KEYDOWN, key=pygame.K_ESCAPE, window=viewer._window))
+        viewer.show(np.zeros((2, 32, 48, 3), np.uint8), "mine")
+        assert viewer.closed
+        other.destroy()
+    finally:
+        pygame.display.quit()
