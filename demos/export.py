@@ -56,8 +56,8 @@ def episodes(session: Session, world: World) -> list[Episode]:
                     episode.commands.append(command)
             case Rewind(index):
                 now = now.until(index)
-            case Save(slot):
-                slots[slot] = now.until(len(now.commands))
+            case Save(slot, index):
+                slots[slot] = now.until(len(now.commands) if index is None else index)
             case Load(slot):
                 require(slot in slots, f"slot {slot!r} is of another session; export that one")
                 done.append(now)

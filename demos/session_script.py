@@ -57,8 +57,8 @@ def _last_timeline(session: Session) -> tuple[Reset, Says]:
                     timeline.append(one)
             case Rewind(chunk):
                 past = past[:chunk]
-            case Save(slot):
-                slots[slot] = reset, list(past)
+            case Save(slot, chunk):
+                slots[slot] = reset, past[:chunk]
             case Load(slot):
                 require(
                     slot in slots, f"{session.where(number)}: slot {slot!r} is of another session"

@@ -81,10 +81,11 @@ class Rewind:
 
 @dataclass(frozen=True)
 class Save:
-    """The state was put into a slot."""
+    """The state was put into a slot: the one of now, or of when chunk `chunk` had been made."""
 
     kind: ClassVar[str] = "save"
     slot: str
+    chunk: int | None = None
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "worlds": (_maybe(_several(_whole)), "a list of worlds, or null"),
     "chunk": _NUMBERS,
     "rewind.chunk": _NUMBER,
+    "save.chunk": (_maybe(_whole), _NUMBER[1] + ", or null"),
     "lands": (_maybe(_NUMBERS[0]), _NUMBERS[1] + ", or null"),
     "steer": (_steer, '"now" or "queue"'),
     "slot": _LINE,

@@ -34,8 +34,8 @@ class Stage:
     Args:
         world: it is reset, stepped and restored.
         folder: what relative paths of start files are relative to.
-        marks: indices of chunks that a later `Rewind` goes back to; None keeps the state of
-            every chunk, which costs memory in a long session.
+        marks: indices of chunks that a later `Rewind` goes back to, or `Save` keeps; None keeps
+            the state of every chunk, which costs memory in a long session.
         progress: as in `World.step`; what it raises leaves the world where it was.
     """
 
@@ -72,8 +72,11 @@ class Stage:
                     raise ValueError(f"rewind to chunk {chunk}, which is not in the past")
                 self.world.restore(self._past[chunk])
                 self._past = {i: s for i, s in self._past.items() if i <= chunk}
-            case Save(slot):
-                self._slots[slot] = self.world.snapshot()
+            case Save(slot, chunk):
+                if chunk is not None and chunk not in self._past:
+                    raise ValueError(f"save of chunk {chunk}, which is not in the past")
+                state = self.world.snapshot() if chunk is None else self._past[chunk]
+                self._slots[slot] = state
             case Load():
                 state = self._slot(event)
                 self.world.restore(state)
@@ -164,7 +167,8 @@ def perform_all(session: Session, world: World) -> Iterator[tuple[Event, Chunk |
 
 def rewound_to(events: Sequence[Event]) -> set[int]:
     """The marks that a `Stage` needs for these events."""
-    return {event.chunk for event in events if isinstance(event, Rewind)}
+    chunks = (event.chunk for event in events if isinstance(event, Rewind | Save))
+    return {chunk for chunk in chunks if chunk is not None}
 
 
 def check_batch(session: Session, world: World) -> None:

@@ -237,9 +237,9 @@ class SessionWriter:
         """The world was put back to where it stood when chunk ``chunk`` had been made."""
         self.write(Rewind(chunk))
 
-    def save(self, slot: str) -> None:
-        """The state was put into a slot."""
-        self.write(Save(slot))
+    def save(self, slot: str, chunk: int | None = None) -> None:
+        """The state, of now or of an earlier chunk, was put into a slot."""
+        self.write(Save(slot, chunk))
 
     def load(self, slot: str, path: str | Path | None = None, sha256: str | None = None) -> None:
         """The state of a slot was taken up; ``path`` is its file if an earlier session saved it."""

@@ -92,3 +92,5 @@ def _failed(player: Player, answer: jobs.Failed) -> None:
                 player.pause(True)
         case jobs.Imagine():
             player.futures = None
+        case jobs.Save(slot=slot):
+            player.tell(lambda w: w.unsaved(slot))

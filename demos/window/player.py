@@ -130,8 +130,8 @@ class Player:
         if self.moment is not None:
             path = self.slot_path(slot)
             self._queue.append(jobs.Save(self.moment, slot, path))
-            if self.playback.timeline.at_end:
-                self.tell(lambda w: w.saved(slot))
+            chunk = None if self.playback.timeline.at_end else self.moment.index
+            self.tell(lambda w: w.saved(slot, chunk))
 
     def slot_path(self, slot: int) -> Path:
         """File of a slot of the open world."""

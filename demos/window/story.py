@@ -136,10 +136,14 @@ class SessionFile(Watcher):
         """Where play goes on."""
         self._write(lambda w: w.rewind(moment.index))
 
-    def saved(self, slot: int) -> None:
+    def saved(self, slot: int, chunk: int | None) -> None:
         """A slot."""
         self._slots.add(slot)
-        self._write(lambda w: w.save(str(slot)))
+        self._write(lambda w: w.save(str(slot), chunk))
+
+    def unsaved(self, slot: int) -> None:
+        """From now on its file counts, whatever that holds."""
+        self._slots.discard(slot)
 
     def loaded(self, answer: jobs.Loaded) -> None:
         """A slot of this session, or a file of an earlier one."""

@@ -21,8 +21,11 @@ class Watcher:
     def rewound(self, moment: Moment) -> None:
         """Play goes on from this earlier moment."""
 
-    def saved(self, slot: int) -> None:
-        """The moment that is shown, the newest, goes into a slot."""
+    def saved(self, slot: int, chunk: int | None) -> None:
+        """A moment goes into a slot: the newest one, or that of an earlier chunk of the ring."""
+
+    def unsaved(self, slot: int) -> None:
+        """It could not be written; what is in the slot is not known."""
 
     def loaded(self, answer: jobs.Loaded) -> None:
         """Play goes on from a file."""

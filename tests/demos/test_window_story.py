@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from magi_world.demos.export import episodes
 from magi_world.demos.script import read_script
 from magi_world.demos.window import jobs
 from magi_world.demos.window.player import PlayerConfig
@@ -143,3 +144,53 @@ def test_a_script_that_says_nothing_is_refused(tmp_path: Path) -> None:
     made = read_script(script(tmp_path, "world: tiny\nscript:\n  - {for: 2}\n"))
     with pytest.raises(ValueError, match="says nothing"):
         script_agent(made)
+
+
+def test_a_slot_saved_again_while_rewound_replays(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    stage = Stage(watchers=[SessionFile(path)], config=PlayerConfig(slots=tmp_path / "slots"))
+    player = stage.opened()
+    stage.chunk(2)
+    player.save(1)
+    player.say("turn left")
+    stage.chunk(5)
+    player.rewind(2)
+    player.save(1)
+    player.pause(False)
+    stage.chunk(5)
+    player.load(player.slot_path(1), 1)
+    stage.until(lambda p: p.moment is not None and p.moment.index == 3)
+    stage.chunk(5)
+    assert stage.errors == []
+    player.close()
+    found = verdict(path)
+    assert found.difference is None
+    assert found.compared > 9
+    session = read_session(path)
+    assert [run.commands for run in episodes(session, tiny_world())][-1][:3] == [
+        "stand still", "stand still", "turn left",
+    ]  # fmt: skip
+
+
+def test_a_slot_that_could_not_be_saved_is_loaded_as_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.jsonl"
+    stage = Stage(watchers=[SessionFile(path)], config=PlayerConfig(slots=tmp_path / "slots"))
+    player = stage.opened()
+    stage.chunk(2)
+    player.save(1)
+    stage.chunk(4)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("magi_world.snapshot.save_tensors", full)
+        player.save(1)
+        stage.until(lambda p: bool(stage.errors))
+    player.load(player.slot_path(1), 1)
+    stage.until(lambda p: p.moment is not None and p.moment.index == 2)
+    stage.chunk(3)
+    player.close()
+    assert verdict(path).difference is None
