@@ -69,6 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"magi-world {given.command}: {message}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if given.traceback or not _out_of_memory(error):
+            raise
+        first = str(error).splitlines()[0]
+        print(
+            f"magi-world {given.command}: out of memory ({first}); smaller frames, a smaller "
+            "batch, bfloat16 or --device cpu need less",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch said so, on a GPU or on the CPU; it is not imported for that."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":

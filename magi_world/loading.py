@@ -21,7 +21,7 @@ from magi_world.spec import WorldSpec
 from magi_world.world import World
 
 SHIPPED = Path(__file__).parent / "worlds"
-INSTALLED = Path.home() / ".magi-world" / "worlds"
+INSTALLED = Path("~/.magi-world/worlds")
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -36,7 +36,7 @@ def list_worlds() -> list[str]:
 def world_folders() -> dict[str, Path]:
     """Name -> folder of every shipped and installed world."""
     found: dict[str, Path] = {}
-    for root in (SHIPPED, INSTALLED):
+    for root in (SHIPPED, _home(INSTALLED)):
         for record in sorted(root.glob(f"*/{RECORD}")):
             found.setdefault(record.parent.name, record.parent)
     return found
@@ -126,6 +126,14 @@ def read_released(
     # The released model encodes and decodes in tiles of 256 x 256 pixels and half a second.
     tile = TileConfig(length=config.fps // 2)
     return WorldParts(spec, replace(config, vae=vae.config), dit, vae, text, tile=tile)
+
+
+def _home(folder: Path) -> Path:
+    """The folder with ~ resolved; as it is where nobody is at home, e.g. in a container."""
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        return folder
 
 
 def find_package(name: str | Path) -> Path:

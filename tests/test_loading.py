@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,3 +108,14 @@ def test_real_weights(request: pytest.FixtureRequest) -> None:
     world = magi_world.load_world("magi-1-4.5b-distill", weights=folder, frame_size=(256, 256))
     world.reset(prompt="a calm sea at dawn", start="text")
     assert world.step("waves roll in").frames.std() > 5
+
+
+def test_importing_works_where_nobody_is_at_home() -> None:
+    program = (
+        "import pathlib\n"
+        "def nobody(*_): raise RuntimeError('Could not determine home directory.')\n"
+        "pathlib.Path.home = pathlib.Path.expanduser = nobody\n"
+        "import magi_world; from magi_world.loading import list_worlds; print(list_worlds())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

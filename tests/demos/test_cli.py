@@ -266,3 +266,26 @@ def test_help_loads_neither_torch_nor_pygame() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_is_one_line(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loading, "load_world", full)
+    assert run("record", "a.yaml", "-o", "a.mp4") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("magi-world record: out of memory (")
+    assert shown.count("\n") == 1
+    monkeypatch.setattr(loading, "load_world", lambda *_, **__: [][0])
+    with pytest.raises(IndexError):
+        run("record", "a.yaml", "-o", "a.mp4")
