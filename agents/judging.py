@@ -139,7 +139,7 @@ def play_episode(
     """One episode; ``watch`` gets the frames (T, H, W, 3) of every chunk, the start included."""
     frames, info = env.reset(seed=seed)
     agent = make_agent(seed, env)
-    fixed = {"commands": env.action_space.commands, "seed": seed}
+    fixed = {"commands": env.commands, "seed": seed}
     reward, seconds, events = 0.0, 0.0, Counter[str]()
     simulator: float | None = info.get("simulator_reward")
     over = cut = False

@@ -29,8 +29,8 @@ class Agent(Protocol):
 class CallableAgent:
     """Any function of (observation, info) as an agent: a language model, a rule, a service."""
 
-    def __init__(self, function: Callable[[np.ndarray, Mapping[str, Any]], str]) -> None:
-        """``function`` is called once a chunk and returns a command."""
+    def __init__(self, function: Callable[[np.ndarray, dict[str, Any]], str]) -> None:
+        """``function`` is called once a chunk and returns a command; the dict is its own."""
         self.function = function
 
     def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
@@ -39,7 +39,7 @@ class CallableAgent:
         Raises:
             ValueError: it returned something that is not a str.
         """
-        return checked_command(self.function(observation, info), "the agent's function")
+        return checked_command(self.function(observation, dict(info)), "the agent's function")
 
 
 def checked_command(command: object, source: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from magi_world.threads import settle_threads
+
 J = TypeVar("J")
 R = TypeVar("R")
 
@@ -56,7 +58,7 @@ def served(start: Callable[[], Callable[[J], R]], jobs: Sequence[J], processes: 
 
 
 def _serve(pipe: Connection, start: Callable[[], Callable[[Any], Any]], threads: int) -> None:
-    torch.set_num_threads(threads)
+    settle_threads(threads)
     try:
         work = start()
         while (job := pipe.recv()) is not None:

@@ -5,14 +5,18 @@ Shapes: B worlds, T video frames, H, W pixels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Discrete
 
 from magi_world.chunk import Chunk
 from magi_world.envs.config import RenderMode
 from magi_world.envs.rollout import Rollout
+from magi_world.envs.spaces import CommandSpace, commands_of
 from magi_world.envs.stats import Stats
 from magi_world.envs.viewer import Viewer, tiled
 from magi_world.world import Steer, World
@@ -28,12 +32,46 @@ class RolloutEnv:
     """Mixed into `MagiWorldEnv` and `MagiWorldVectorEnv`."""
 
     _rollout: Rollout
+    _spec: EnvSpec | None = None
     _viewer: Viewer | None = None  # there already when a constructor that failed is cleaned up
 
     @property
     def world(self) -> World:
         """The world behind it. Stepped from outside, the environment does not know of it."""
         return self._rollout.world
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What the world was taught to obey, in the order of the numbers of discrete actions."""
+        return commands_of(self.world.spec)
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What it was made by; None unless `gymnasium.make` or `make_vec` did."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        # Whoever reads the length of an episode there should find it, however it was given.
+        most = self._rollout.config.max_chunks
+        if spec is not None and spec.max_episode_steps is None and most is not None:
+            spec = replace(spec, max_episode_steps=most)
+        self._spec = spec
+
+    @property
+    def _max_episode_steps(self) -> int | None:
+        return self._rollout.config.max_chunks  # LeRobot asks for it by this name
+
+    @property
+    def task_description(self) -> str:
+        """The scene, in words: what LeRobot shows its policies."""
+        prompt = self._rollout.config.prompt
+        return prompt if isinstance(prompt, str) else self.world.spec.description
+
+    def _one_action_space(self) -> CommandSpace | Discrete:
+        if self._rollout.config.actions == "discrete":
+            return Discrete(len(self.commands))
+        return CommandSpace(self.commands)
 
     @property
     def chunk(self) -> Chunk | None:

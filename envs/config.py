@@ -13,7 +13,8 @@ from magi_world.config import require
 from magi_world.model.text import check_prompt
 from magi_world.world import Steer
 
-Observation = Literal["chunk", "frame", "latent"]
+Observation = Literal["chunk", "frame", "image", "latent"]
+Actions = Literal["text", "discrete"]
 RenderMode = Literal["human", "rgb_array", "rgb_array_list"]
 Output = Literal["numpy", "torch"]
 
@@ -22,6 +23,7 @@ Output = Literal["numpy", "torch"]
 class EnvConfig:
     """Checked arguments; `MagiWorldEnv` explains them.
 
+    frames: that an observation "image" is stacked of.
     output: whether a vector environment gives arrays, or tensors on the world's device.
     """
 
@@ -31,16 +33,23 @@ class EnvConfig:
     seed: int | None = None
     steer: Steer = "now"
     render_mode: RenderMode | None = None
+    actions: Actions = "text"
+    frames: int = 4
     output: Output = "numpy"
 
     def __post_init__(self) -> None:
         check_choice("observation", self.observation, get_args(Observation))
+        check_choice("actions", self.actions, get_args(Actions))
         check_choice("steer", self.steer, get_args(Steer))
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
         check_choice("output", self.output, get_args(Output))
         require(
             self.max_chunks is None or (is_int(self.max_chunks) and self.max_chunks >= 1),
             f"max_chunks is {self.max_chunks!r}; it must be a whole number from 1, or None",
+        )
+        require(
+            is_int(self.frames) and self.frames >= 1,
+            f"frames is {self.frames!r}; it must be a whole number from 1",
         )
         require(
             self.seed is None or (is_int(self.seed) and self.seed >= 0),
@@ -58,6 +67,19 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
 def is_int(value: object) -> bool:
     """Whether it is a whole number, and no bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def whole_seed(seed: object) -> int | None:
+    """A seed as Gymnasium takes it, from any kind of whole number.
+
+    Raises:
+        ValueError: it is negative, or no whole number.
+    """
+    if seed is None:
+        return None
+    if not is_int(seed) or seed < 0:  # type: ignore[operator]
+        raise ValueError(f"seed is {seed!r}; it must be a whole number from 0, or None")
+    return int(seed)  # type: ignore[call-overload]
 
 
 def scenes_per_world(prompt: Any, count: int) -> list[str | None]:

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from magi_world.envs.base import METADATA, RolloutEnv, metadata
 from magi_world.envs.config import (
+    Actions,
     EnvConfig,
     Observation,
     RenderMode,
     check_count,
     scenes_per_world,
+    whole_seed,
 )
 from magi_world.envs.keys import keys_to_action
 from magi_world.envs.options import MAX_SEED, read_options
 from magi_world.envs.rewards import RewardLike
 from magi_world.envs.rollout import Rollout
-from magi_world.envs.source import LoadOptions, Source
-from magi_world.envs.spaces import CommandSpace, commands_of
+from magi_world.envs.source import Source
+from magi_world.envs.spaces import CommandSpace, command_at
 from magi_world.envs.starts import Begin, StartLike, read_start
 from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
-from magi_world.loading import Dtype
-from magi_world.model.attention import Backend
+from magi_world.loading import LoadOptions
 from magi_world.snapshot import Snapshot
 from magi_world.world import Steer, World
 
@@ -37,16 +37,18 @@ if TYPE_CHECKING:
     from magi_world.envs.vector import MagiWorldVectorEnv
 
 
-class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
+class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
     """A video world that obeys text. One step is one chunk of video.
 
     ## Action
     Text: what the next chunk should show, e.g. ``"turn left"``. `action_space.sample()` draws from
     the commands that the world was trained on (`action_space.commands`); any other printable
-    ASCII text of 1 .. 1024 characters is a prompt. The `DiscreteCommands` wrapper takes numbers.
+    ASCII text of 1 .. 1024 characters is a prompt. With ``actions="discrete"`` a number 0 .. n - 1
+    that stands for one of the commands.
 
     ## Observation
-    ``"chunk"``: all frames, uint8 (T, H, W, 3). ``"frame"``: the last one, (H, W, 3).
+    ``"chunk"``: all frames, uint8 (T, H, W, 3). ``"frame"``: the last one, (H, W, 3). ``"image"``:
+    the last k, stacked on channels, (H, W, 3 k).
     ``"latent"``: what the world itself computes with, float32 (C, t, h, l); nothing is decoded
     then unless a reward or `render` asks for it.
 
@@ -57,7 +59,8 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
     ## Info
     ``chunk``: index since the world was reset. ``prompt``: the command in force. ``lands``: index
     of the first chunk that it conditions. ``skip``: frames at the front that only repeat the start.
-    ``seed`` (after a reset). ``events``: what the heads predict. ``rewards``: terms of the reward.
+    ``seed``: of the episode. ``events``: what the heads predict. ``rewards``: terms of the reward,
+    0 after a reset.
 
     ## Start
     ``reset(seed=s)`` starts the world with seed s; without, a seed is drawn from `np_random`.
@@ -82,21 +85,14 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         seed: int | None = None,
         steer: Steer = "now",
         render_mode: RenderMode | None = None,
-        device: str | torch.device | None = None,
-        dtype: Dtype | None = None,
-        num_steps: int | None = None,
-        window_size: int | None = None,
-        frame_size: tuple[int, int] | None = None,
-        weights: str | Path | None = None,
-        captions: str | Path | None = None,
-        text_device: str | torch.device | None = None,
-        attention: Backend = "sdpa",
-        noise_scale: float = 1.0,
+        actions: Actions = "text",
+        frames: int = 4,
+        load: LoadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         """Args:
             world: a name of `magi_world.list_worlds`, a folder, a released model, or a `World`
                 that lends its weights.
-            observation: "chunk", "frame" or "latent".
+            observation: "chunk", "frame", "image" or "latent".
             reward: None, "learned", "none", "text:<goal>", a function `(Chunk, info) -> (reward,
                 terminated)`, a `Reward`, a list of these (their sum), or a mapping to weights.
             max_chunks: chunks of an episode; None has no end.
@@ -106,18 +102,18 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
             seed: what each reset without a seed of its own uses; None draws a new one each time.
             steer: with several chunks in flight, "now" puts them all under a new command, "queue"
                 only those that begin then.
-            device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
-                attention, noise_scale: as in `magi_world.load_world`.
+            actions: "text", or "discrete" for the numbers of the world's commands.
+            frames: k of the observation "image", at most those of a chunk.
+            load: device, number of denoising steps and the like, as `magi_world.LoadOptions` or a
+                mapping of some of its fields.
 
         Raises:
             ValueError: an argument that cannot be; the message says what can.
             FileNotFoundError: a file that is not there.
         """
-        config = EnvConfig(observation, max_chunks, prompt, seed, steer, render_mode)
-        load = LoadOptions(
-            device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
-            attention, noise_scale,
-        )  # fmt: skip
+        config = EnvConfig(
+            observation, max_chunks, prompt, seed, steer, render_mode, actions, frames
+        )
         scenes_per_world(prompt, 1)
         self._setup(Rollout(Source(world, load), 1, config, reward))
         self._begin: Begin = read_start(self.world, start)
@@ -126,7 +122,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         self._rollout = rollout
         self.render_mode = rollout.config.render_mode
         self.observation_space = rollout.space
-        self.action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
+        self.action_space: gym.Space[Any] = self._one_action_space()
         self.metadata = metadata(self.world, self.render_mode)
         self._closed = False
 
@@ -145,6 +141,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         """
         self._check_open()
         given = read_options(self.world, options, 1)
+        seed = whole_seed(seed)
         before = copy.deepcopy((self._np_random, self._np_random_seed))
         try:
             super().reset(seed=seed)
@@ -159,8 +156,8 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
             raise
         return self._shown(), info
 
-    def step(self, action: str) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """The next chunk, under what ``action`` says.
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """The next chunk, under what ``action`` says: a text, or a number if they are discrete.
 
         Raises:
             ValueError: the action is not in the action space. The episode goes on then.
@@ -171,7 +168,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
             raise ResetNeeded("step() before the first reset(); call reset()")
         if self._rollout.ended[0]:
             raise ResetNeeded("the episode has ended; call reset() before step()")
-        score, truncated, (info,) = self._rollout.advance([self.action_space.check(action)])
+        score, truncated, (info,) = self._rollout.advance([self._command(action)])
         reward, ended = float(score.reward[0]), bool(score.ended[0])
         return self._shown(), reward, ended, bool(truncated[0]), info
 
@@ -234,9 +231,17 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, str]):
         twin.np_random = rng_from(rng_state(self.np_random))
         return twin
 
-    def get_keys_to_action(self) -> dict[tuple[int, ...], str]:
-        """Key codes to commands, as `gymnasium.utils.play` wants them."""
-        return keys_to_action(self.world.spec)
+    def get_keys_to_action(self) -> dict[tuple[int, ...], Any]:
+        """Key codes to actions, as `gymnasium.utils.play` wants them."""
+        said: dict[tuple[int, ...], Any] = keys_to_action(self.world.spec)
+        if isinstance(self.action_space, CommandSpace):
+            return said
+        return {keys: self.commands.index(command) for keys, command in said.items()}
+
+    def _command(self, action: Any) -> str:
+        if isinstance(self.action_space, CommandSpace):
+            return self.action_space.check(action)
+        return command_at(self.commands, action, "action")
 
     def _seed(self, seed: int | None) -> int:
         fixed = self._rollout.config.seed

@@ -17,6 +17,7 @@ from magi_world.world import World
 
 MAX_SEED = 2**31
 NAMES = ("prompt", "start", "image", "video", "snapshot")
+IGNORED = "lerobot_"  # what LeRobot tells its own wrappers comes through to everybody
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,8 @@ def read_options(
         count: worlds there are.
         extra: further options, which the caller reads.
 
+    What begins with "lerobot_" is passed over: LeRobot's loop marks its rollouts so.
+
     Raises:
         ValueError: an unknown option, two starts at once, or a value that cannot be.
         FileNotFoundError: a file that is not there.
@@ -57,7 +60,8 @@ def read_options(
     if not isinstance(options, Mapping):
         raise ValueError(f"options is {options!r:.80}; it must be a dict, or None")
     for name in options:
-        if name not in (*NAMES, *extra):
+        strange = name not in (*NAMES, *extra)
+        if strange and not str(name).startswith(IGNORED):
             known = ", ".join((*NAMES, *extra))
             raise ValueError(f"options has {name!r:.40}; it may have {known}")
     given = [name for name in NAMES[1:] if options.get(name) is not None]
@@ -114,16 +118,16 @@ def reset_mask(value: Any, count: int) -> list[int]:
     """Rows that ``options["reset_mask"]`` chooses; all without one.
 
     Raises:
+        TypeError: no array.
         ValueError: no array of ``count`` bools, or none of them is True.
     """
     if value is None:
         return list(range(count))
-    if not isinstance(value, np.ndarray) or value.shape != (count,) or value.dtype != np.bool_:
-        shape = getattr(value, "shape", None)
-        dtype = getattr(value, "dtype", type(value).__name__)
-        raise ValueError(
-            f"reset_mask is {dtype} of shape {shape}; it must be a bool array of shape ({count},)"
-        )
+    right = f"it must be a bool array of shape ({count},)"
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"reset_mask is a {type(value).__name__}; {right}")
+    if value.shape != (count,) or value.dtype != np.bool_:
+        raise ValueError(f"reset_mask is {value.dtype} of shape {value.shape}; {right}")
     if not value.any():
         raise ValueError("reset_mask is all False; it must choose at least one world")
     return [int(row) for row in np.flatnonzero(value)]

@@ -16,7 +16,7 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from magi_world.envs.config import EnvConfig, RenderMode, check_choice, is_int
+from magi_world.envs.config import EnvConfig, RenderMode, check_choice, is_int, whole_seed
 from magi_world.envs.options import MAX_SEED
 from magi_world.envs.spaces import CommandSpace
 from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
@@ -89,7 +89,7 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
         self.action_space: CommandSpace = CommandSpace(tuple(record.actions))
         self._rows = _phrasebook(self.config)
         self._chunk: SimulatedChunk | None = None
-        self._index = self._lands = 0
+        self._index = self._lands = self._seed = 0
         self._over = self._closed = False
 
     @property
@@ -108,13 +108,13 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
         self._check_open()
         if options:
             raise ValueError(f"options is {options!r:.80}; the simulator starts as its seed says")
-        if seed is not None and not (is_int(seed) and seed >= 0):
-            raise ValueError(f"seed is {seed!r}; it must be a whole number from 0, or None")
+        seed = whole_seed(seed)
         super().reset(seed=seed)
         if seed is None:
             drawn = self._fixed is None
             seed = int(self.np_random.integers(MAX_SEED)) if drawn else self._fixed
-        self.simulator.reset(int(seed or 0))
+        self._seed = int(seed or 0)
+        self.simulator.reset(self._seed)
         default = self.config.default_command or self.commands[0]
         self._chunk = self.simulator.chunk(self.commands.index(default))
         self._index = self._lands = 0
@@ -124,7 +124,7 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
                 f"the episode of seed {seed} ended in chunk 0, under default_command {default!r}; "
                 "it must be a command that one survives"
             )
-        return self._seen(), {**self._info(), "seed": int(seed or 0)}
+        return self._seen(), self._info()
 
     def step(self, action: str) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """The next chunk, under a command.
@@ -190,6 +190,7 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
             "prompt": self.commands[chunk.command],
             "lands": self._lands,
             "skip": 0,
+            "seed": self._seed,
             "events": {
                 **{name: float(count) for name, count in counts},
                 self.config.heads.death: died,

@@ -92,6 +92,7 @@ class NoReward:
     """Always 0, never an end."""
 
     name, needs_pixels = "none", False
+    terms: tuple[str, ...] = ()
 
     def score(self, moment: Moment) -> Score:
         """Zeros."""
@@ -178,20 +179,29 @@ class SumReward:
     """Weighted sum of rewards; the episode ends where any of them ends it."""
 
     def __init__(self, terms: Sequence[tuple[Reward, float]]) -> None:
-        self.terms = tuple(terms)
-        self.needs_pixels = any(reward.needs_pixels for reward, _ in self.terms)
-        self.name = " + ".join(reward.name for reward, _ in self.terms)
+        self._weighted = tuple(terms)
+        self.needs_pixels = any(reward.needs_pixels for reward, _ in terms)
+        self.name = " + ".join(reward.name for reward, _ in terms)
+        names: dict[str, None] = {}
+        for reward, _ in terms:
+            names[_free(reward.name, names)] = None
+        self.terms = tuple(names)
 
     def score(self, moment: Moment) -> Score:
         """The sum; `parts` holds the terms without their weights."""
         total, ended = np.zeros(len(moment.infos)), np.zeros(len(moment.infos), bool)
         parts: dict[str, np.ndarray] = {}
-        for reward, weight in self.terms:
+        for name, (reward, weight) in zip(self.terms, self._weighted, strict=True):
             score = reward.score(moment)
             total = total + weight * score.reward
             ended = ended | score.ended
-            parts[_free(reward.name, parts)] = score.reward
+            parts[name] = score.reward
         return Score(total, ended, parts)
+
+
+def reward_terms(reward: Reward) -> tuple[str, ...]:
+    """What ``info["rewards"]`` names: the reward itself, unless it has ``terms`` of its own."""
+    return getattr(reward, "terms", (reward.name,))
 
 
 def make_reward(value: RewardLike, world: World) -> Reward:

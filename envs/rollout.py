@@ -18,7 +18,7 @@ from torch import Tensor
 from magi_world.chunk import Chunk
 from magi_world.envs.chunks import repeated, rows_of, with_rows
 from magi_world.envs.config import EnvConfig
-from magi_world.envs.rewards import Moment, Prediction, RewardLike, Score, make_reward
+from magi_world.envs.rewards import Moment, Prediction, RewardLike, Score, make_reward, reward_terms
 from magi_world.envs.source import Source
 from magi_world.envs.starts import Begin, begin
 from magi_world.envs.state import EnvSnapshot
@@ -39,6 +39,12 @@ class Rollout:
     ) -> None:
         self.source, self.config = source, config
         self.world = source.make(num_worlds)
+        length = self.world.spec.frames_per_chunk
+        if config.observation == "image" and config.frames > length:
+            raise ValueError(
+                f"frames is {config.frames}; a chunk of this world has {length}. The wrapper "
+                "ChunkToImage reaches further back"
+            )
         self.reward = make_reward(reward, self.world)
         self.stats = Stats()
         self.chunk: Chunk | None = None
@@ -60,6 +66,8 @@ class Rollout:
             return Box(0, 255, (frames, *size, 3), np.uint8)
         if self.config.observation == "frame":
             return Box(0, 255, (*size, 3), np.uint8)
+        if self.config.observation == "image":
+            return Box(0, 255, (*size, 3 * self.config.frames), np.uint8)
         # Latents have no bounds of their own; infinite ones are what Gymnasium warns of.
         most = np.finfo(np.float32).max
         return Box(-most, most, self.world._stream.chunk_shape, np.float32)
@@ -83,10 +91,7 @@ class Rollout:
         for row, one, prompt in zip(rows, begins, prompts, strict=True):
             self.begins[row] = (one, prompt)
         self._show(rows, part)
-        infos = self._infos(part)
-        for info, seed in zip(infos, seeds, strict=True):
-            info["seed"] = int(seed)
-        return infos
+        return self._infos(part, rows, self._predicted(part))
 
     def advance(
         self, commands: Sequence[str | None]
@@ -102,10 +107,8 @@ class Rollout:
             if self.config.observation != "latent" or self.reward.needs_pixels:
                 chunk = self.world.decode(chunk)
             self.chunk = chunk
-            infos, predicted = self._infos(chunk), self._predicted(chunk)
-            if predicted is not None:
-                for row, info in enumerate(infos):
-                    info["events"] = predicted.of(row)
+            predicted = self._predicted(chunk)
+            infos = self._infos(chunk, range(self.num_worlds), predicted)
             score = self.reward.score(Moment(chunk, infos, self.world.seeds, predicted))
         for row, info in enumerate(infos):
             if score.parts:
@@ -122,6 +125,9 @@ class Rollout:
             return self._chunk.latents.float().clone()
         if self.config.observation == "frame":
             return self.pixels()[:, -1].clone()
+        if self.config.observation == "image":
+            newest = self.pixels()[:, -self.config.frames :]
+            return newest.movedim(1, 3).flatten(3)  # a copy: the axes cannot be joined in place
         return self.pixels().clone()
 
     def shown(self) -> Chunk:
@@ -187,7 +193,7 @@ class Rollout:
                 self.first[target] = snapshot.first[source]
                 self.ended[target] = snapshot.ended[source]
         self.jumps += 1
-        return self._infos(part)
+        return self._infos(part, rows, self._predicted(part))
 
     def forked(self, n: int) -> Rollout:
         """A rollout of n * B worlds; rows i*n .. i*n + n - 1 continue world i."""
@@ -214,13 +220,25 @@ class Rollout:
             raise ResetNeeded("nothing is on show yet; call reset() first")
         return self.chunk
 
-    def _infos(self, chunk: Chunk) -> list[dict[str, Any]]:
-        return [
-            {"chunk": index, "prompt": prompt, "lands": lands, "skip": skip}
-            for index, prompt, lands, skip in zip(
-                chunk.index, chunk.prompts, chunk.lands, chunk.skip, strict=True
-            )
-        ]
+    def _infos(
+        self, chunk: Chunk, rows: Sequence[int], predicted: Prediction | None
+    ) -> list[dict[str, Any]]:
+        """What is said about each row of a chunk; the same keys after a reset and a step."""
+        infos = []
+        for place, row in enumerate(rows):
+            info: dict[str, Any] = {
+                name: getattr(chunk, field)[place]
+                for name, field in (
+                    ("chunk", "index"), ("prompt", "prompts"), ("lands", "lands"), ("skip", "skip"),
+                )
+            }  # fmt: skip
+            info["seed"] = int(self.world.seeds[row])
+            if predicted is not None:
+                info["events"] = predicted.of(place)
+            if terms := reward_terms(self.reward):
+                info["rewards"] = dict.fromkeys(terms, 0.0)
+            infos.append(info)
+        return infos
 
     @torch.inference_mode()
     def _predicted(self, chunk: Chunk) -> Prediction | None:

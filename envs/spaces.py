@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Text
+from torch import Tensor
 
+from magi_world.envs.config import is_int
 from magi_world.spec import MAX_CHARACTERS, PRINTABLE, WorldSpec
 
 
@@ -68,7 +71,7 @@ class CommandSpace(Text):
             ValueError: it is not in the space; the message says why.
         """
         if not isinstance(action, str):
-            hint = "; the DiscreteCommands wrapper takes numbers" if _is_number(action) else ""
+            hint = "; actions='discrete' takes numbers" if _is_number(action) else ""
             raise ValueError(
                 f"{place} is {action!r:.80}, a {type(action).__name__}; it must be a str such as "
                 f"{self.commands[0]!r}{hint}"
@@ -111,13 +114,49 @@ def commands_per_world(
     """One command per world; None for those whose action does not matter.
 
     Raises:
+        TypeError: no list of actions.
         ValueError: not ``count`` actions, or one that is not in the space.
     """
-    if isinstance(actions, str) or not isinstance(actions, list | tuple | np.ndarray):
-        raise ValueError(f"actions is {actions!r:.80}; it must be a tuple of {count} texts")
-    if len(actions) != count:
-        raise ValueError(f"actions has {len(actions)} entries; it must have {count}")
     return [
         None if row in skipped else space.check(action, f"action {row}")
-        for row, action in enumerate(actions)
+        for row, action in enumerate(_one_per_world(actions, count, "texts"))
     ]
+
+
+def numbers_per_world(
+    commands: Sequence[str], actions: Any, count: int, skipped: Sequence[int] = ()
+) -> list[str | None]:
+    """As `commands_per_world`, where an action is the number of a command.
+
+    Raises:
+        As `commands_per_world`.
+    """
+    return [
+        None if row in skipped else command_at(commands, action, f"action {row}")
+        for row, action in enumerate(_one_per_world(actions, count, "numbers"))
+    ]
+
+
+def command_at(commands: Sequence[str], action: object, place: str) -> str:
+    """``commands[action]``, of any whole number: Python's, numpy's or torch's.
+
+    Raises:
+        ValueError: ``action`` is no whole number from 0 to the last of them.
+    """
+    alone = (
+        isinstance(action, np.ndarray | Tensor) and action.ndim < 2 and math.prod(action.shape) == 1
+    )
+    number: Any = action.item() if alone else action  # type: ignore[attr-defined]
+    if not is_int(number) or not 0 <= number < len(commands):
+        raise ValueError(f"{place} is {action!r:.80}; it must be 0 .. {len(commands) - 1}")
+    return commands[int(number)]
+
+
+def _one_per_world(actions: Any, count: int, what: str) -> list[Any]:
+    if isinstance(actions, np.ndarray | Tensor) and actions.ndim:
+        actions = list(actions) if actions.dtype == object else actions.tolist()
+    if not isinstance(actions, list | tuple):
+        raise TypeError(f"actions is {actions!r:.80}; it must be a list of {count} {what}")
+    if len(actions) != count:
+        raise ValueError(f"actions has {len(actions)} entries; it must have {count}")
+    return list(actions)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from magi_world.envs.base import METADATA, RolloutEnv, metadata
 from magi_world.envs.config import (
+    Actions,
     EnvConfig,
     Observation,
     Output,
@@ -31,12 +32,11 @@ from magi_world.envs.options import ResetOptions, read_options, reset_mask, star
 from magi_world.envs.rewards import RewardLike
 from magi_world.envs.rollout import Rollout
 from magi_world.envs.seeds import Generators, seeds_per_world
-from magi_world.envs.source import LoadOptions, Source
-from magi_world.envs.spaces import CommandSpace, commands_of, commands_per_world
+from magi_world.envs.source import Source
+from magi_world.envs.spaces import CommandSpace, commands_per_world, numbers_per_world
 from magi_world.envs.starts import Begin, StartLike
 from magi_world.envs.state import EnvSnapshot, load_snapshot
-from magi_world.loading import Dtype
-from magi_world.model.attention import Backend
+from magi_world.loading import LoadOptions
 from magi_world.snapshot import Snapshot
 from magi_world.world import Steer, World
 
@@ -44,7 +44,7 @@ Batch = np.ndarray | Tensor
 Step = tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]):
+class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
     """B worlds, stepped in one batch; each is what `MagiWorldEnv` is.
 
     World i with seed s gives what a `MagiWorldEnv` with seed s gives, up to the rounding of sums:
@@ -53,7 +53,8 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
 
     Autoreset: "SAME_STEP" (default) resets an ended world at once: the observation is the new
     episode's first, the last one is in ``info["final_obs"]`` and ``info["final_info"]``.
-    "NEXT_STEP" resets it in the following step, whose chunk of that world is thrown away.
+    "NEXT_STEP" resets it in the following step, whose chunk of that world is thrown away; RLlib and
+    Gymnasium's vector observation wrappers want it.
     "DISABLED" leaves it to ``reset(options={"reset_mask": ...})``.
     """
 
@@ -71,19 +72,12 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         seed: int | None = None,
         steer: Steer = "now",
         render_mode: RenderMode | None = None,
+        actions: Actions = "text",
+        frames: int = 4,
+        load: LoadOptions | Mapping[str, Any] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         output: Output = "numpy",
         max_episode_steps: int | None = None,
-        device: str | torch.device | None = None,
-        dtype: Dtype | None = None,
-        num_steps: int | None = None,
-        window_size: int | None = None,
-        frame_size: tuple[int, int] | None = None,
-        weights: str | Path | None = None,
-        captions: str | Path | None = None,
-        text_device: str | torch.device | None = None,
-        attention: Backend = "sdpa",
-        noise_scale: float = 1.0,
     ) -> None:
         """Args:
             num_envs: B.
@@ -101,13 +95,11 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         if not is_int(num_envs) or num_envs < 1:
             raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number from 1")
         horizon = min((n for n in (max_chunks, max_episode_steps) if n is not None), default=None)
-        config = EnvConfig(observation, horizon, prompt, seed, steer, render_mode, output)
+        config = EnvConfig(
+            observation, horizon, prompt, seed, steer, render_mode, actions, frames, output
+        )
         mode = _mode(autoreset_mode)
         scenes_per_world(prompt, num_envs)
-        load = LoadOptions(
-            device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
-            attention, noise_scale,
-        )  # fmt: skip
         self._setup(Rollout(Source(world, load), num_envs, config, reward), mode)
         self._begins = starts_per_world(self.world, start, num_envs)
 
@@ -116,7 +108,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         self.num_envs = rollout.num_worlds
         self.render_mode = rollout.config.render_mode
         self.single_observation_space = rollout.space
-        self.single_action_space: CommandSpace = CommandSpace(commands_of(self.world.spec))
+        self.single_action_space: gym.Space[Any] = self._one_action_space()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {**metadata(self.world, self.render_mode), "autoreset_mode": mode}
@@ -170,10 +162,14 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
             raise
         return self._shown(), self._merged(rows, infos, {})
 
-    def step(self, actions: Sequence[str]) -> Step:
+    def step(self, actions: Any) -> Step:
         """The next chunk of every world.
 
+        Args:
+            actions: B texts, or B numbers if actions are discrete.
+
         Raises:
+            TypeError: no list, tuple, array or tensor.
             ValueError: not B actions, or one that is not in the action space. Nothing has changed.
             gymnasium.error.ResetNeeded: before the first reset; with "DISABLED" also while a world
                 has ended.
@@ -187,9 +183,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
                 f"the episodes of worlds {over} have ended; call "
                 'reset(options={"reset_mask": ...}) before step()'
             )
-        score, truncated, infos = self._rollout.advance(
-            commands_per_world(self.single_action_space, actions, self.num_envs, over)
-        )
+        score, truncated, infos = self._rollout.advance(self._commands(actions, over))
         reward, ended = score.reward.copy(), score.ended.copy()
         if over:  # NEXT_STEP: this step was their reset
             for row, info in zip(over, self._restart(over), strict=True):
@@ -205,6 +199,44 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
                 infos[row] = info
         merged = self._merged(range(self.num_envs), infos, merged)
         return self._shown(), reward, ended, truncated, merged
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """One value per world: of an attribute, or of a method that is called once.
+
+        What belongs to the whole batch comes B times.
+
+        Raises:
+            AttributeError: there is none of that name.
+            ValueError: a method that moves all worlds at once.
+        """
+        if name in ("reset", "step", "close", "restore"):
+            raise ValueError(f"name is {name!r}; it acts on all worlds: call envs.{name}(...)")
+        single = f"single_{name}" if name in ("action_space", "observation_space") else name
+        value = getattr(self, single)
+        if callable(value) and not isinstance(value, gym.Space):
+            value = value(*args, **kwargs)
+        if name in ("render", "np_random", "np_random_seed") and value is not None:
+            return tuple(value)
+        return (value,) * self.num_envs
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """As `call`."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute, to the same value for all worlds.
+
+        Raises:
+            ValueError: not one value, or B equal ones: the worlds are one environment.
+        """
+        given = list(values) if isinstance(values, list | tuple) else [values]
+        if len(given) not in (1, self.num_envs) or any(
+            v is not given[0] and v != given[0] for v in given
+        ):
+            raise ValueError(
+                f"{name} is {values!r:.80}; it belongs to all {self.num_envs} worlds; give one"
+            )
+        setattr(self, name, given[0])
 
     def render(self) -> tuple[Any, ...] | None:
         """Per world its last frame (H, W, 3), or all of its newest chunk; None in a window."""
@@ -260,6 +292,12 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Sequence[str], np.ndarray]
         env._begins = list(begins)
         env._generators.restore(rngs)
         return env
+
+    def _commands(self, actions: Any, over: Sequence[int]) -> list[str | None]:
+        space = self.single_action_space
+        if isinstance(space, CommandSpace):
+            return commands_per_world(space, actions, self.num_envs, over)
+        return numbers_per_world(self.commands, actions, self.num_envs, over)
 
     def _start(
         self, rows: Sequence[int], seeds: Sequence[int | None], given: ResetOptions

@@ -12,11 +12,11 @@ import numpy as np
 from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorActionWrapper, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
-from torch import Tensor
 
 from magi_world.envs.options import reset_mask
+from magi_world.envs.spaces import numbers_per_world
 from magi_world.envs.stacking import Batch, Stacking
-from magi_world.envs.wrappers import command_at, command_table
+from magi_world.envs.wrappers import command_table
 
 
 # Gymnasium 1.2 knows no type parameters of these two.
@@ -25,6 +25,18 @@ class _KnowsAutoreset(VectorWrapper):
     def autoreset_mode(self) -> AutoresetMode:
         """That of the environment; TorchRL asks for it."""
         return self.env.metadata["autoreset_mode"]
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """As the environment's."""
+        return self.env.call(name, *args, **kwargs)  # type: ignore[attr-defined]
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """As the environment's."""
+        return self.env.get_attr(name)  # type: ignore[attr-defined]
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """As the environment's."""
+        self.env.set_attr(name, values)  # type: ignore[attr-defined]
 
 
 class VectorDiscreteCommands(_KnowsAutoreset, VectorActionWrapper):
@@ -47,12 +59,10 @@ class VectorDiscreteCommands(_KnowsAutoreset, VectorActionWrapper):
         """The commands of numbers.
 
         Raises:
+            TypeError: no list of actions.
             ValueError: not B numbers, or one without a command.
         """
-        numbers = actions.tolist() if isinstance(actions, np.ndarray | Tensor) else actions
-        if not isinstance(numbers, list | tuple) or len(numbers) != self.num_envs:
-            raise ValueError(f"actions is {actions!r:.80}; it must be {self.num_envs} numbers")
-        return tuple(command_at(self.commands, a, f"action {i}") for i, a in enumerate(numbers))
+        return tuple(map(str, numbers_per_world(self.commands, actions, self.num_envs)))
 
 
 class VectorChunkToImage(_KnowsAutoreset):

@@ -10,8 +10,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 from gymnasium.utils import RecordConstructorArgs
 
-from magi_world.envs.config import is_int
-from magi_world.envs.spaces import CommandSpace
+from magi_world.envs.spaces import CommandSpace, command_at
 from magi_world.envs.stacking import Batch, Stacking
 
 
@@ -133,15 +132,3 @@ def command_table(space: gym.Space[Any], commands: Sequence[str] | None) -> tupl
     if isinstance(commands, str) or not table:
         raise ValueError(f"commands is {commands!r}; it must be a list of texts")
     return tuple(space.check(command, f"command {i}") for i, command in enumerate(table))
-
-
-def command_at(commands: Sequence[str], action: object, place: str) -> str:
-    """``commands[action]``.
-
-    Raises:
-        ValueError: ``action`` is no whole number from 0 to the last of them.
-    """
-    number: Any = action.item() if isinstance(action, np.ndarray) and action.size == 1 else action
-    if not is_int(number) or not 0 <= number < len(commands):
-        raise ValueError(f"{place} is {action!r:.80}; it must be 0 .. {len(commands) - 1}")
-    return commands[int(number)]

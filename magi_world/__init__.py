@@ -13,16 +13,17 @@ from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
     from magi_world.chunk import Chunk
-    from magi_world.loading import list_worlds, load_world
+    from magi_world.loading import LoadOptions, list_worlds, load_world
     from magi_world.snapshot import Snapshot
     from magi_world.spec import WorldSpec
     from magi_world.world import World
 
 __version__ = "0.1.0"
-__all__ = ["Chunk", "Snapshot", "World", "WorldSpec", "list_worlds", "load_world"]
+__all__ = ["Chunk", "LoadOptions", "Snapshot", "World", "WorldSpec", "list_worlds", "load_world"]
 
 _HOME = {
     "Chunk": "magi_world.chunk",
+    "LoadOptions": "magi_world.loading",
     "Snapshot": "magi_world.snapshot",
     "World": "magi_world.world",
     "WorldSpec": "magi_world.spec",
@@ -41,3 +42,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'magi_world' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

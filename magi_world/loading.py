@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -18,11 +19,66 @@ from magi_world.package import DTYPES, RECORD, read_package
 from magi_world.parts import WorldParts
 from magi_world.released import PRESETS, preset
 from magi_world.spec import WorldSpec
+from magi_world.threads import Threads, settle_threads
 from magi_world.world import World
 
 SHIPPED = Path(__file__).parent / "worlds"
 INSTALLED = Path("~/.magi-world/worlds")
 Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a world is loaded.
+
+    device: None is the GPU where there is one, else the CPU.
+    dtype: "float32" or "bfloat16"; None is what the world was made for.
+    num_steps, window_size, frame_size: None is what the world was made for. Interactive use of the
+        released weights wants ``window_size=1``.
+    weights: folder of the released weights, as it was downloaded.
+    captions: released weights only: a file of saved caption features
+        (`magi_world.model.captions.save_captions`), so that T5 is not loaded at all.
+    text_device: released weights only: where T5 runs; None is ``device``.
+    attention: "sdpa", "flash" or "reference".
+    noise_scale: standard deviation of the noise that chunks start from.
+    threads: of the CPU, for the whole process: a number; "auto", which takes fewer than torch
+        does where the machine is busy, once a process; None leaves them.
+    """
+
+    device: str | torch.device | None = None
+    dtype: Dtype | None = None
+    num_steps: int | None = None
+    window_size: int | None = None
+    frame_size: tuple[int, int] | None = None
+    weights: str | Path | None = None
+    captions: str | Path | None = None
+    text_device: str | torch.device | None = None
+    attention: Backend = "sdpa"
+    noise_scale: float = 1.0
+    threads: Threads | None = "auto"
+
+    @classmethod
+    def of(cls, value: LoadOptions | Mapping[str, Any] | None) -> LoadOptions:
+        """From a mapping of some of the fields, as JSON and command lines have them.
+
+        Raises:
+            ValueError: neither options nor a mapping, or a field that there is not.
+        """
+        if isinstance(value, LoadOptions):
+            return value
+        if value is not None and not isinstance(value, Mapping):
+            raise ValueError(f"load is {value!r:.80}; it must be a LoadOptions or a mapping")
+        known, given = [f.name for f in fields(cls)], dict(value or {})
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"load has {unknown[0]!r}; it may have {', '.join(known)}")
+        if isinstance(given.get("frame_size"), list):
+            given["frame_size"] = tuple(given["frame_size"])
+        return cls(**given)
+
+    @property
+    def chosen_device(self) -> torch.device:
+        """Where the world goes."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def list_worlds() -> list[str]:
@@ -55,6 +111,7 @@ def load_world(
     text_device: str | torch.device | None = None,
     attention: Backend = "sdpa",
     noise_scale: float = 1.0,
+    threads: Threads | None = "auto",
 ) -> World:
     """A world, ready for `World.reset`.
 
@@ -62,34 +119,36 @@ def load_world(
         name: a name of `list_worlds`, the folder of a world package, or one of the released
             models ("magi-1-4.5b-distill", ...), which needs ``weights``.
         num_worlds: worlds in the batch.
-        device: None is the GPU where there is one, else the CPU.
-        dtype: "float32" or "bfloat16"; None is what the world was made for.
-        num_steps, window_size, frame_size: None is what the world was made for. Interactive use of
-            the released weights wants ``window_size=1``.
-        weights: folder of the released weights, as it was downloaded.
-        captions: released weights only: a file of saved caption features
-            (`magi_world.model.captions.save_captions`), so that T5 is not loaded at all.
-        text_device: released weights only: where T5 runs; None is ``device``.
-        attention: "sdpa", "flash" or "reference".
-        noise_scale: standard deviation of the noise that chunks start from.
+        others: as in `LoadOptions`.
 
     Raises:
         ValueError: an unknown name, or options that do not fit together.
         FileNotFoundError: a file is missing.
     """
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    options = LoadOptions(
+        device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
+        attention, noise_scale, threads,
+    )  # fmt: skip
+    return open_world(name, num_worlds, options)
+
+
+def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World:
+    """`load_world`, with its options in one piece."""
+    device = options.chosen_device
+    changes = (options.num_steps, options.window_size, options.frame_size)
+    settle_threads(options.threads, device)
     if str(name) in PRESETS:
-        if weights is None:
+        if options.weights is None:
             raise ValueError(f"{name} needs weights=DIR, the folder with the released weights")
-        config = preset(str(name)).with_options(num_steps, window_size, frame_size, dtype)
-        parts = read_released(config, weights, device, captions, text_device or device)
+        config = preset(str(name)).with_options(*changes, options.dtype)
+        text_device = options.text_device or device
+        parts = read_released(config, options.weights, device, options.captions, text_device)
     else:
-        given = {"weights": weights, "captions": captions, "text_device": text_device}
-        if extra := [option for option, value in given.items() if value is not None]:
-            raise ValueError(f"{extra[0]} is for {', '.join(PRESETS)}; {name} is none of them")
-        folder = find_package(name)
-        parts = read_package(folder, device, dtype, num_steps, window_size, frame_size)
-    return World(parts, num_worlds, attention, noise_scale)
+        for extra in ("weights", "captions", "text_device"):
+            if getattr(options, extra) is not None:
+                raise ValueError(f"{extra} is for {', '.join(PRESETS)}; {name} is none of them")
+        parts = read_package(find_package(name), device, options.dtype, *changes)
+    return World(parts, num_worlds, options.attention, options.noise_scale)
 
 
 def read_released(

@@ -104,7 +104,7 @@ class Dream:
         self.vec = SB3VecEnv(self.pictures)
         spec = parts.spec
         self.name, self.fingerprint = spec.name, spec.fingerprint
-        self.commands = self.worlds.single_action_space.commands
+        self.commands = self.worlds.commands
         self.frame_size, self.frames_per_chunk = spec.frame_size, spec.frames_per_chunk
         self.device = self.worlds.world.device
 

@@ -79,11 +79,10 @@ def add(commands: options.Commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
-    import torch
-
     try:
         from magi_world.agents import judging
         from magi_world.agents.results import Results, Setting, baseline_names
+        from magi_world.threads import settle_threads
         from magi_world.training.settings import read_settings
     except ModuleNotFoundError as error:
         raise ImportError(f"judging needs pip install 'magi-world[doom]' ({error})") from error
@@ -97,7 +96,7 @@ def run(given: argparse.Namespace) -> int:
         raise ValueError("no AGENT was named; name one, or ask for --baselines")
     if given.video is not None and given.video.suffix.lower() != ".mp4":
         raise ValueError(f"--video is {given.video}; it must end in .mp4")
-    torch.set_num_threads(given.threads)
+    settle_threads(given.threads)
     wanted = judging.JudgeConfig(given.episodes, given.seed, given.processes)
     make_env, dream = _place(given, config)
     results = Results(Setting.of(config, given.max_chunks, dream), given.output)
@@ -114,7 +113,7 @@ def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judging
     from magi_world.envs.env import MagiWorldEnv
     from magi_world.envs.real import RealWorldEnv
     from magi_world.envs.rewards import LearnedReward
-    from magi_world.loading import load_world
+    from magi_world.loading import LoadOptions, load_world
 
     if given.dream is None:
         return partial(RealWorldEnv, config, given.max_chunks), ""
@@ -123,7 +122,11 @@ def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judging
     # An end is drawn with its probability, as it would come in the simulator.
     reward = LearnedReward(sample_end=True)
     make = partial(
-        MagiWorldEnv, world=given.dream, reward=reward, max_chunks=given.max_chunks, device="cpu"
+        MagiWorldEnv,
+        world=given.dream,
+        reward=reward,
+        max_chunks=given.max_chunks,
+        load=LoadOptions(device="cpu"),
     )
     return make, load_world(given.dream, device="cpu").spec.fingerprint
 

@@ -46,12 +46,8 @@ def open_world(
     Raises:
         ValueError, FileNotFoundError: as `load_world`.
     """
-    import torch
-
     from magi_world.loading import load_world
 
-    if given.threads is not None:
-        torch.set_num_threads(given.threads)
     return load_world(
         name,
         num_worlds,
@@ -65,6 +61,7 @@ def open_world(
         text_device=known_device(given.text_device),
         attention=given.attention or "sdpa",
         noise_scale=noise_scale,
+        threads=given.threads or "auto",
     )
 
 

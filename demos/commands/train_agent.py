@@ -93,13 +93,11 @@ def add(commands: options.Commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
-    import torch
-
     from magi_world.agents.learning.train import train_agent
+    from magi_world.threads import settle_threads
     from magi_world.training.loop import Stopped
 
-    if given.threads is not None:
-        torch.set_num_threads(given.threads)
+    settle_threads(given.threads)
     options.known_device(given.device)
     config, folder = read_options(given)
     try:

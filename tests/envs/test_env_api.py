@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields
-from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,9 +15,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
 from magi_world.chunk import Chunk
-from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
-from magi_world.envs.source import LoadOptions
-from magi_world.loading import load_world
+from magi_world.envs import MagiWorldEnv
 from magi_world.world import World
 from tests.envs.worlds import Ends, brightness, fast_world, heads, sometimes
 from tests.tiny import tiny_world, write_tiny_package
@@ -117,14 +114,58 @@ def test_a_predicted_end_terminates() -> None:
 def test_info_says_what_happened() -> None:
     env = MagiWorldEnv(fast_world(heads=heads()))
     _, info = env.reset(seed=5)
-    assert info == {"chunk": 0, "prompt": "stand still", "lands": 0, "skip": 0, "seed": 5}
+    first = {"chunk": 0, "prompt": "stand still", "lands": 0, "skip": 0, "seed": 5}
+    assert {k: info[k] for k in first} == first
+    assert info["rewards"] == {"learned": 0.0}
+    assert 0 <= info["events"]["end"] <= 1
     info = env.step("turn left")[4]
-    assert {k: info[k] for k in ("chunk", "prompt", "lands", "skip")} == {
-        "chunk": 1, "prompt": "turn left", "lands": 1, "skip": 0,
+    assert {k: info[k] for k in first} == {
+        "chunk": 1, "prompt": "turn left", "lands": 1, "skip": 0, "seed": 5,
     }  # fmt: skip
     assert set(info["events"]) == {"hit", "died", "end"}
     assert info["rewards"].keys() == {"learned"}
     assert env.step("turn left")[4]["lands"] == 1
+
+
+def shape_of(info: Any) -> Any:
+    """Keys and types, all the way down."""
+    return {k: shape_of(v) for k, v in info.items()} if isinstance(info, dict) else type(info)
+
+
+@pytest.mark.parametrize(
+    "reward", [None, "none", brightness, {"learned": 1.0, brightness: 2.0}, ["learned", "learned"]]
+)
+def test_info_has_the_same_keys_after_a_reset_a_step_and_a_restore(reward: Any) -> None:
+    env = MagiWorldEnv(fast_world(heads=heads()), reward=reward)
+    infos = [env.reset(seed=5)[1], env.step("turn left")[4], env.step("turn right")[4]]
+    infos += [env.restore(env.snapshot())[1], env.reset(options={"snapshot": env.snapshot()})[1]]
+    for info in infos:
+        assert shape_of(info) == shape_of(infos[0])
+    assert [info["seed"] for info in infos] == [5] * 5
+
+
+def test_seeds_of_any_whole_kind() -> None:
+    env = MagiWorldEnv(fast_world())
+    seen, info = env.reset(seed=np.int64(7))
+    assert type(info["seed"]) is int
+    np.testing.assert_array_equal(seen, env.reset(seed=7)[0])
+    with pytest.raises(ValueError, match="seed is -1; it must be a whole number from 0"):
+        env.reset(seed=-1)
+
+
+def test_the_spec_knows_the_length_of_an_episode(tmp_path: Path) -> None:
+    package = str(write_tiny_package(tmp_path / "w"))
+    env = gym.make(ID, world=package, max_chunks=5)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == 5
+    again = gym.make(env.spec)
+    again.reset(seed=0)
+    ends = [again.step("turn left")[3] for _ in range(5)]
+    assert ends == [False] * 4 + [True]
+    envs = gym.make_vec(ID, num_envs=2, world=package, max_chunks=5)
+    assert envs.spec is not None
+    assert envs.spec.max_episode_steps == 5
+    assert gym.make(ID, world=package).spec.max_episode_steps is None  # type: ignore[union-attr]
 
 
 def test_steering_by_queue_lands_later() -> None:
@@ -198,12 +239,3 @@ def test_keys_are_those_of_the_commands() -> None:
     assert env.get_keys_to_action() == {
         (left,): "turn left", (right,): "turn right", (up,): "walk forward",
     }  # fmt: skip
-
-
-def test_loading_has_the_same_arguments_everywhere() -> None:
-    """They are spelt out in four places, so that every signature is typed and has its defaults."""
-    options = {f.name: f.default for f in fields(LoadOptions)}
-    for place, own in ((load_world, 2), (MagiWorldEnv, 9), (MagiWorldVectorEnv, 13)):
-        arguments = list(signature(place).parameters.values())[own:]
-        assert {a.name: a.default for a in arguments} == options, place
-        assert [a.name for a in arguments] == list(options), place

@@ -26,12 +26,14 @@ def package(tmp_path: Path) -> str:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("observation", ["chunk", "latent"])
 def test_check_env(package: str, observation: str) -> None:
-    env = gym.make("magi_world:MagiWorld-v0", world=package, device="cuda", observation=observation)
+    env = gym.make(
+        "magi_world:MagiWorld-v0", world=package, load={"device": "cuda"}, observation=observation
+    )
     check_env(env.unwrapped, skip_render_check=True)
 
 
 def test_tensors_stay_there(package: str) -> None:
-    envs = MagiWorldVectorEnv(3, package, device="cuda", output="torch", max_chunks=2)
+    envs = MagiWorldVectorEnv(3, package, load={"device": "cuda"}, output="torch", max_chunks=2)
     seen, _ = envs.reset(seed=0)
     for _ in range(3):
         assert isinstance(seen, torch.Tensor)
@@ -42,12 +44,12 @@ def test_tensors_stay_there(package: str) -> None:
 
 
 def test_a_state_from_there_goes_on(package: str, tmp_path: Path) -> None:
-    env = MagiWorldEnv(package, device="cuda")
+    env = MagiWorldEnv(package, load={"device": "cuda"})
     env.reset(seed=0)
     env.step("turn left")
     env.snapshot().save(tmp_path / "s.safetensors")
     others = [copy.deepcopy(env), pickle.loads(pickle.dumps(env)), env.fork(1)[0]]
-    others.append(MagiWorldEnv(package, device="cuda"))
+    others.append(MagiWorldEnv(package, load={"device": "cuda"}))
     others[-1].restore(tmp_path / "s.safetensors")
     seen = env.step("walk forward")[0]
     for other in others:

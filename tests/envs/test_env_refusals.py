@@ -9,11 +9,12 @@ import pytest
 from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 
 from magi_world.envs import MagiWorldEnv
+from magi_world.loading import LoadOptions
 from tests.envs.worlds import fast_world
 from tests.tiny import write_tiny_package
 
 BAD_ACTIONS = [
-    (3, "DiscreteCommands wrapper takes numbers"),
+    (3, "actions=.discrete. takes numbers"),
     (None, "it must be a str"),
     (b"turn left", "it must be a str"),
     (["turn left"], "it must be a str"),
@@ -54,7 +55,12 @@ BAD_ARGUMENTS = [
     ({"seed": -1}, "seed is -1"),
     ({"steer": "later"}, "steer is 'later'; it must be one of 'now', 'queue'"),
     ({"render_mode": "ascii"}, "render_mode is 'ascii'"),
-    ({"num_steps": 2}, "num_steps is 2, but world is a World"),
+    ({"load": {"num_steps": 2}}, "load has num_steps 2, but world is a World"),
+    ({"load": {"steps": 2}}, "load has 'steps'; it may have device, dtype, num_steps"),
+    ({"load": 3}, "load is 3; it must be a LoadOptions or a mapping"),
+    ({"actions": "numbers"}, "actions is 'numbers'; it must be one of 'text', 'discrete'"),
+    ({"observation": "image", "frames": 9}, "frames is 9; a chunk of this world has 8"),
+    ({"observation": "image", "frames": 0}, "frames is 0; it must be a whole number from 1"),
 ]
 
 
@@ -66,13 +72,13 @@ def test_bad_arguments_are_named(arguments: dict[str, object], message: str) -> 
 
 def test_arguments_of_loading_reach_the_world(tmp_path: Path) -> None:
     package = write_tiny_package(tmp_path / "w")
-    env = MagiWorldEnv(str(package), num_steps=2, window_size=2, noise_scale=0.5)
+    env = MagiWorldEnv(str(package), load={"num_steps": 2, "window_size": 2, "noise_scale": 0.5})
     sampler = env.world.parts.config.sampler
     assert (sampler.num_steps, sampler.window_size) == (2, 2)
     env.reset(seed=0)
     env.step("turn left")
     with pytest.raises(ValueError, match="weights is for"):
-        MagiWorldEnv(package, weights=tmp_path)
+        MagiWorldEnv(package, load=LoadOptions(weights=tmp_path))
     with pytest.raises(ValueError, match="needs weights=DIR"):
         MagiWorldEnv("magi-1-4.5b-distill")
 

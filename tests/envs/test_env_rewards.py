@@ -49,7 +49,7 @@ def test_sampled_ends_come_as_often_as_predicted_and_again_with_the_seed() -> No
     world = fast_world(heads=Ends(lambda x: torch.full((len(x),), 0.25)))
     runs = []
     for _ in range(2):
-        envs = MagiWorldVectorEnv(40, world, reward=LearnedReward(sample_end=True), num_steps=None)
+        envs = MagiWorldVectorEnv(40, world, reward=LearnedReward(sample_end=True))
         envs.reset(seed=0)
         runs.append(np.stack([envs.step(("turn left",) * 40)[2] for _ in range(5)]))
     np.testing.assert_array_equal(runs[0], runs[1])

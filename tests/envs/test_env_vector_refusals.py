@@ -31,7 +31,7 @@ BAD_RESETS = [
     ({"seed": [1, 2]}, "seed has 2 entries, but there are 3 worlds"),
     ({"seed": -4}, "seed is -4"),
     ({"seed": "x"}, "seed is 'x'"),
-    ({"options": {"reset_mask": [True, False, True]}}, "reset_mask is list"),
+    ({"options": {"reset_mask": [True, False, True]}}, "reset_mask is a list"),
     ({"options": {"reset_mask": np.ones(2, bool)}}, r"reset_mask is bool of shape \(2,\)"),
     ({"options": {"reset_mask": np.zeros(3, bool)}}, "reset_mask is all False"),
     ({"options": {"prompt": ["a"]}}, "prompt has 1 entries"),
@@ -43,13 +43,15 @@ def test_bad_resets_are_named_and_change_nothing(arguments: dict[str, Any], mess
     envs, twin = together(), together()
     envs.reset(seed=0)
     twin.reset(seed=0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         envs.reset(**arguments)
     np.testing.assert_array_equal(envs.step(PLAN[0])[0], twin.step(PLAN[0])[0])
 
 
 BAD_ACTIONS = [
-    ("turn left", "actions is 'turn left'; it must be a tuple of 3 texts"),
+    ("turn left", "actions is 'turn left'; it must be a list of 3 texts"),
+    (3, "actions is 3; it must be a list of 3 texts"),
+    (np.array(3), r"actions is array\(3\); it must be a list of 3 texts"),
     (("turn left",), "actions has 1 entries; it must have 3"),
     (("turn left", 4, "turn left"), "action 1 is 4, a int"),
     (None, "actions is None"),
@@ -61,7 +63,7 @@ def test_bad_actions_are_named_and_change_nothing(actions: Any, message: str) ->
     envs, twin = together(), together()
     envs.reset(seed=0)
     twin.reset(seed=0)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         envs.step(actions)
     np.testing.assert_array_equal(envs.step(PLAN[0])[0], twin.step(list(PLAN[0]))[0])
 
@@ -86,3 +88,11 @@ def test_the_mask_stays_in_the_users_options() -> None:
     options = {"reset_mask": np.array([True, False, False])}
     envs.reset(options=options)
     assert options.keys() == {"reset_mask"}
+
+
+def test_what_peers_call_a_type_error_is_one() -> None:
+    envs = together()
+    envs.reset(seed=0)
+    for call in (lambda: envs.step(3), lambda: envs.reset(options={"reset_mask": [True] * 3})):
+        with pytest.raises(TypeError):
+            call()
