@@ -1,26 +1,28 @@
-"""One YAML file -> every dataclass of a world's training, strictly read."""
+"""One YAML file -> every dataclass of a world's training, strictly read.
+
+Every section may be left out (`magi_world.training.defaults`), and all mistakes are told at once.
+"""
 
 from __future__ import annotations
 
-import types
+import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any
 
 from magi_world.config import SamplerConfig
+from magi_world.training.agreement import disagreements
 from magi_world.training.classifier import ClassifierConfig
 from magi_world.training.codec import CodecConfig
+from magi_world.training.defaults import default_sections
 from magi_world.training.distill import DistillConfig
 from magi_world.training.dynamics import DynamicsConfig
 from magi_world.training.fit_heads import FitHeadsConfig
 from magi_world.training.phrases import CommandConfig
 from magi_world.training.record import RecordConfig
 from magi_world.training.text import TextConfig
-
-T = TypeVar("T")
+from magi_world.training.yaml_lines import FAILED, build, built_sections, read_lines
 
 
 @dataclass(frozen=True)
@@ -67,77 +69,55 @@ class WorldTrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if list(self.commands) != list(self.record.actions):
-            raise ValueError(
-                f"commands are {list(self.commands)}; they must be those of record.actions in the "
-                f"same order, {list(self.record.actions)}"
-            )
-        patch = self.codec.vae.patch_length
-        if self.sampler.chunk_width * patch != self.record.frames_per_chunk:
-            raise ValueError(
-                f"sampler.chunk_width is {self.sampler.chunk_width}; times {patch} frames it must "
-                f"be record.frames_per_chunk ({self.record.frames_per_chunk})"
-            )
-        if self.starts_before not in ("", *self.record.events):
-            raise ValueError(
-                f"starts_before is {self.starts_before!r}; it must be '' or one of "
-                f"{list(self.record.events)}"
-            )
-        if self.default_command not in ("", *self.commands):
-            raise ValueError(
-                f"default_command is {self.default_command!r}; it must be one of "
-                f"{list(self.commands)}"
-            )
+        sections = {f.name: getattr(self, f.name) for f in fields(self)}
+        if found := disagreements(sections):
+            raise ValueError("; ".join(text for _, text in found))
 
 
 def read_settings(path: str | Path) -> WorldTrainConfig:
-    """Read and check a training configuration.
+    """Read and check a training configuration; modules beside the file can be imported from then.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not YAML, an unknown or missing field, a value that is not allowed; the message
-            names the field.
+        Mistakes: a ValueError with everything that is wrong, each with its line: not YAML, an
+            unknown field, a value that is not allowed, sections that do not fit together.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    return _build(WorldTrainConfig, values, path.name)
+    source = read_lines(path)
+    importable(path.resolve().parent)
+    record = source.values.get("record")
+    if isinstance(record, dict) and record.get("env") and not record.get("actions"):
+        from magi_world.training.propose import propose_actions
+
+        try:
+            record["actions"] = propose_actions(record)
+        except (ValueError, ImportError) as error:
+            source.wrong(("record", "env"), f"record.env: {error}")
+            source.done()
+    defaults = default_sections(source.values, path.stem)
+    _complete_commands(source.values, defaults)
+    config = build(WorldTrainConfig, source, defaults)
+    if config is FAILED:
+        # What could be built is still held against the rest.
+        sections = built_sections(WorldTrainConfig, source, defaults)
+        for where, text in disagreements(sections):
+            source.wrong(tuple(where.split(".")), text)
+    source.done()
+    return config
 
 
-def _build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a mapping, recursively; nothing is ignored."""
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{where} must be a mapping, not {values!r}")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"{where} has unknown fields {unknown}; known are {sorted(known)}")
-    needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
-    if missing := sorted(needed - set(values)):
-        raise ValueError(f"{where} lacks the fields {missing}")
-    hints = get_type_hints(kind)
-    return kind(**{n: _value(hints[n], v, f"{where}: {n}") for n, v in values.items()})
+def importable(folder: Path) -> None:
+    """Let modules that lie beside a configuration be imported, after everything installed."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
-    origin = get_origin(hint)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _build(hint, value, where)
-    if origin in (Union, types.UnionType):
-        return value if value is None else _value(get_args(hint)[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where} must be a list, not {value!r}")
-        inner = get_args(hint)[0]
-        return tuple(_value(inner, v, where) for v in value)
-    if origin is not None and issubclass(origin, Mapping):
-        inner = get_args(hint)[1]
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where} must be a mapping, not {value!r}")
-        return {str(k): _value(inner, v, f"{where}: {k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, float, str, bool) and type(value) is not hint:
-        raise ValueError(f"{where} is {value!r}; it must be of type {hint.__name__}")
-    return value
+def _complete_commands(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Commands in the order of the actions; those that the file does not word are proposed."""
+    given = values.get("commands")
+    if not isinstance(given, dict) or not defaults["commands"]:
+        return
+    proposed = defaults["commands"]
+    known = {str(name): entry for name, entry in given.items()}
+    ordered = {name: known.get(name, proposed[name]) for name in proposed}
+    values["commands"] = {**ordered, **{k: v for k, v in known.items() if k not in ordered}}
