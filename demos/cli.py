@@ -15,6 +15,7 @@ from magi_world.demos.commands import (
     bench,
     doctor,
     eval_agent,
+    new_world,
     play,
     record,
     replay,
@@ -23,7 +24,7 @@ from magi_world.demos.commands import (
     worlds,
 )
 
-COMMANDS = (play, record, replay, worlds, doctor, train, train_agent, eval_agent, bench)
+COMMANDS = (play, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent, bench)
 
 
 def parser() -> argparse.ArgumentParser:

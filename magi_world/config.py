@@ -78,9 +78,7 @@ class DiTConfig:
         require(self.rescale > 0, f"DiTConfig.rescale is {self.rescale}; it must be positive")
         for name, known in (("prediction", PREDICTIONS), ("condition", CONDITIONS)):
             value = getattr(self, name)
-            require(
-                value in known, f"DiTConfig.{name} is {value!r}; it must be one of {known}"
-            )
+            require(value in known, f"DiTConfig.{name} is {value!r}; it must be one of {known}")
 
     @property
     def channels(self) -> int:

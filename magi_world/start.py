@@ -127,7 +127,9 @@ def _encode(parts: WorldParts, frames: Tensor) -> Start:
     tile = parts.tile
     # One at a time, so that a world's start does not depend on how many are started together.
     encoded = [
-        _in_pieces(parts, clip) if tile is None else encode_tiled(parts.vae, clip, tile, parts.spread)
+        _in_pieces(parts, clip)
+        if tile is None
+        else encode_tiled(parts.vae, clip, tile, parts.spread)
         for clip in video.split(1)
     ]
     return Start(parts.vae.scale(torch.cat(encoded)).float(), used)

@@ -59,7 +59,9 @@ class CaptionEmbedder(nn.Module):
         self.y_proj_xattn = nn.Sequential(
             nn.Linear(config.caption_channels, config.hidden), nn.SiLU()
         )
-        self.y_proj_adaln = nn.Sequential(nn.Linear(config.caption_channels, config.condition_width))
+        self.y_proj_adaln = nn.Sequential(
+            nn.Linear(config.caption_channels, config.condition_width)
+        )
         table = torch.randn(config.caption_length, config.caption_channels) * 0.02
         self.null_caption_embedding = nn.Parameter(table)
 

@@ -101,7 +101,9 @@ def sky(width: int = 256, height: int = 256) -> np.ndarray:
     """A light sky, paler towards the horizon."""
     down = np.clip(np.arange(height) / height * 1.2, 0, 1)[:, None, None]
     high, low = np.array([96.0, 160.0, 232.0]), np.array([200.0, 226.0, 244.0])
-    return np.broadcast_to((high + (low - high) * down).round().astype(np.uint8), (height, width, 3))
+    return np.broadcast_to(
+        (high + (low - high) * down).round().astype(np.uint8), (height, width, 3)
+    )
 
 
 def textures() -> dict[str, np.ndarray]:

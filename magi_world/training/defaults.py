@@ -1,8 +1,7 @@
 """What a world's configuration need not say: every section has defaults, which fit what is given.
 
-They make a small world of 64x64 pixels that plays on a CPU. What a section lacks is taken from
-here if its dataclass has no default of its own; a whole section that is missing is taken from here
-as it stands.
+They make a small world of 64x64 pixels that plays on a CPU. What is not here either has a default
+in its dataclass.
 """
 
 from __future__ import annotations
@@ -31,6 +30,11 @@ def _or(value: Any, kind: type, other: Any) -> Any:
     return value if isinstance(value, kind) and not isinstance(value, bool) and value else other
 
 
+def patch_length(frames: int) -> int:
+    """Frames in one latent frame: the most, up to 4, that divides a chunk."""
+    return max(n for n in range(1, PATCH_LENGTH + 1) if frames % n == 0)
+
+
 def loop(steps: int, batch: int, muon: float, adam: float, ema: float) -> dict[str, Any]:
     """How a stage is optimised."""
     return {
@@ -51,16 +55,16 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     frames = _or(_at(values, "record", "frames_per_chunk"), int, 8)
     size = _or(_at(values, "record", "frame_size"), list, [64, 64])
     side = max((s for s in size if isinstance(s, int)), default=64)
-    patch = _or(_at(values, "codec", "vae", "patch_length"), int, min(PATCH_LENGTH, frames))
+    patch = _or(_at(values, "codec", "vae", "patch_length"), int, patch_length(frames))
     given_vae, given_dit = _at(values, "codec", "vae"), _at(values, "dynamics", "dit")
     latent = _or(_at(given_vae, "latent_channels"), int, None) or _or(
-        _at(given_dit, "latent_channels"), int, LATENT_CHANNELS if given_vae is None else 16
+        _at(given_dit, "latent_channels"), int, LATENT_CHANNELS
     )
-    words = TEXT_CHANNELS if values.get("text") is None else 128
-    words = _or(_at(values, "text", "channels"), int, words)
+    words = _or(_at(values, "text", "channels"), int, TEXT_CHANNELS)
     history = _or(_at(values, "dynamics", "history"), int, HISTORY)
     events = [str(e) for e in _or(_at(values, "record", "events"), Mapping, {})]
     death = _or(_at(values, "heads", "death"), str, "death")
+    predicted = _or(_at(values, "heads", "events"), list, [death])
     return {
         "name": name,
         "record": {"actions": actions},
@@ -104,7 +108,7 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
             "loop": loop(800, 128, 0.001, 0.001, 0.98),
             "events": [*events, death],
             "reward": "environment",
-            "end": death,
+            "end": death if death in predicted else "",
         },
         "classifier": {"loop": loop(400, 64, 0.002, 0.002, 0.98)},
         "sampler": {

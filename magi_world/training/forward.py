@@ -124,14 +124,18 @@ def velocity(
     """
     b, n = clean.shape[:2]
     width = noisy.shape[3]
-    tokens = width * (clean.shape[-2] // model.config.patch) * (clean.shape[-1] // model.config.patch)
+    tokens = (
+        width * (clean.shape[-2] // model.config.patch) * (clean.shape[-1] // model.config.patch)
+    )
     device = clean.device
     first = torch.cat([torch.arange(n, device=device), after + 1]) * width
     frames = (first[:, None] + torch.arange(width, device=device)).expand(b, -1, -1)
     times = torch.cat([t.new_full((b, n), clean_t), t], dim=1)
     if interval is not None:
         interval = torch.cat([interval[:, :1].expand(b, n), interval], dim=1)
-    present = torch.cat([torch.ones_like(captions.dropped[:, :1]).expand(b, n), ~captions.dropped], 1)
+    present = torch.cat(
+        [torch.ones_like(captions.dropped[:, :1]).expand(b, n), ~captions.dropped], 1
+    )
     out = model(
         torch.cat([clean, noisy], dim=1),
         times,

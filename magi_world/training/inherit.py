@@ -13,7 +13,6 @@ import shutil
 from pathlib import Path
 
 from magi_world.loading import find_package
-from magi_world.model.static_text import StaticTextEncoder
 from magi_world.package import read_package
 from magi_world.training.files import CODEC, TEXT, TRANSFORMER
 from magi_world.training.settings import WorldTrainConfig
@@ -38,12 +37,6 @@ def inherit(package: str | Path, config: WorldTrainConfig, folder: Path) -> None
     ):
         if theirs != ours:
             raise ValueError(f"{name} is {ours}; to start from {source.name} it must be {theirs}")
-    text = StaticTextEncoder(source / TEXT)
-    if text.channels != config.text.channels:
-        raise ValueError(
-            f"text.channels is {config.text.channels}; to start from {source.name} it must be "
-            f"{text.channels}"
-        )
     shutil.copytree(source / TEXT, folder / TEXT, dirs_exist_ok=True)
     save_tensors(folder / CODEC, parts.vae.state_dict())
     save_tensors(folder / TRANSFORMER, parts.dit.state_dict())

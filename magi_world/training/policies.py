@@ -73,20 +73,27 @@ class StickyRandom:
 
 
 class Once:
-    """A controller: its action ``times`` times, then another one until the chunk ends.
+    """A controller: its action ``times`` times, and another one in the rest of the chunk.
 
     For games that move a tile a step, where holding "turn left" for a whole chunk would spin:
     ``{controller: "magi_world.training.policies:Once", options: {action: 0, then: 6, chunk: 4}}``.
 
     action, then: of the environment. chunk: steps of a chunk, after which the action comes again.
+    at: step of the chunk, from 0, at which the action begins: with 1 a chunk shows the picture
+    before it, too, so that what happened can be seen in the chunk itself.
     """
 
-    def __init__(self, env: Any, action: Any, then: Any, chunk: int, times: int = 1) -> None:
+    def __init__(
+        self, env: Any, action: Any, then: Any, chunk: int, times: int = 1, at: int = 1
+    ) -> None:
         """Raises:
         ValueError: counts that cannot be.
         """
-        if not 1 <= times <= chunk:
-            raise ValueError(f"Once: times is {times}; it must be from 1 to chunk ({chunk})")
+        if not (times >= 1 and at >= 0 and at + times <= chunk):
+            raise ValueError(
+                f"Once: at is {at} and times is {times}; both must lie in a chunk of {chunk} steps"
+            )
+        self.at = at
         self.first, self.then, self.chunk, self.times = action, then, chunk, times
         self.step = 0
 
@@ -97,4 +104,4 @@ class Once:
     def action(self) -> Any:
         """The next step's."""
         place, self.step = self.step % self.chunk, self.step + 1
-        return self.first if place < self.times else self.then
+        return self.first if self.at <= place < self.at + self.times else self.then

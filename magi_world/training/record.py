@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,20 +57,26 @@ class RecordConfig:
 
     env: environment id for ``gymnasium.make`` ('module:id' imports the module first), or
         'module:function' ending in ``()`` called with env_options; env_options: its arguments.
-    frame_key: entry of a dict observation that is the picture; '' = ``env.render()``.
+    frame_key: entry of a dict observation that is the picture; '' = ``env.render()``; '.' = the
+        observation itself.
     actions: command -> action, as numbers, lists or (for Dict spaces) dicts of lists; or, for a
         goal, ``{controller: 'module:Class', options: {...}}`` (see `Controller`).
     scenes: commands that change how the picture looks, and what each does; every one of them has
         an action too, which is held meanwhile.
     mirror: whether a mirrored recording is as true as the real one, and if so which words of the
         commands change sides, such as ``{left: right}``; empty is no.
-    policy: 'module:Class' called as Class(env, commands, rng); its ``command()`` names the next
-        command.
+    policy: 'module:Class' called as Class(env, commands, rng, **policy_options), who plays
+        (`magi_world.training.policies`); policy_options: further arguments.
+    source: written ``from`` in a file. '' records the environment; 'minari:DATASET' takes the
+        episodes of a dataset instead, 'sb3:FILE.zip' lets an agent of Stable-Baselines3 play
+        (`magi_world.training.sources`).
     """
 
     env: str
     actions: Mapping[str, Action]
-    policy: str
+    policy: str = "magi_world.training.policies:StickyRandom"
+    policy_options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = field(default="", metadata={"yaml": "from"})
     env_options: Mapping[str, Any] = field(default_factory=dict)
     frame_key: str = ""
     frame_size: tuple[int, int] = (64, 64)
@@ -90,6 +96,12 @@ class RecordConfig:
             value = getattr(self, name)
             if value < 1:
                 raise ValueError(f"RecordConfig.{name} is {value}; it must be at least 1")
+        kind, _, what = self.source.partition(":")
+        if self.source and (kind not in ("minari", "sb3") or not what):
+            raise ValueError(
+                f"RecordConfig.source is {self.source!r}; record.from must be 'minari:DATASET' or "
+                "'sb3:FILE.zip'"
+            )
         if not self.actions:
             raise ValueError("RecordConfig.actions is empty; give at least one command")
         if self.scenes and (missing := sorted(set(self.scenes.options) - set(self.actions))):
@@ -113,8 +125,11 @@ class RecordConfig:
 class Policy(Protocol):
     """Chooses the command of the next chunk; told when an episode starts."""
 
-    def reset(self) -> None: ...
-    def command(self) -> str: ...
+    def reset(self) -> None:
+        """An episode begins."""
+
+    def command(self) -> str:
+        """What is held during the next chunk."""
 
 
 class Controller(Protocol):
@@ -172,6 +187,41 @@ def as_action(space: Any, value: Action) -> Action:
     return action
 
 
+def entry(observation: Any, key: str) -> Any:
+    """Entry ``key`` of a dict observation; "." is the observation itself.
+
+    Raises:
+        ValueError: it has no such entry.
+    """
+    if key == ".":
+        return observation
+    if not isinstance(observation, Mapping) or key not in observation:
+        has = (
+            sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
+        )
+        raise ValueError(f"the observation has no entry {key!r}; it has {has}")
+    return observation[key]
+
+
+def as_picture(frame: Any) -> np.ndarray:
+    """uint8 (H, W, 3) of what an environment shows: colour, or grey with or without an axis.
+
+    Raises:
+        ValueError: no picture.
+    """
+    picture = np.asarray(frame)
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or picture.dtype == object:
+        raise ValueError(
+            f"the environment shows {type(frame).__name__} of shape {picture.shape}; a picture is "
+            "(H, W, 3) or grey (H, W). Does it need render_mode: rgb_array in env_options, or "
+            "another frame_key?"
+        )
+    picture = picture[..., :3].astype(np.uint8)
+    return picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2)
+
+
 def shrink(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Area-average an (H, W, 3) uint8 picture to ``size``: thin textures do not alias."""
     if frame.shape[:2] == size:
@@ -214,12 +264,15 @@ class ChunkSimulator:
         if config.scenes:
             self.scene = load_object(config.scenes.wrapper)(config.scenes.options)
         self.held: int | None = None
+        self.watch: Callable[[Any], None] | None = None  # told what every step returns
         self.values = np.zeros(len(config.events))
 
     def reset(self, seed: int) -> None:
         """Start an episode, which its seed decides."""
         observation, _ = self.env.reset(seed=seed)
         self.values = self._read(observation)
+        if self.watch is not None:
+            self.watch(observation)
         self.held = None
         if self.scene is not None and self.config.scenes is not None:
             shares = self.config.scenes.start
@@ -243,6 +296,8 @@ class ChunkSimulator:
             observation, step_reward, ended, cut, _ = self.env.step(
                 held.action() if isinstance(held, _Controlled) else held
             )
+            if self.watch is not None:
+                self.watch(observation)
             reward += float(step_reward)
             over = ended or cut
             if not over or not frames:
@@ -279,12 +334,12 @@ class ChunkSimulator:
 
     def _picture(self, observation: Any) -> np.ndarray:
         key = self.config.frame_key
-        frame = observation[key] if key else self.env.render()
-        return shrink(np.asarray(frame, np.uint8), self.config.frame_size)
+        frame = entry(observation, key) if key else self.env.render()
+        return shrink(as_picture(frame), self.config.frame_size)
 
     def _read(self, observation: Any) -> np.ndarray:
         events = self.config.events.values()
-        return np.array([float(observation[e.key][e.index]) for e in events])
+        return np.array([float(entry(observation, e.key)[e.index]) for e in events])
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,11 +354,31 @@ class _Controlled:
         return as_action(self.space, self.controller.action())
 
 
+def make_policy(
+    config: RecordConfig, simulator: ChunkSimulator, rng: np.random.Generator
+) -> Policy:
+    """Who plays, made for this simulator; one with a method ``see`` is told every observation.
+
+    Raises:
+        ValueError: there is no such class, or it does not take policy_options.
+    """
+    path, options = config.policy, dict(config.policy_options)
+    if config.source.startswith("sb3:"):
+        path = "magi_world.training.sources:TrainedAgent"
+        options |= {"file": config.source.removeprefix("sb3:"), "actions": config.actions}
+    try:
+        policy: Policy = load_object(path)(simulator.env, simulator.commands, rng, **options)
+    except TypeError as error:
+        raise ValueError(f"policy {path!r} cannot be made with {options}: {error}") from error
+    simulator.watch = getattr(policy, "see", None)
+    return policy
+
+
 def record_shard(config: RecordConfig, index: int, path: Path) -> int:
     """Record shard ``index`` and put it at ``path`` in one move. Returns its number of chunks."""
     rng = np.random.default_rng([config.seed, index])
     simulator = ChunkSimulator(config)
-    policy: Policy = load_object(config.policy)(simulator.env, simulator.commands, rng)
+    policy = make_policy(config, simulator, rng)
     rows: list[dict[str, Any]] = []
     episode = 0
     while len(rows) < config.chunks_per_shard:
@@ -311,7 +386,7 @@ def record_shard(config: RecordConfig, index: int, path: Path) -> int:
         policy.reset()
         for _ in range(config.max_chunks_per_episode):
             chunk = simulator.chunk(simulator.commands.index(policy.command()))
-            rows.append(_row(chunk, episode))
+            rows.append(shard_row(chunk, episode))
             if stopping():
                 simulator.close()
                 raise Interrupted
@@ -319,6 +394,11 @@ def record_shard(config: RecordConfig, index: int, path: Path) -> int:
                 break
         episode += 1
     simulator.close()
+    return write_shard(config, rows, path)
+
+
+def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: Path) -> int:
+    """Put chunks, each as `shard_row` makes it, at ``path`` in one move. Returns their number."""
     tensors = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata={"commands": "|".join(config.actions)})
@@ -326,7 +406,8 @@ def record_shard(config: RecordConfig, index: int, path: Path) -> int:
     return len(rows)
 
 
-def _row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
+def shard_row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
+    """A chunk as a row of a shard."""
     return {
         "frames": chunk.frames,
         "command": np.int16(chunk.command),
@@ -363,6 +444,12 @@ def record(config: RecordConfig, folder: str | Path) -> Path:
         desc="record",
         unit="chunk",
     )
+    if config.source.startswith("minari:"):
+        from magi_world.training.sources import record_dataset
+
+        with bar:
+            record_dataset(config, folder, bar.update)
+        return folder
     jobs = [(config, i, shard_path(folder, i)) for i in missing]
     with bar:
         for chunks in run_jobs(record_shard, jobs, config.processes, "record"):

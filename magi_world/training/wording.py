@@ -32,10 +32,32 @@ WORDS = {
 # Every phrasing of a command that is common enough to have some; the last six are held out.
 COMMON: dict[str, tuple[str, ...]] = {
     "do nothing": (
-        "wait", "stay", "stand still", "stay still", "do not move", "don't move", "hold still",
-        "stop", "pause", "rest", "freeze", "keep still", "remain where you are", "no action",
-        "stay where you are", "wait a moment", "be still", "halt", "stop moving", "stay put",
-        "please wait", "stay here", "wait here", "hold on", "do not do anything", "remain still",
+        "wait",
+        "stay",
+        "stand still",
+        "stay still",
+        "do not move",
+        "don't move",
+        "hold still",
+        "stop",
+        "pause",
+        "rest",
+        "freeze",
+        "keep still",
+        "remain where you are",
+        "no action",
+        "stay where you are",
+        "wait a moment",
+        "be still",
+        "halt",
+        "stop moving",
+        "stay put",
+        "please wait",
+        "stay here",
+        "wait here",
+        "hold on",
+        "do not do anything",
+        "remain still",
     ),
 }
 _GO = (
@@ -43,7 +65,8 @@ _GO = (
     "travel {d}", "proceed {d}", "go {d} now", "move {d} now", "please go {d}", "now {d}",
     "continue {d}", "a step {d}", "let us go {d}", "keep moving {d}", "advance {d}",
     "start going {d}", "take a step {d}",
-    "please move {d}", "head off {d}", "walk on {d}", "go further {d}", "now go {d}", "make a move {d}",
+    "please move {d}", "head off {d}", "walk on {d}", "go further {d}", "now go {d}",
+    "make a move {d}",
 )  # fmt: skip
 _SIDE = (
     "go to the {d}", "move to the {d}", "move towards the {d}", "to the {d}", "head to the {d}",
@@ -51,7 +74,8 @@ _SIDE = (
 _TURN = (
     "turn to the {d}", "turn towards the {d}", "rotate {d}", "rotate to the {d}", "look {d}",
     "look to the {d}", "face {d}", "face to the {d}", "spin {d}", "spin to the {d}", "swing {d}",
-    "pivot {d}", "turn {d} now", "please turn {d}", "{d} turn", "make a {d} turn", "keep turning {d}",
+    "pivot {d}", "turn {d} now", "please turn {d}", "{d} turn", "make a {d} turn",
+    "keep turning {d}",
     "rotate towards the {d}", "turn yourself {d}", "look towards the {d}",
     "turn {d} please", "pivot to the {d}", "turn round to the {d}", "swing to the {d}",
     "keep rotating {d}", "spin towards the {d}",
@@ -120,7 +144,9 @@ def unique(names: Sequence[str]) -> list[str]:
 
 def phrasings(command: str) -> tuple[list[str], list[str]]:
     """(trained, held-out) ways to say a command, beside the command itself."""
-    way = re.fullmatch(r"(go|turn|steer|look|push|move) (left|right|up|down|forward|backward)", command)
+    way = re.fullmatch(
+        r"(go|turn|steer|look|push|move) (left|right|up|down|forward|backward)", command
+    )
     if command in COMMON:
         said = list(COMMON[command])
     elif way and way[1] in ("turn", "look"):
@@ -144,9 +170,7 @@ def worded(commands: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     said: set[str] = {c.lower() for c in commands}
     out: dict[str, dict[str, list[str]]] = {}
     for command in commands:
-        trained, held = (
-            [p for p in part if p.lower() not in said] for part in phrasings(command)
-        )
+        trained, held = ([p for p in part if p.lower() not in said] for part in phrasings(command))
         said |= {p.lower() for p in (*trained, *held)}
         out[command] = {"keys": _keys(command, taken_keys), "phrases": trained, "held_out": held}
     for command, entry in out.items():

@@ -1,4 +1,4 @@
-"""YAML into dataclasses: nothing is ignored, and every mistake is told with its line, all at once."""
+"""YAML into dataclasses: nothing is ignored; every mistake is told with its line, all at once."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _walk(node: yaml.Node, path: Path_, out: Lines, seen: set[int]) -> None:
 
 
 def build(kind: type[T], source: Lines, defaults: Mapping[str, Any]) -> T:
-    """A dataclass from the file; what it lacks and ``kind`` has no default for is in ``defaults``.
+    """A dataclass from the file; what it lacks is in ``defaults``, or its dataclass knows it.
 
     Returns:
         The dataclass, or FAILED where `Lines.found` says why.
@@ -163,7 +163,7 @@ def _build(kind: type[T], values: Any, path: Path_, out: Lines, defaults: Any) -
         needed = f.default is MISSING and f.default_factory is MISSING
         if name in values:
             value = values[name]
-        elif needed and name in defaults:
+        elif name in defaults:
             value = defaults[name]
         elif needed:
             out.wrong(path, f"{where} lacks the field {name!r}")
@@ -173,17 +173,18 @@ def _build(kind: type[T], values: Any, path: Path_, out: Lines, defaults: Any) -
             continue
         inner = defaults.get(name)
         given[f.name] = _value(hints[f.name], value, (*path, name), out, inner)
-    if any(value is FAILED for value in given.values()) or set(values) - set(known):
+    if any(value is FAILED for value in given.values()):
         return FAILED
     try:
-        return kind(**given)
+        made = kind(**given)
+        return FAILED if set(values) - set(known) else made
     except ValueError as error:
         out.wrong(_field_of(str(error), path, known), f"{where}: {error}" if path else str(error))
         return FAILED
 
 
 def _field_of(message: str, path: Path_, known: Mapping[str, Any]) -> Path_:
-    """The path of the field that a message of a dataclass begins with, such as "Loop.steps is 0"."""
+    """The path of the field that a dataclass's message begins with, such as "Loop.steps is 0"."""
     named = re.match(r"\w+\.(\w+)", message)
     return (*path, named[1]) if named and named[1] in known else path
 
@@ -250,6 +251,7 @@ def _tuple(kinds: tuple[Any, ...], value: Any, path: Path_, out: Lines) -> Any:
         out.wrong(path, f"{where} is {value!r:.60}; it must have {len(kinds)} entries")
         return FAILED
     made = tuple(
-        _value(k, v, (*path, str(i)), out) for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        _value(k, v, (*path, str(i)), out)
+        for i, (k, v) in enumerate(zip(kinds, value, strict=True))
     )
     return FAILED if any(v is FAILED for v in made) else made
