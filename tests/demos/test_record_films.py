@@ -102,16 +102,16 @@ def test_unknown_endings(tmp_path: Path, name: str) -> None:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Counts denoised chunks in its first entry; at the count of its second, Ctrl-C is pressed."""
-    count, finish = [0, -1], World._finish
+    count, compute = [0, -1], World._compute
 
     def counted(world: World, *args: object) -> object:
         if count[0] + 1 == count[1]:
             os.kill(os.getpid(), signal.SIGINT)
-        made = finish(world, *args)
+        made = compute(world, *args)
         count[0] += 1
         return made
 
-    monkeypatch.setattr(World, "_finish", counted)
+    monkeypatch.setattr(World, "_compute", counted)
     return count
 
 
