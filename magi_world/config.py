@@ -14,6 +14,29 @@ PREDICTIONS = ("velocity", "clean")
 CONDITIONS = ("null", "caption")
 
 
+# Far beyond every model that there is: a mistake ends here, not after hours or in the swap.
+MOST = {
+    "layers": 512,
+    "depth": 512,
+    "hidden": 65_536,
+    "ffn": 1_048_576,
+    "heads": 1_024,
+    "kv_groups": 1_024,
+    "head_dim": 4_096,
+    "patch": 64,
+    "num_steps": 1_024,
+    "window_size": 64,
+    "chunk_width": 64,
+    "frame_size": 16_384,
+}
+
+
+_VAE_SIZES = (
+    "width", "depth", "heads", "latent_channels", "patch_size", "patch_length", "video_size",
+    "video_length",
+)  # fmt: skip
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition`` holds."""
     if not condition:
@@ -55,7 +78,11 @@ class DiTConfig:
     def __post_init__(self) -> None:
         for name in ("layers", "hidden", "ffn", "heads", "kv_groups", "head_dim", "patch"):
             value = getattr(self, name)
-            require(value > 0, f"DiTConfig.{name} is {value}; it must be a positive integer")
+            require(
+                type(value) is int and 0 < value <= MOST[name],
+                f"DiTConfig.{name} is {value!r:.40}; it must be a positive integer up to "
+                f"{MOST[name]:,}",
+            )
         require(
             self.heads % self.kv_groups == 0,
             f"DiTConfig.kv_groups is {self.kv_groups}; it must divide heads ({self.heads})",
@@ -75,7 +102,9 @@ class DiTConfig:
             f"DiTConfig.caption_length is {self.caption_length}; the null caption is the first 50 "
             "rows of a table of that length",
         )
-        require(self.rescale > 0, f"DiTConfig.rescale is {self.rescale}; it must be positive")
+        for name in ("rescale", "eps"):
+            value = getattr(self, name)
+            require(value > 0, f"DiTConfig.{name} is {value}; it must be positive")
         for name, known in (("prediction", PREDICTIONS), ("condition", CONDITIONS)):
             value = getattr(self, name)
             require(value in known, f"DiTConfig.{name} is {value!r}; it must be one of {known}")
@@ -109,6 +138,16 @@ class VAEConfig:
     scale_factor: float = 0.18215
 
     def __post_init__(self) -> None:
+        for name in _VAE_SIZES:
+            value = getattr(self, name)
+            require(
+                type(value) is int and 0 < value <= MOST.get(name, 16_384),
+                f"VAEConfig.{name} is {value!r:.40}; it must be a positive integer up to "
+                f"{MOST.get(name, 16_384):,}",
+            )
+        for name in ("mlp_ratio", "scale_factor"):
+            value = getattr(self, name)
+            require(value > 0, f"VAEConfig.{name} is {value}; it must be positive")
         require(
             self.width % self.heads == 0,
             f"VAEConfig.heads is {self.heads}; it must divide width ({self.width})",
@@ -187,8 +226,9 @@ class SamplerConfig:
         for name in ("num_steps", "window_size", "chunk_width"):
             value = getattr(self, name)
             require(
-                isinstance(value, int) and value > 0,
-                f"SamplerConfig.{name} is {value!r}; it must be a positive integer",
+                type(value) is int and 0 < value <= MOST[name],
+                f"SamplerConfig.{name} is {value!r:.40}; it must be a positive integer up to "
+                f"{MOST[name]:,}",
             )
         require(
             self.passes in (1, 3),
@@ -263,6 +303,16 @@ class MagiConfig:
             self.dit.latent_channels == self.vae.latent_channels,
             f"MagiConfig {self.name}: the transformer takes {self.dit.latent_channels} latent "
             f"channels but the VAE gives {self.vae.latent_channels}",
+        )
+        right = len(self.frame_size) == 2 and all(type(s) is int for s in self.frame_size)
+        require(
+            right and max(self.frame_size) <= MOST["frame_size"],
+            f"MagiConfig.frame_size is {self.frame_size!r:.60}; it must be (height, width) in "
+            f"pixels, each up to {MOST['frame_size']:,}",
+        )
+        require(
+            isinstance(self.fps, int | float) and 0 < self.fps <= 1000,
+            f"MagiConfig.fps is {self.fps!r:.40}; it must be above 0, up to 1000",
         )
         unit = self.vae.patch_size * self.dit.patch
         for side, size in zip(("height", "width"), self.frame_size, strict=True):

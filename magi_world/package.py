@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,12 +27,19 @@ from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
 from magi_world.parts import WorldParts
+from magi_world.records import build, field, read_json
 from magi_world.spec import Command, WorldSpec
-from magi_world.weights import load_into, load_tensors, save_tensors
+from magi_world.weights import find_nan, load_into, load_tensors, save_tensors
 
 SCHEMA = 1
 RECORD = "world.json"
-_SPEC = ("default_command", "scene", "prompt_template", "description", "licence")
+_SPEC: dict[str, Any] = {
+    "default_command": str | None,
+    "scene": str,
+    "prompt_template": str,
+    "description": str,
+    "licence": str,
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Config = TypeVar("Config")
 
@@ -47,11 +55,11 @@ def read_record(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not a world package: it has no {RECORD}")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} is damaged: {error}") from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if not isinstance(schema, int):
+        record = read_json(path)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    schema = record.get("schema")
+    if type(schema) is not int or schema < 1:
         raise WeightsError(f"{path} has no integer field 'schema'")
     if schema > SCHEMA:
         raise WeightsError(
@@ -82,6 +90,9 @@ def read_package(
     folder = Path(folder)
     record = read_record(folder)
     config = _config(record, folder).with_options(num_steps, window_size, frame_size, dtype)
+    for name in _files(record, folder):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} is incomplete: {name} is missing")
     stream_dtype = DTYPES[config.dtype]
     with torch.device("meta"):
         dit, vae = DiT(config.dit), VAE(config.vae)
@@ -92,16 +103,27 @@ def read_package(
         lambda name, info: parameter_dtype(name, torch.float32, stream_dtype),
     )
     vae = load_into(vae, folder / "vae.safetensors", device, lambda name, info: torch.float32)
-    starts = None
-    if (folder / "starts.safetensors").is_file():
-        starts = load_tensors(folder / "starts.safetensors")["latents"].float()
+    written = _files(record, folder)
+    starts = _read_starts(config, folder) if "starts.safetensors" in written else None
     heads = _read_heads(record, folder, device)
+    text = StaticTextEncoder(folder / "text")
+    if text.channels != config.dit.caption_channels:
+        raise WeightsError(
+            f"{folder / 'text'} gives {text.channels} channels; the transformer reads "
+            f"{config.dit.caption_channels}"
+        )
+    for file, module in (("dit", dit), ("vae", vae), ("heads", heads)):
+        if module is not None and (bad := find_nan(module)):
+            raise WeightsError(f"{folder / file}.safetensors holds NaN or infinity: {bad}")
+    # Sessions and snapshots carry the fingerprint of these hashes: it must be that of the files.
+    if problems := _damage(written, file_hashes(folder)):
+        raise WeightsError(f"{folder}: {'; '.join(problems[:4])}")
     return WorldParts(
         spec=_spec(record, config, folder, 0 if starts is None else len(starts)),
         config=config,
         dit=_frozen(dit),
         vae=_frozen(vae),
-        text=StaticTextEncoder(folder / "text"),
+        text=text,
         starts=starts,
         heads=heads,
     )
@@ -158,6 +180,22 @@ def write_package(
     write_record(folder, record)
 
 
+def _read_starts(config: MagiConfig, folder: Path) -> torch.Tensor:
+    path = folder / "starts.safetensors"
+    tensors = load_tensors(path)
+    if set(tensors) != {"latents"}:
+        raise WeightsError(f"{path} holds {sorted(tensors)}; it must hold 'latents' alone")
+    starts = tensors["latents"]
+    # Of the frame size that was trained; another one is asked for at one's own risk.
+    right = starts.ndim == 5 and starts.shape[1] == config.dit.latent_channels and len(starts) > 0
+    if not right or not starts.is_floating_point() or not torch.isfinite(starts).all():
+        raise WeightsError(
+            f"{path} is {starts.dtype} of shape {tuple(starts.shape)}; it must be finite numbers "
+            f"(K, {config.dit.latent_channels}, t, h, l)"
+        )
+    return starts.float()
+
+
 def _read_heads(record: dict[str, Any], folder: Path, device: str | torch.device) -> Any:
     if record.get("heads") is None:
         return None
@@ -190,53 +228,94 @@ def file_hashes(folder: str | Path) -> dict[str, str]:
 def check_package(folder: str | Path) -> list[str]:
     """What is wrong with a package's files; empty when they are those that were written."""
     record = read_record(folder)
-    now, written = file_hashes(folder), record.get("files", {})
-    problems = [f"{name} is missing" for name in written if name not in now]
-    problems += [f"{name} was not written with it" for name in now if name not in written]
+    now, written = file_hashes(folder), _files(record, Path(folder))
+    extra = [f"{name} was not written with it" for name in now if name not in written]
+    return _damage(written, now) + extra
+
+
+def _damage(written: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What of the files that were written is gone or different."""
     changed = [name for name in written if name in now and now[name] != written[name]]
-    return problems + [f"{name} is damaged (its hash has changed)" for name in changed]
+    return [
+        *(f"{name} is missing" for name in written if name not in now),
+        *(f"{name} is damaged (its hash has changed)" for name in changed),
+    ]
 
 
 def _config(record: dict[str, Any], folder: Path) -> MagiConfig:
     for name in ("name", "frame_size", "fps", "dtype", "dit", "vae", "sampler", "commands"):
         if name not in record:
             raise WeightsError(f"{folder / RECORD} has no field {name!r}")
+    called = _field(record, "name", str, folder)
+    if not called.strip(". ") or len(called) > 100 or set(called) & set("/\\:\0\n"):
+        # Names of films, sessions and slots begin with it.
+        raise WeightsError(f"{folder / RECORD}: name is {called!r:.60}; it must be a file's name")
+    try:
+        return _magi_config(record, called, folder)
+    except ValueError as error:
+        where = "" if str(folder) in str(error) else f"{folder / RECORD}: "
+        raise WeightsError(f"{where}{error}") from error
+
+
+def _magi_config(record: dict[str, Any], name: str, folder: Path) -> MagiConfig:
     return MagiConfig(
-        name=record["name"],
+        name=name,
         dit=_build(DiTConfig, record["dit"], "dit", folder),
         vae=_build(VAEConfig, record["vae"], "vae", folder),
         sampler=_build(SamplerConfig, record["sampler"], "sampler", folder),
-        frame_size=tuple(record["frame_size"]),
-        fps=record["fps"],
-        dtype=record["dtype"],
+        frame_size=_field(record, "frame_size", tuple[int, int], folder),
+        fps=_field(record, "fps", float, folder),
+        dtype=_field(record, "dtype", str, folder),
     )
 
 
-def _build(kind: type[Config], values: dict[str, Any], name: str, folder: Path) -> Config:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
-        raise WeightsError(f"{folder / RECORD}: {name} has unknown fields {unknown}")
+def _build(kind: type[Config], values: Any, name: str, folder: Path) -> Config:
     try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{folder / RECORD}: {name}: {error}") from error
+        return build(kind, values, f"{folder / RECORD}: {name}")
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _field(record: dict[str, Any], name: str, kind: Any, folder: Path) -> Any:
+    try:
+        return field(record, name, kind, str(folder / RECORD))
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+
+
+def _files(record: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Name and hash of every file that was written with the record."""
+    files: dict[str, str] = _field(record, "files", dict[str, str], folder)
+    for name in files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise WeightsError(f"{folder / RECORD}: files names {name!r}, which lies outside")
+    return files
 
 
 def _spec(record: dict[str, Any], config: MagiConfig, folder: Path, num_starts: int) -> WorldSpec:
-    commands = tuple(_build(Command, c, "commands", folder) for c in record["commands"])
-    hashes = json.dumps(record.get("files", {}), sort_keys=True).encode()
-    return WorldSpec(
-        name=config.name,
-        frame_size=config.frame_size,
-        frames_per_chunk=config.frames_per_chunk,
-        fps=config.fps,
-        commands=commands,
-        fingerprint=hashlib.sha256(hashes).hexdigest()[:16],
-        num_starts=num_starts,
-        quality=record.get("quality", {}),
-        provenance=record.get("provenance", {}),
-        **{name: record[name] for name in _SPEC if name in record},
-    )
+    listed = _field(record, "commands", list[Any], folder)
+    commands = tuple(_build(Command, c, "commands", folder) for c in listed)
+    texts = {name: _field(record, name, _SPEC[name], folder) for name in _SPEC if name in record}
+    free = {
+        name: _field(record, name, dict[str, Any], folder)
+        for name in ("quality", "provenance")
+        if name in record
+    }
+    hashes = json.dumps(_files(record, folder), sort_keys=True).encode()
+    try:
+        return WorldSpec(
+            name=config.name,
+            frame_size=config.frame_size,
+            frames_per_chunk=config.frames_per_chunk,
+            fps=config.fps,
+            commands=commands,
+            fingerprint=hashlib.sha256(hashes).hexdigest()[:16],
+            num_starts=num_starts,
+            **texts,
+            **free,
+        )
+    except ValueError as error:
+        raise WeightsError(f"{folder / RECORD}: {error}") from error
 
 
 def _frozen(module: nn.Module) -> Any:

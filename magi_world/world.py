@@ -16,6 +16,7 @@ from magi_world.arguments import at_least_one, per_world, seeds_per_world, world
 from magi_world.chunk import Chunk
 from magi_world.interrupts import uninterrupted
 from magi_world.model.attention import Backend
+from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.text import check_prompt
 from magi_world.parts import WorldParts, check_finite, decode_latents
 from magi_world.prompts import PromptKeys
@@ -124,7 +125,7 @@ class World:
         rows = world_rows(worlds, self.num_worlds)
         seeds = seeds_per_world(seed, len(rows))
         scenes = per_world("prompt", prompt, len(rows), str)
-        scenes = [self.spec.scene if s is None else check_prompt(s) for s in scenes]
+        scenes = [self.spec.scene if s is None else self._understood(s) for s in scenes]
         chosen = choose_start(self.parts, seeds, image, video, start)
         stories = [Story(scene, self.spec.default_command or "") for scene in scenes]
         captions = [self._keys(self.spec.caption(s.scene, s.command)) for s in stories]
@@ -199,7 +200,7 @@ class World:
         stories, captions = [], []
         for row, text in zip(rows, commands, strict=True):
             story = self._stories[row]
-            text = story.command if text is None else check_prompt(text)
+            text = story.command if text is None else self._understood(text)
             lands = story.lands if text == story.command else self._landing(row, steer)
             stories.append(replace(story, command=text, steps=story.steps + 1, lands=lands))
             captions.append(self._keys(self.spec.caption(story.scene, text)))
@@ -289,6 +290,18 @@ class World:
         for row in range(self.num_worlds):
             wide.restore(snapshot, range(row * n, row * n + n), row)
         return wide
+
+    def _understood(self, text: str) -> str:
+        """``text``, if it can be encoded and means anything to this world's encoder."""
+        check_prompt(text)
+        encoder = self.parts.text
+        if isinstance(encoder, StaticTextEncoder) and not encoder.knows(text):
+            # It would be the null caption, as if nothing had been said.
+            raise ValueError(
+                f"prompt is {text!r:.80}; {self.spec.name} knows none of its characters, write it "
+                "in English"
+            )
+        return text
 
     def _started_rows(self, worlds: Sequence[int] | None) -> list[int]:
         rows = world_rows(worlds, self.num_worlds)

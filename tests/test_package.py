@@ -126,9 +126,31 @@ def test_wrong_missing_and_extra_tensors(package: Path) -> None:
     [
         ({"schema": 99}, "schema 99"),
         ({"schema": "x"}, "integer field 'schema'"),
-        ({"dit": {"layers": 2}}, "dit: "),
+        ({"dit": {"layers": 2}}, "dit lacks hidden, ffn"),
         ({"sampler": {"num_steps": 7}}, "num_steps is 7"),
         ({"vae": {"colour": 1}}, r"vae has unknown fields \['colour'\]"),
+        ({"schema": True}, "integer field 'schema'"),
+        ({"fps": 0}, "fps is 0; it must be above 0"),
+        ({"fps": -5}, "fps is -5"),
+        ({"fps": "24"}, "fps is '24'; it must be a finite number"),
+        ({"fps": None}, "fps is None"),
+        ({"frame_size": [32]}, "frame_size has 1 entries"),
+        ({"frame_size": ["32", "48"]}, r"frame_size\[0\] is '32'"),
+        ({"frame_size": [32_000, 48_000]}, "up to 16,384"),
+        ({"name": "../../evil"}, "name is '../../evil'"),
+        ({"name": 3}, "name is 3"),
+        ({"dtype": "float8"}, "dtype is 'float8'"),
+        ({"commands": "go"}, "commands is 'go'; it must be a list"),
+        ({"commands": [{"name": 3}]}, "name is 3"),
+        ({"commands": [{"name": "a", "keys": "left"}]}, "keys is 'left'; it must be a list"),
+        ({"commands": [{"name": "a"}, {"name": "a"}]}, "a name twice"),
+        ({"default_command": "fly"}, "default_command is 'fly'"),
+        ({"scene": 7}, "scene is 7"),
+        ({"prompt_template": "{scene}"}, "needs {command}"),
+        ({"quality": []}, r"quality is \[\]"),
+        ({"files": None}, "files is None"),
+        ({"files": {"../../x": "0"}}, "lies outside"),
+        ({"heads": {"events": 3}}, "heads lacks latent_channels"),
     ],
 )
 def test_bad_records(package: Path, changes: dict, message: str) -> None:
@@ -145,6 +167,61 @@ def test_record_that_is_not_json_and_field_that_is_missing(package: Path) -> Non
         read_package(package)
     (package / "world.json").write_text("{")
     with pytest.raises(WeightsError, match="damaged"):
+        read_package(package)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("dit", "layers", 10**9),
+        ("dit", "layers", 0),
+        ("dit", "layers", 2.5),
+        ("dit", "heads", "4"),
+        ("dit", "rescale", float("nan")),
+        ("dit", "eps", -1.0),
+        ("dit", "caption_channels", 8),
+        ("vae", "depth", 10**9),
+        ("vae", "heads", 0),
+        ("vae", "scale_factor", 0),
+        ("vae", "scale_factor", "1"),
+        ("sampler", "num_steps", 10**6),
+        ("sampler", "kv_range", []),
+        ("sampler", "kv_range", [3.5]),
+        ("sampler", "clean_t", "late"),
+        ("sampler", "distilled", "yes"),
+    ],
+)
+def test_sizes_are_not_believed(package: Path, part: str, name: str, value: object) -> None:
+    record = read_record(package)
+    edit(package, **{part: {**record[part], name: value}})
+    with pytest.raises(WeightsError):
+        read_package(package)
+
+
+def test_starts_that_were_deleted_are_missed(package: Path) -> None:
+    (package / "starts.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"starts\.safetensors is missing"):
+        read_package(package)
+
+
+@pytest.mark.parametrize("file", ["dit", "vae", "starts"])
+def test_weights_that_are_no_numbers_are_named(package: Path, file: str) -> None:
+    path = package / f"{file}.safetensors"
+    tensors = {name: value.clone() for name, value in load_tensors(path).items()}
+    name = next(name for name, value in tensors.items() if value.is_floating_point())
+    tensors[name].flatten()[0] = float("nan")
+    save_tensors(path, tensors)
+    with pytest.raises(WeightsError, match=f"{file}.safetensors .*(NaN|finite)"):
+        read_package(package)
+
+
+@pytest.mark.parametrize("file", ["dit.safetensors", "text/features.safetensors"])
+def test_other_weights_do_not_pass_under_the_old_fingerprint(package: Path, file: str) -> None:
+    path = package / file
+    tensors = {name: value.clone() for name, value in load_tensors(path).items()}
+    next(iter(tensors.values())).add_(1)
+    save_tensors(path, tensors)
+    with pytest.raises(WeightsError, match=f"{file} is damaged"):
         read_package(package)
 
 

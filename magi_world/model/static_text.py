@@ -54,6 +54,8 @@ class StaticTextEncoder:
                 self._table = file.get_tensor("features").float()
         except SafetensorError as error:
             raise ValueError(f"{folder / TABLE} cannot be read: {error}") from error
+        if not torch.isfinite(self._table).all():
+            raise ValueError(f"{folder / TABLE} holds NaN or infinity")
         size = self._tokenizer.get_vocab_size()
         if self._table.dim() != 2 or len(self._table) != size:
             raise ValueError(
@@ -82,6 +84,10 @@ class StaticTextEncoder:
         mean = rows.mean(0, keepdim=True)
         mean = mean / mean.square().mean().sqrt().clamp_min(1e-6)
         return torch.cat([mean, rows])[: self.max_rows]
+
+    def knows(self, text: str) -> bool:
+        """Whether there is anything in it that the vocabulary has."""
+        return len(self.encode(text)) > 0
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer and table (float16) to ``folder``, which is made if it is not there."""
