@@ -39,6 +39,8 @@ _SPEC: dict[str, Any] = {
     "prompt_template": str,
     "description": str,
     "licence": str,
+    "threshold": float | None,
+    "things": tuple[str, ...],
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Config = TypeVar("Config")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from magi_world.config import MagiConfig
+from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
 from magi_world.model.pixels import video_to_frames
 from magi_world.model.text import TextEncoder
@@ -38,6 +40,11 @@ class WorldParts:
     tile: TileConfig | None = None
     make_cache: MakeCache = KeyValueCache
     spread: Spread = map
+
+    @cached_property
+    def interpreter(self) -> Interpreter:
+        """What reads texts for these worlds."""
+        return Interpreter(self.spec, self.text)
 
 
 def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:

@@ -22,15 +22,23 @@ class Command:
     phrases: other ways to say it that the world was trained on.
     held_out: further ways, kept out of training to measure understanding.
     keys: names of keyboard keys, e.g. ("left", "a"); a combination is joined with "+".
+    opposite: the command that undoes it, which "back" means; None has none.
+    chunks: how long it takes by itself, in a sentence that goes on with something else.
     """
 
     name: str
     phrases: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    opposite: str | None = None
+    chunks: int = 1
 
     def __post_init__(self) -> None:
         require(bool(self.name.strip()), "Command.name is empty; it must be a phrase")
+        require(
+            isinstance(self.chunks, int) and self.chunks >= 1,
+            f"Command.chunks of {self.name!r} is {self.chunks!r}; it must be a whole number from 1",
+        )
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,9 @@ class WorldSpec:
     frame_size: (height, width) in pixels.    fps: video frames a second.
     prompt_template: how scene and command become the caption of a chunk.
     fingerprint: changes whenever the weights do; sessions and snapshots carry it.
+    threshold: confidence, 0 .. 1, below which a text is not obeyed; None is measured on the
+        phrasings (`magi_world.language`).
+    things: what the world knows, for the answer to a text that it does not; () lists the commands.
     """
 
     name: str
@@ -54,6 +65,8 @@ class WorldSpec:
     licence: str = ""
     fingerprint: str = ""
     num_starts: int = 0
+    threshold: float | None = None
+    things: tuple[str, ...] = ()
     quality: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -63,6 +76,16 @@ class WorldSpec:
         require(
             self.default_command is None or self.default_command in names,
             f"WorldSpec.default_command is {self.default_command!r}; it must be one of {names}",
+        )
+        for command in self.commands:
+            require(
+                command.opposite is None or command.opposite in names,
+                f"Command.opposite of {command.name!r} is {command.opposite!r}; it must be one of "
+                f"{names}",
+            )
+        require(
+            self.threshold is None or 0 < self.threshold <= 1,
+            f"WorldSpec.threshold is {self.threshold!r}; it must be above 0 and at most 1, or None",
         )
         for part in ("{scene}", "{command}"):
             require(

@@ -15,6 +15,7 @@ from torch import Tensor
 from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.chunk import Chunk
 from magi_world.interrupts import uninterrupted
+from magi_world.language import Interpreter
 from magi_world.model.attention import Backend
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.text import check_prompt
@@ -69,6 +70,11 @@ class World:
     def spec(self) -> WorldSpec:
         """Name, frame size, pace, commands."""
         return self.parts.spec
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """What reads texts for this world (`magi_world.language`)."""
+        return self.parts.interpreter
 
     @property
     def config(self) -> StreamConfig:

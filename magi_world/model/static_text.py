@@ -69,6 +69,11 @@ class StaticTextEncoder:
         """Channels of a feature."""
         return int(self._table.shape[1])
 
+    def is_word(self, word: str) -> bool:
+        """Whether a word is one piece of the vocabulary."""
+        encoding = self._tokenizer.encode(word, add_special_tokens=False)
+        return len(encoding.ids) == 1 and encoding.ids[0] != self._tokenizer.token_to_id("[UNK]")
+
     def encode(self, prompt: str) -> Tensor:
         """Features (L, C) float32 of ``prompt``; L = 0 where nothing is left to read (e.g. "").
 
