@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magi_world.training.dataset import ChunkDataset, mirror_table
+from magi_world.training.dataset import ChunkDataset
 from magi_world.training.loop import LoopConfig, train
 
 
@@ -103,7 +103,7 @@ def train_classifier(
     torch.manual_seed(config.loop.seed)
     size = data.frames[0].shape
     model = InverseDynamics(size[1], (size[2], size[3]), len(commands), config.width).to(device)
-    mirrored = torch.tensor(mirror_table(commands))
+    mirrored = data.images(commands)
     whole = data.end == 0
     rows = [torch.nonzero((data.command == c) & whole).squeeze(1) for c in range(len(commands))]
     if absent := [name for name, r in zip(commands, rows, strict=True) if len(r) == 0]:
@@ -111,7 +111,7 @@ def train_classifier(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         command = torch.randint(len(commands), (config.loop.batch,), generator=generator)
-        side = torch.rand(len(command), generator=generator) < 0.5
+        side = data.sides(len(command), generator).bool()
         pick = torch.rand(len(command), generator=generator)
         # A mirrored chunk of the mirrored command is a chunk of this one.
         source = torch.where(side, mirrored[command], command)

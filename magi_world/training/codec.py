@@ -20,10 +20,11 @@ from tqdm import tqdm
 from magi_world.config import VAEConfig
 from magi_world.model.pixels import frames_to_video, video_to_frames
 from magi_world.model.vae import VAE
-from magi_world.training.codec_start import equalise, start_from_pca
+from magi_world.training.codec_start import equalise, keep_blind, start_from_pca
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.files import CODEC
 from magi_world.training.loop import LoopConfig, train
+from magi_world.training.precision import mixed
 from magi_world.weights import save_tensors
 
 
@@ -34,7 +35,7 @@ class CodecConfig:
     rare: extra weight of a pixel that differs from the data set's mean picture by the whole range;
     moving: extra weight of one that changes by the whole range between frames; size: weight of the
     latents' square; decoder, noise: the last stage, which trains the decoder alone behind latents
-    with up to this share of noise.
+    with up to this share of noise; autocast: compute in bfloat16, None = where that is faster.
     """
 
     vae: VAEConfig
@@ -47,7 +48,7 @@ class CodecConfig:
     moving: float = 4.0
     size: float = 1e-4
     noise: float = 0.05
-    autocast: bool = True
+    autocast: bool | None = None
     compile: bool = True
 
 
@@ -81,21 +82,19 @@ def psnr(model: VAE, data: ChunkDataset, rows: Tensor, batch: int = 64) -> float
 
 
 def mean_picture(data: ChunkDataset, count: int = 1024) -> tuple[Tensor, Tensor]:
-    """A sample of videos (count, 3, T, H, W), half mirrored, and their mean (3, 1, H, W)."""
+    """A sample of videos (count, 3, T, H, W) and their mean (3, 1, H, W)."""
     pick = torch.Generator().manual_seed(1)
     rows = torch.randint(len(data), (count,), generator=pick)
-    video = frames_to_video(data.pixels(rows, torch.rand(count, generator=pick) < 0.5))
+    video = frames_to_video(data.pixels(rows, data.sides(count, pick).bool()))
     return video, video.mean(dim=(0, 2)).unsqueeze(1)
 
 
 def draw_video(
     data: ChunkDataset, count: int, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """``count`` random chunks (count, 3, T, H, W), each as recorded or mirrored."""
+    """``count`` random chunks (count, 3, T, H, W), as recorded or mirrored."""
     rows = torch.randint(len(data), (count,), generator=generator)
-    return frames_to_video(
-        data.pixels(rows, torch.rand(count, generator=generator) < 0.5).to(device)
-    )
+    return frames_to_video(data.pixels(rows, data.sides(count, generator).bool()).to(device))
 
 
 def train_codec(
@@ -127,6 +126,7 @@ def train_codec(
     bound = start_from_pca(model, video)
     tqdm.write(f"best linear code of {config.vae.latent_channels} numbers: {bound:.2f} dB")
     model.to(device)
+    keep_blind(model)
     mean = mean.to(device)
 
     def objective(x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def train_codec(
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x = draw_video(data, config.loop.batch, generator, device)
         with (
-            torch.autocast(device.type, torch.bfloat16, enabled=config.autocast),
+            torch.autocast(device.type, torch.bfloat16, enabled=mixed(config.autocast, device)),
             training_attention(device),
         ):
             return compiled(x), {}
@@ -170,6 +170,7 @@ def train_decoder(
     mean = mean_picture(data)[1].to(device)
     model.encoder.requires_grad_(False)
     model.decoder.requires_grad_(True)
+    keep_blind(model)
 
     def objective(x: Tensor, z: Tensor) -> Tensor:
         return codec_loss(model.decoder(z).float(), x, mean, config)
@@ -179,7 +180,7 @@ def train_decoder(
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x = draw_video(data, config.decoder.batch, generator, device)
         with (
-            torch.autocast(device.type, torch.bfloat16, enabled=config.autocast),
+            torch.autocast(device.type, torch.bfloat16, enabled=mixed(config.autocast, device)),
             training_attention(device),
         ):
             with torch.no_grad():

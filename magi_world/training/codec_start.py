@@ -6,7 +6,9 @@ The PCA start puts the best linear code of the patches into the network before t
 the patch embedding projects onto the components, the latent head passes the first C of them
 through, and the decoder's output projection puts them back; every block starts as the identity.
 LayerNorms in between would rescale each token by its own contrast, so some channels carry large
-constants: they fix the token's standard deviation, and the norms become nearly linear.
+constants: they fix the token's standard deviation, and the norms become linear. Nothing but the
+norms may read these channels, or they would drown the signal: norm weights are zero there, and the
+attention, which reads the stream without a norm, is kept blind to them (`keep_blind`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from magi_world.config import VAEConfig
 from magi_world.model.vae import PROJECTED_CHANNELS, VAE
 
 CONSTANTS = 2  # channels that carry the constants: few, so that few weights hang on them
-CONSTANT = 60.0  # their size, against a unit-variance signal
+CONSTANT = 1000.0  # their size, against a unit-variance signal: its own size no longer matters
 
 
 def patches(video: Tensor, config: VAEConfig) -> Tensor:
@@ -50,10 +52,9 @@ def start_from_pca(model: VAE, video: Tensor) -> float:
         nn.init.zeros_(block.mlp.fc2.weight)
         nn.init.orthogonal_(block.attn.qkv.weight)
         nn.init.orthogonal_(block.mlp.fc1.weight)
-        # Blocks start blind to the constants, which would drown the signal in them.
         block.attn.qkv.weight[:, used:] = 0
-        block.mlp.fc1.weight[:, used:] = 0
-        block.norm2.weight.fill_(CONSTANT * (CONSTANTS / d) ** 0.5)
+        block.norm2.weight[:used] = CONSTANT * (CONSTANTS / d) ** 0.5
+        block.norm2.weight[used:] = 0
 
     encoder = model.encoder
     embed = encoder.patch_embed.proj
@@ -64,15 +65,19 @@ def start_from_pca(model: VAE, video: Tensor) -> float:
     project = (basis / scale[:used]).T
     embed.weight[:used] = project.reshape(used, *embed.weight.shape[1:]).float()
     shift[:used] = -(project @ mean).float()
-    shift[used:] = signs * CONSTANT
+    # The norms subtract a token's mean: the constants take it to zero, so that nothing is lost.
+    embed.weight[used:] = -embed.weight[:used].sum(0) / CONSTANTS
+    shift[used:] = signs * CONSTANT - shift[:used].sum() / CONSTANTS
     x = encoder.patch_embed(video[:64]).flatten(2).transpose(1, 2)
     spread = x.var(-1, correction=0).mean().sqrt()
     middle = x.mean(-1).mean()
     encoder.last_layer.weight[:] *= 0.01
     encoder.last_layer.bias.zero_()
     encoder.last_layer.weight[:c].zero_()
-    encoder.last_layer.weight[:c, :c] = torch.eye(c) * spread
-    encoder.last_layer.bias[:c] = middle
+    encoder.norm.weight[:used] = spread
+    encoder.norm.weight[used:] = 0
+    encoder.norm.bias[:used] = middle
+    encoder.last_layer.weight[:c, :c] = torch.eye(c)
 
     decoder = model.decoder
     decoder.proj_in.weight.zero_()
@@ -80,12 +85,16 @@ def start_from_pca(model: VAE, video: Tensor) -> float:
     decoder.proj_in.weight[:c, :c] = torch.eye(c)
     free = torch.randn(used - c, c, generator=torch.Generator().manual_seed(0)) * c**-0.5
     decoder.proj_in.weight[c:used] = free
+    decoder.proj_in.weight[used:] = -decoder.proj_in.weight[:used].sum(0) / CONSTANTS
     decoder.proj_in.bias[used:] = signs * CONSTANT
     z = decoder.proj_in(model.encode(video[:64]).flatten(2).transpose(1, 2))
     spread = z.var(-1, correction=0).mean().sqrt()
+    decoder.norm.bias[:used] = z.mean(-1).mean()
 
     pixels = cfg.patch_length * cfg.patch_size**2
-    back = (vectors[:, :c] * values[:c].sqrt()).float() * spread  # (P, C), P is (3, pixels)
+    decoder.norm.weight[:used] = spread
+    decoder.norm.weight[used:] = 0
+    back = (vectors[:, :c] * values[:c].sqrt()).float()  # (P, C), P is (3, pixels)
     decoder.final_proj.weight.zero_()
     decoder.final_proj.bias.zero_()
     out = decoder.final_proj.weight.view(pixels, PROJECTED_CHANNELS, d)
@@ -99,14 +108,26 @@ def start_from_pca(model: VAE, video: Tensor) -> float:
     y = decoder.final_proj(decoder.norm(z))
     decoder.final_norm.weight.fill_(float(y.var(-1, correction=0).mean().sqrt()))
     decoder.final_norm.bias.fill_(float(y.mean()))
+    decoder.final_norm.weight.view(pixels, PROJECTED_CHANNELS)[:, 3] = 0
     last = decoder.last_layer
-    last.weight.mul_(0.02)
+    last.weight.mul_(0.002)
     last.weight[:, 3] = 0
     assert last.bias is not None
     last.bias.zero_()
     last.weight[:, :, 1, 1, 1] = torch.eye(3, PROJECTED_CHANNELS)
     lost = float(values[c:].sum() / len(values))
     return float(10 * torch.log10(torch.tensor(4.0 / lost)))
+
+
+def keep_blind(model: VAE) -> None:
+    """Keep the columns that read the constants at zero while the model is trained."""
+    for block in [*model.encoder.blocks, *model.decoder.blocks]:
+        weight = block.attn.qkv.weight
+        if not weight.requires_grad:
+            continue
+        mask = torch.ones_like(weight)
+        mask[:, -CONSTANTS:] = 0
+        weight.register_hook(lambda grad, mask=mask: grad * mask)
 
 
 @torch.no_grad()

@@ -5,35 +5,41 @@ Legend: N chunks, T frames a chunk, H W pixels, C t h w latents.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-MIRRORED_WORDS = {"left": "right", "right": "left"}
+
+def mirror_command(command: str, words: Mapping[str, str]) -> str:
+    """The command with the words that mean sides swapped, e.g. ``{"left": "right"}``."""
+    swap = {**words, **{b: a for a, b in words.items()}}
+    return " ".join(swap.get(word, word) for word in command.split(" "))
 
 
-def mirror_command(command: str) -> str:
-    """The command with left and right swapped."""
-    return " ".join(MIRRORED_WORDS.get(word, word) for word in command.split(" "))
-
-
-def mirror_table(commands: Sequence[str]) -> list[int]:
+def mirror_table(commands: Sequence[str], words: Mapping[str, str]) -> list[int]:
     """For every command the row of its mirror image.
 
     Raises:
         ValueError: a command's mirror image is not in the table.
     """
-    missing = [c for c in commands if mirror_command(c) not in commands]
-    if missing:
-        raise ValueError(f"commands {missing} have no mirror image among {list(commands)}")
-    return [list(commands).index(mirror_command(c)) for c in commands]
+    images = [mirror_command(c, words) for c in commands]
+    if missing := {c: m for c, m in zip(commands, images, strict=True) if m not in commands}:
+        raise ValueError(
+            f"record.mirror is {dict(words)}, but the mirror images {missing} are not among the "
+            f"commands {list(commands)}; add them, or leave mirror out"
+        )
+    return [list(commands).index(m) for m in images]
 
 
 class ChunkDataset:
     """Chunks of the shards in a folder.
+
+    Args:
+        mirror: words that change sides in a mirrored picture (`RecordConfig.mirror`); empty: the
+            recording is never mirrored.
 
     Attributes:
         command, end, episode, first: int64 (N,); episode numbers are unique over the set, ``first``
@@ -44,10 +50,10 @@ class ChunkDataset:
         ValueError: the folder has no shard, or a shard lacks a tensor.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], mirror: Mapping[str, str] | None = None) -> None:
         if not paths:
             raise ValueError("ChunkDataset got no shards; record some first")
-        self.paths = list(paths)
+        self.paths, self.mirror = list(paths), dict(mirror or {})
         columns: dict[str, list[Tensor]] = {}
         self.frames: list[Tensor] = []
         for path in self.paths:
@@ -84,6 +90,17 @@ class ChunkDataset:
         if mirrored is not None and bool(mirrored.any()):
             frames[mirrored] = frames[mirrored].flip(3)
         return frames
+
+    def sides(self, count: int, generator: torch.Generator) -> Tensor:
+        """int64 (count,): 1 for those to be mirrored, half of them where mirroring is allowed."""
+        drawn = torch.randint(2, (count,), generator=generator)
+        return drawn if self.mirror else torch.zeros_like(drawn)
+
+    def images(self, commands: Sequence[str]) -> Tensor:
+        """int64: for every command the row of its mirror image, itself where nothing mirrors."""
+        if not self.mirror:
+            return torch.arange(len(commands))
+        return torch.tensor(mirror_table(commands, self.mirror))
 
     def starts(self, length: int) -> Tensor:
         """Rows from which ``length`` chunks of one episode follow."""

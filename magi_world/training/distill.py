@@ -26,6 +26,7 @@ from magi_world.training.dynamics import (
     DynamicsConfig,
     channel_weights,
     draw_batch,
+    goal,
     grid_time,
     mix,
 )
@@ -33,6 +34,7 @@ from magi_world.training.forward import velocity
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig, train
 from magi_world.training.phrases import PhraseTable
+from magi_world.training.precision import mixed
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,15 @@ def train_distill(
     model.to(device)
     teacher = deepcopy(model).eval().requires_grad_(False)
     half = config.loop.batch // 2
-    autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=dynamics.autocast)
+    autocast = partial(
+        torch.autocast, device.type, torch.bfloat16, enabled=mixed(dynamics.autocast, device)
+    )
 
     def run(net: DiT, b: Batch, x: Tensor, t: Tensor, interval: Tensor) -> Tensor:
         return velocity(net, b.clean, x, t, b.after, b.captions, interval, dynamics.history)
 
-    def objective(b: Batch, x: Tensor, t: Tensor, interval: Tensor, goal: Tensor) -> Tensor:
-        error = (run(model, b, x, t, interval) - goal).square().mean(dim=(0, 1, 3, 4, 5))
+    def objective(b: Batch, x: Tensor, t: Tensor, interval: Tensor, aim: Tensor) -> Tensor:
+        error = (run(model, b, x, t, interval) - aim).square().mean(dim=(0, 1, 3, 4, 5))
         return (error * weight).mean()
 
     weight = channel_weights(dynamics, data).to(device)
@@ -111,7 +115,7 @@ def train_distill(
         with autocast():
             told = ahead(teacher, b, x, b.t, interval)
             push = (config.guidance - 1) * (told - ahead(teacher, none, x, b.t, interval))
-        return x, b.t, interval, b.target - b.noise + push
+        return x, b.t, interval, goal(dynamics.dit, b, x) + push
 
     @torch.no_grad()
     def shortcut(b: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -133,9 +137,9 @@ def train_distill(
         parts = zip(
             guided(b.rows(slice(half))), shortcut(b.rows(slice(half, None)), generator), strict=True
         )
-        x, t, interval, goal = (torch.cat(pair) for pair in parts)
+        x, t, interval, aim = (torch.cat(pair) for pair in parts)
         with autocast():
-            return compiled(b, x, t, interval, goal), {}
+            return compiled(b, x, t, interval, aim), {}
 
     train("distill", model, loss, config.loop, folder, "videodit_blocks")
     return model

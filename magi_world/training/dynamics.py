@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from magi_world.config import DiTConfig
-from magi_world.model.dit import DiT
+from magi_world.model.dit import DiT, velocity_to
 from magi_world.training.files import TRANSFORMER
 from magi_world.training.forward import Captions, velocity
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig, train
 from magi_world.training.phrases import PhraseTable
+from magi_world.training.precision import mixed
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class DynamicsConfig:
     history_noise: most noise mixed into a history chunk; drop: share of captions dropped;
     word_drop: chance that a caption loses some of its word rows; intervals: values of the second
     time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel counts
-    in the loss by this power of its variance, so that walls and motion are not outvoted by specks.
+    in the loss by this power of its variance, so that walls and motion are not outvoted by specks;
+    autocast: compute in bfloat16, None = where that is faster.
     """
 
     dit: DiTConfig
@@ -46,7 +48,7 @@ class DynamicsConfig:
     word_drop: float = 0.15
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
-    autocast: bool = True
+    autocast: bool | None = None
     compile: bool = True
 
 
@@ -140,6 +142,13 @@ def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * noise + t * clean
 
 
+def goal(config: DiTConfig, b: Batch, x: Tensor) -> Tensor:
+    """The velocity that is right at ``x``; for a clean prediction bounded as its own is."""
+    if config.prediction == "velocity":
+        return b.target - b.noise
+    return velocity_to(b.target, x, b.t)
+
+
 def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
     """Weight (C,) of every latent channel in the loss, mean 1."""
     rows = torch.randperm(len(data.data), generator=torch.Generator().manual_seed(2))[:256]
@@ -170,18 +179,19 @@ def train_dynamics(
         model.load_state_dict(load_file(folder / TRANSFORMER))
     model.to(device)
     weight = channel_weights(config, data).to(device)
+    amp = mixed(config.autocast, device)
 
     def objective(b: Batch) -> Tensor:
         x = mix(b.target, b.noise, b.t)
         v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
-        error = (v - (b.target - b.noise)).square().mean(dim=(3, 4, 5))
+        error = (v - goal(config.dit, b, x)).square().mean(dim=(3, 4, 5))
         return (error * weight).mean(2)
 
     compiled = torch.compile(objective) if config.compile else objective
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = draw_batch(config, data, phrases, generator, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+        with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             return compiled(batch).mean(), {}
 
     @torch.no_grad()
@@ -190,7 +200,7 @@ def train_dynamics(
         for i in range(parts):
             generator = torch.Generator().manual_seed(10_000 + i)
             batch = draw_batch(config, held_out, phrases, generator, device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 error += compiled(batch).unflatten(1, (config.copies, -1)).mean((0, 2)).cpu()
         return {f"held_out_{i}": float(e) / parts for i, e in enumerate(error)}
 

@@ -126,7 +126,7 @@ def fit_heads(
     ).to(device)
     pick = torch.Generator().manual_seed(config.loop.seed)
     use = torch.randperm(len(data.data), generator=pick)[: config.chunks]
-    mirrored = torch.randint(2, (len(use),), generator=pick)
+    mirrored = data.data.sides(len(use), pick)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(use), (config.loop.batch,), generator=generator)

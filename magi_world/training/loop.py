@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from magi_world.training.muon import Muon
 from magi_world.training.stopping import Stopped, clean_stop
 
 M = TypeVar("M", bound=nn.Module)
@@ -35,8 +36,9 @@ class Diverged(ValueError):
 class LoopConfig:
     """How a stage is optimised.
 
-    muon_lr: matrices of the blocks; adam_lr: everything else. Both rise over ``warmup`` steps and
-    fall linearly to zero over the last ``decay`` share. ema: decay of the averaged weights.
+    steps: 0 leaves the stage at its start. muon_lr: matrices of the blocks; adam_lr: everything
+    else. Both rise over ``warmup`` steps and fall linearly to zero over the last ``decay`` share.
+    ema: decay of the averaged weights.
     """
 
     steps: int
@@ -52,9 +54,11 @@ class LoopConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"LoopConfig.{name} is {getattr(self, name)}; it must be >= 1")
+        for name, least in (("steps", 0), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"LoopConfig.{name} is {getattr(self, name)}; it must be >= {least}"
+                )
         if not 0 <= self.ema < 1:
             raise ValueError(f"LoopConfig.ema is {self.ema}; it must be in [0, 1)")
 
@@ -130,12 +134,7 @@ def train(
         ValueError: the checkpoint belongs to another configuration.
     """
     muon_params, adam_params = parameter_groups(model, matrices)
-    muon = torch.optim.Muon(
-        muon_params,
-        lr=config.muon_lr,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon(muon_params, config.muon_lr, config.weight_decay)
     adam = torch.optim.AdamW(
         adam_params, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )

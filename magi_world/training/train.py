@@ -69,7 +69,9 @@ def open_run(
     record(settings.record, folder / "data")
     train, held_out = split_shards(folder / "data", settings.record.held_out_shards)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Run(settings, folder, chosen, ChunkDataset(train), ChunkDataset(held_out))
+    mirror = settings.record.mirror
+    seen, kept = ChunkDataset(train, mirror), ChunkDataset(held_out, mirror)
+    return Run(settings, folder, chosen, seen, kept)
 
 
 def train_world(

@@ -19,4 +19,4 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train_data(recording: Path) -> ChunkDataset:
-    return ChunkDataset(split_shards(recording, 1)[0])
+    return ChunkDataset(split_shards(recording, 1)[0], {"left": "right"})

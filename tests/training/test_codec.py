@@ -38,7 +38,7 @@ def test_the_start_is_the_linear_code(video: torch.Tensor) -> None:
     u, s, v = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
     linear = u[:, :6] * s[:6] @ v[:6] + rows.mean(0)
     assert bound == pytest.approx(decibel(linear, rows), abs=0.01)
-    assert decibel(model.decode(model.encode(video)), video) > bound - 1.5
+    assert decibel(model.decode(model.encode(video)), video) > bound - 0.2
     with pytest.raises(ValueError, match="final_proj is False"):
         start_from_pca(VAE(tiny_vae(width=256, final_proj=False)), video)
 

@@ -12,12 +12,14 @@ from magi_world.model.vae import VAE
 from magi_world.training.dataset import ChunkDataset, mirror_command, mirror_table, split_shards
 from magi_world.training.latents import LatentDataset
 
+SIDES = {"left": "right"}
+
 
 def test_mirror_swaps_left_and_right() -> None:
-    assert mirror_command("walk left while turning right") == "walk right while turning left"
-    assert mirror_table(COMMANDS) == [0, 2, 1]
+    assert mirror_command("walk left while turning right", SIDES) == "walk right while turning left"
+    assert mirror_table(COMMANDS, SIDES) == [0, 2, 1]
     with pytest.raises(ValueError, match="go left"):
-        mirror_table(["go left"])
+        mirror_table(["go left"], SIDES)
 
 
 def test_rows_cross_shards(train_data: ChunkDataset) -> None:
@@ -67,6 +69,13 @@ def test_rare_commands_are_drawn_more_often(train_data: ChunkDataset) -> None:
     share = symmetric[train_data.command[starts]]
     assert weights[share.argmin()] == weights.max()
     assert weights[share.argmax()] == weights.min()
+
+
+def test_nothing_is_mirrored_unless_it_is_asked_for(recording: Path) -> None:
+    plain = ChunkDataset(split_shards(recording, 1)[0])
+    generator = torch.Generator().manual_seed(0)
+    assert not plain.sides(64, generator).any()
+    assert plain.images(["up", "down"]).tolist() == [0, 1]
 
 
 def test_missing_shards_are_named(tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ SAMPLER = SamplerConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def dit() -> DiT:
-    model = DiT(tiny_dit())
+@pytest.fixture(scope="module", params=["as released", "recipe"])
+def dit(request: pytest.FixtureRequest) -> DiT:
+    recipe = {"prediction": "clean", "condition": "caption"}
+    model = DiT(tiny_dit(**(recipe if request.param == "recipe" else {})))
     start(model, 0)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

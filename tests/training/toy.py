@@ -93,6 +93,7 @@ def record_config(**changes: object) -> RecordConfig:
         "held_out_shards": 1,
         "events": {"hit": EventConfig("hits", 0)},
         "processes": 1,
+        "mirror": {"left": "right"},
         "seed": 4,
     }
     return RecordConfig(**{**values, **changes})  # type: ignore[arg-type]

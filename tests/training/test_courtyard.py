@@ -1,0 +1,124 @@
+"""The courtyard: its map is what ViZDoom plays, goals are reached, the recorder names them."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from magi_world.training.courtyard_map import (
+    PILLARS,
+    WALLS,
+    courtyard_wad,
+    read_wad,
+    text_map,
+    textures,
+    wad_bytes,
+)
+
+vizdoom = pytest.importorskip("vizdoom")
+
+from magi_world.training.courtyard import GoTo, Stroller, TurnAround, make_courtyard, pose  # noqa: E402
+from magi_world.training.record import as_action  # noqa: E402
+
+
+def test_the_file_holds_map_script_and_textures(tmp_path: Path) -> None:
+    script = Path(vizdoom.scenarios_path) / "health_gathering.wad"
+    path = tmp_path / "own.wad"
+    path.write_bytes(courtyard_wad(script))
+    lumps = dict(read_wad(path))
+    assert lumps["BEHAVIOR"] == dict(read_wad(script))["BEHAVIOR"]
+    for name in textures():
+        assert Image.open(io.BytesIO(lumps[name])).size[1] in (128, 160, 256)
+    assert text_map().count("linedef") == 12 + 4 * len(PILLARS)
+    again = tmp_path / "again.wad"
+    again.write_bytes(wad_bytes(read_wad(path)))
+    assert read_wad(again) == read_wad(path)
+    (tmp_path / "not.wad").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="not a WAD"):
+        read_wad(tmp_path / "not.wad")
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    made = make_courtyard(resolution="RES_160X120")
+    yield made
+    made.close()
+
+
+def held(env: Any, controller: Any, steps: int) -> np.ndarray:
+    controller.begin()
+    for _ in range(steps):
+        seen, _, ended, cut, _ = env.step(as_action(env.action_space, controller.action()))
+        assert not (ended or cut)
+    return seen["screen"]
+
+
+def colour_share(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
+    """Share of pixels that are of ``colour`` rather than of another wall or the floor."""
+    known = [*(w.colour for w in WALLS), (150, 116, 84), (126, 96, 70), (160, 200, 240)]
+    hues = np.array([np.array(c) / np.linalg.norm(c) for c in known])
+    nearest = (picture.astype(float) @ hues.T).argmax(-1)
+    return float((nearest == [w.colour for w in WALLS].index(colour)).mean())
+
+
+@pytest.mark.parametrize("wall", WALLS, ids=lambda w: w.name)
+def test_a_wall_is_reached_and_fills_the_middle_but_not_the_picture(env: Any, wall: Any) -> None:
+    env.reset(seed=1)
+    goal = GoTo(env, wall.name)
+    picture = held(env, goal, 60)
+    assert goal.arrived()
+    assert 0.2 < colour_share(picture, wall.colour) < 0.7
+    others = [colour_share(picture, w.colour) for w in WALLS if w is not wall]
+    assert max(others) < 0.15
+
+
+@pytest.mark.parametrize("pillar", PILLARS, ids=lambda p: p.name)
+def test_a_pillar_is_reached(env: Any, pillar: Any) -> None:
+    env.reset(seed=2)
+    goal = GoTo(env, pillar.name)
+    held(env, goal, 70)
+    x, y, _ = pose(env) or (0, 0, 0)
+    assert goal.arrived()
+    assert 90 < math.hypot(pillar.centre[0] - x, pillar.centre[1] - y) < 250
+
+
+def test_medkits_are_collected(env: Any) -> None:
+    env.reset(seed=3)
+    goal = GoTo(env, "medkit")
+    goal.begin()
+    health = []
+    for _ in range(200):
+        seen, _, _, _, _ = env.step(as_action(env.action_space, goal.action()))
+        health.append(float(seen["gamevariables"][0]))
+    assert (np.diff(health) > 0).sum() >= 2
+
+
+def test_turning_around_is_half_a_turn_a_chunk(env: Any) -> None:
+    env.reset(seed=4)
+    before = (pose(env) or (0, 0, 0))[2]
+    held(env, TurnAround(env, tics=16), 8)
+    after = (pose(env) or (0, 0, 0))[2]
+    assert abs((after - before) % 360 - 180) < 1
+
+
+def test_the_stroller_does_all_of_it() -> None:
+    class Nowhere:
+        class unwrapped:
+            state = None
+
+    commands = [*Stroller.moves, "go to the red wall", "go to the medkit", "turn around"]
+    commands += ["make it night", "make it day"]
+    policy = Stroller(Nowhere(), commands, np.random.default_rng(0))
+    policy.reset()
+    seen = {policy.command() for _ in range(3000)}
+    assert seen == set(commands)
+    with pytest.raises(ValueError, match="dance"):
+        Stroller(Nowhere(), ["dance"], np.random.default_rng(0))
+    with pytest.raises(ValueError, match="GoTo.target"):
+        GoTo(Nowhere(), "tower")
