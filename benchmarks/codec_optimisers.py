@@ -36,6 +36,7 @@ from magi_world.training.codec import (
 from magi_world.training.codec_start import start_from_pca
 from magi_world.training.dataset import ChunkDataset, split_shards
 from magi_world.training.loop import Averaged, parameter_groups, step_generator, swapped
+from magi_world.training.muon import Muon
 from magi_world.training.settings import read_settings
 
 PROBED = 128  # held-out chunks
@@ -77,9 +78,7 @@ def block_optimiser(
 ) -> torch.optim.Optimizer:
     """What trains the matrices of the blocks."""
     if name == "muon":
-        return torch.optim.Muon(
-            matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"
-        )
+        return Muon(matrices, rate, decay)
     return torch.optim.AdamW(matrices, lr=rate, betas=(0.9, 0.95), weight_decay=decay, fused=True)
 
 
