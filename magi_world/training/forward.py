@@ -45,8 +45,8 @@ def history_index(after: Tensor, history: int) -> tuple[Tensor, Tensor]:
 
 
 class HistoryReads:
-    """Self-attention of a training forward: n clean chunks, each on its own, then K noisy ones, each
-    behind up to ``history`` of the clean ones."""
+    """Self-attention of a training forward: n clean chunks, each on its own, then K noisy ones,
+    each behind up to ``history`` of the clean ones."""
 
     def __init__(self, clean: int, after: Tensor, history: int, tokens: int) -> None:
         """``after``: (K,) the clean chunk in front of each noisy one. ``tokens``: S."""

@@ -106,8 +106,8 @@ class RecordConfig:
             raise ValueError("RecordConfig.actions is empty; give at least one command")
         if self.scenes and (missing := sorted(set(self.scenes.options) - set(self.actions))):
             raise ValueError(
-                f"RecordConfig.scenes has the commands {missing}, which RecordConfig.actions lacks; "
-                "give each the action that is held while the scene changes"
+                f"RecordConfig.scenes has the commands {missing}, which RecordConfig.actions "
+                "lacks; give each the action that is held while the scene changes"
             )
         if self.shards <= self.held_out_shards:
             raise ValueError(
