@@ -33,7 +33,7 @@ from magi_world.training.codec import (
     psnr,
     training_attention,
 )
-from magi_world.training.codec_start import start_from_pca
+from magi_world.training.codec_start import keep_blind, start_from_pca
 from magi_world.training.dataset import ChunkDataset, split_shards
 from magi_world.training.loop import Averaged, parameter_groups, step_generator, swapped
 from magi_world.training.muon import Muon
@@ -66,6 +66,7 @@ def main() -> None:
     rates = arguments.adamw_lrs or [config.loop.muon_lr]
     for name, rate in [("muon", config.loop.muon_lr), *((f"adamw_{lr:g}", lr) for lr in rates)]:
         model = deepcopy(start).to(device)
+        keep_blind(model)
         matrices, rest = parameter_groups(model, "blocks")
         optimiser = block_optimiser(name, matrices, rate, config.loop.weight_decay)
         curves[name] = train(name, model, (optimiser, rate), rest, config, data, held_out, every)
