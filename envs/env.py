@@ -26,7 +26,7 @@ from magi_world.envs.options import MAX_SEED, read_options
 from magi_world.envs.rewards import RewardLike
 from magi_world.envs.rollout import Rollout
 from magi_world.envs.source import Source
-from magi_world.envs.spaces import CommandSpace, command_at
+from magi_world.envs.spaces import CommandSpace, command_at, teach_torchrl
 from magi_world.envs.starts import Begin, StartLike, read_start
 from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
 from magi_world.loading import LoadOptions
@@ -60,7 +60,8 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
     ``chunk``: index since the world was reset. ``prompt``: the command in force. ``lands``: index
     of the first chunk that it conditions. ``skip``: frames at the front that only repeat the start.
     ``seed``: of the episode. ``events``: what the heads predict. ``rewards``: terms of the reward,
-    0 after a reset.
+    0 after a reset. With discrete actions there is no text: ``command`` is the number of the one in
+    force (-1: none of the world's) in place of ``prompt``.
 
     ## Start
     ``reset(seed=s)`` starts the world with seed s; without, a seed is drawn from `np_random`.
@@ -122,7 +123,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         self._rollout = rollout
         self.render_mode = rollout.config.render_mode
         self.observation_space = rollout.space
-        self.action_space: gym.Space[Any] = self._one_action_space()
+        self._actions = self._one_action_space()
         self.metadata = metadata(self.world, self.render_mode)
         self._closed = False
 
@@ -130,6 +131,12 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
     def began(self) -> tuple[Begin, str | None] | None:
         """Start and prompt that the episode began with; None if it began with a snapshot."""
         return self._rollout.begins[0]
+
+    @property
+    def action_space(self) -> gym.Space[Any]:  # type: ignore[override]
+        """Texts, or numbers of the commands."""
+        teach_torchrl()  # whenever it may have been loaded since
+        return self._actions
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None

@@ -20,6 +20,7 @@ from magi_world.envs.chunks import repeated, rows_of, with_rows
 from magi_world.envs.config import EnvConfig
 from magi_world.envs.rewards import Moment, Prediction, RewardLike, Score, make_reward, reward_terms
 from magi_world.envs.source import Source
+from magi_world.envs.spaces import commands_of
 from magi_world.envs.starts import Begin, begin
 from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.stats import Stats
@@ -91,7 +92,7 @@ class Rollout:
         for row, one, prompt in zip(rows, begins, prompts, strict=True):
             self.begins[row] = (one, prompt)
         self._show(rows, part)
-        return self._infos(part, rows, self._predicted(part))
+        return self._told(self._infos(part, rows, self._predicted(part)))
 
     def advance(
         self, commands: Sequence[str | None]
@@ -117,7 +118,7 @@ class Rollout:
         age = np.array(chunk.index) - self.first
         truncated = np.zeros(self.num_worlds, bool) if most is None else age >= most
         self.ended = score.ended | truncated
-        return score, truncated, infos
+        return score, truncated, self._told(infos)
 
     def observations(self) -> Tensor:
         """(B, ...) of the chunk on show, as a new tensor on the world's device."""
@@ -193,7 +194,7 @@ class Rollout:
                 self.first[target] = snapshot.first[source]
                 self.ended[target] = snapshot.ended[source]
         self.jumps += 1
-        return self._infos(part, rows, self._predicted(part))
+        return self._told(self._infos(part, rows, self._predicted(part)))
 
     def forked(self, n: int) -> Rollout:
         """A rollout of n * B worlds; rows i*n .. i*n + n - 1 continue world i."""
@@ -224,21 +225,33 @@ class Rollout:
         self, chunk: Chunk, rows: Sequence[int], predicted: Prediction | None
     ) -> list[dict[str, Any]]:
         """What is said about each row of a chunk; the same keys after a reset and a step."""
-        infos = []
-        for place, row in enumerate(rows):
-            info: dict[str, Any] = {
-                name: getattr(chunk, field)[place]
-                for name, field in (
-                    ("chunk", "index"), ("prompt", "prompts"), ("lands", "lands"), ("skip", "skip"),
-                )
-            }  # fmt: skip
+        infos: list[dict[str, Any]] = [
+            {"chunk": index, "prompt": prompt, "lands": lands, "skip": skip}
+            for index, prompt, lands, skip in zip(
+                chunk.index, chunk.prompts, chunk.lands, chunk.skip, strict=True
+            )
+        ]
+        for place, (row, info) in enumerate(zip(rows, infos, strict=True)):
             info["seed"] = int(self.world.seeds[row])
             if predicted is not None:
                 info["events"] = predicted.of(place)
             if terms := reward_terms(self.reward):
                 info["rewards"] = dict.fromkeys(terms, 0.0)
-            infos.append(info)
         return infos
+
+    def _told(self, infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What users get: numbers throughout where they act by numbers.
+
+        Texts in an info end as arrays of objects, which TorchRL and array wrappers cannot take.
+        """
+        if self.config.actions == "text":
+            return infos
+        numbers = {name: i for i, name in enumerate(commands_of(self.world.spec))}
+        return [
+            {"command": numbers.get(info["prompt"], -1)}
+            | {key: value for key, value in info.items() if not isinstance(value, str)}
+            for info in infos
+        ]
 
     @torch.inference_mode()
     def _predicted(self, chunk: Chunk) -> Prediction | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,12 @@ from torch import Tensor
 
 from magi_world.envs.config import is_int
 from magi_world.spec import MAX_CHARACTERS, PRINTABLE, WorldSpec
+
+
+def teach_torchrl() -> None:
+    """Let TorchRL draw the world's commands, if it is there; only our own space is concerned."""
+    if "torchrl.envs.libs.gym" in sys.modules:
+        import_module("magi_world.envs.torchrl_text")
 
 
 class CommandSpace(Text):

@@ -17,7 +17,7 @@ from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
 from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
 from tests.envs.worlds import Ends, brightness, fast_world, heads, sometimes
-from tests.tiny import write_tiny_package
+from tests.tiny import COMMANDS, write_tiny_package
 
 
 def batch(count: int = 2, **options: Any) -> Any:
@@ -119,6 +119,127 @@ def test_stable_baselines3_learns_and_saves(tmp_path: Path) -> None:
     assert np.isfinite(mean)
 
 
+def test_stable_baselines3_makes_it_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
+    from stable_baselines3 import DQN, PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    package = str(write_tiny_package(tmp_path / "w"))
+    options = {"world": package, "actions": "discrete", "observation": "image", "max_chunks": 3}
+    envs = make_vec_env("magi_world:MagiWorld-v0", 2, env_kwargs=options, seed=0)
+    small = {"net_arch": [16]}
+    ppo = PPO("MlpPolicy", envs, n_steps=4, batch_size=8, n_epochs=1, policy_kwargs=small)
+    ppo.learn(16)
+    assert len(ppo.ep_info_buffer) >= 4
+    one = gym.make("magi_world:MagiWorld-v0", **options)
+    dqn = DQN("MlpPolicy", one, buffer_size=20, learning_starts=2, policy_kwargs=small)
+    dqn.learn(8)
+    assert dqn.num_timesteps == 8
+
+
+def test_the_adapter_takes_a_batch_made_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecMonitor
+
+    from magi_world.envs.sb3 import SB3VecEnv
+
+    envs = gym.make_vec(
+        "magi_world:MagiWorld-v0", num_envs=2, world=str(write_tiny_package(tmp_path / "w")),
+        actions="discrete", observation="image", max_chunks=3,
+    )  # fmt: skip
+    agent = PPO("MlpPolicy", VecMonitor(SB3VecEnv(envs)), n_steps=4, batch_size=8, n_epochs=1)
+    agent.learn(16)
+    assert len(agent.ep_info_buffer) >= 4
+
+
+def test_diamonds_loop(tmp_path: Path) -> None:
+    """Its collector takes tensors on one device, floats -1 .. 1, and looks at the ends together."""
+    envs = gym.make_vec(
+        "magi_world:MagiWorld-v0", num_envs=2, world=str(write_tiny_package(tmp_path / "w")),
+        actions="discrete", observation="image", frames=1, output="torch", max_chunks=2,
+    )  # fmt: skip
+    seen, _ = envs.reset(seed=[3, 4])
+    for step in range(3):
+        obs = seen.permute(0, 3, 1, 2).float() / 127.5 - 1
+        assert obs.shape == (2, 3, 32, 48)
+        seen, reward, end, cut, info = envs.step(torch.tensor([step, 1]))
+        dead = torch.as_tensor(end | cut)
+        if dead.any():
+            final = torch.stack([info["final_obs"][i] for i in range(2) if dead[i]])
+            assert final.shape == (2, 32, 48, 3)
+            assert (final != seen).any()
+    assert torch.as_tensor(reward).shape == (2,)
+
+
+def test_lerobots_loop() -> None:
+    """What its `rollout` asks of a vector environment."""
+    options = {"max_chunks": 3, "render_mode": "rgb_array", "observation": "frame"}
+    envs = MagiWorldVectorEnv(2, fast_world(), autoreset_mode="NEXT_STEP", **options)
+    seen, _ = envs.reset(seed=[5, 6], options={"lerobot_new_rollout": True})
+    most = envs.call("_max_episode_steps")[0]
+    done, step = np.zeros(2, bool), 0
+    frames = [np.stack(envs.call("render"))]
+    while not done.all() and step < most:
+        task = list(envs.call("task_description"))
+        assert [type(t) for t in task] == [str, str]
+        assert torch.from_numpy(seen).shape == (2, 32, 48, 3)
+        seen, _, terminated, truncated, info = envs.step(("turn left", "turn right"))
+        assert "final_info" not in info
+        done |= terminated | truncated
+        frames.append(np.stack(envs.call("render")))
+        step += 1
+    assert (step, done.tolist()) == (3, [True, True])
+    assert envs.unwrapped.metadata["render_fps"] >= 1
+
+
+@pytest.mark.parametrize(
+    "name", ["GrayscaleObservation", "ResizeObservation", "RescaleObservation"]
+)
+def test_gymnasiums_vector_observation_wrappers_want_next_step(name: str) -> None:
+    import gymnasium.wrappers.vector as wrappers
+
+    given = {
+        "GrayscaleObservation": {"keep_dim": False},
+        "ResizeObservation": {"shape": (16, 24)},
+        "RescaleObservation": {"min_obs": np.float32(0), "max_obs": np.float32(1)},
+    }[name]
+    if name == "ResizeObservation":
+        pytest.importorskip("cv2", reason="Gymnasium resizes with OpenCV")
+    wrapper = getattr(wrappers, name)
+
+    def make(mode: str) -> Any:
+        world = fast_world()
+        return MagiWorldVectorEnv(
+            2, world, observation="frame", actions="discrete", max_chunks=2, autoreset_mode=mode
+        )
+
+    with pytest.raises(ValueError, match="autoreset_mode"):
+        wrapper(make("SAME_STEP"), **given)
+    envs = wrapper(make("NEXT_STEP"), **given)
+    envs.reset(seed=0)
+    for _ in range(4):
+        seen = envs.step([1, 2])[0]
+    assert seen in envs.observation_space
+
+
+def test_gymnasiums_array_wrapper_takes_numbers() -> None:
+    pytest.importorskip("array_api_compat", reason="needs gymnasium[array-api]")
+    from gymnasium.wrappers import NumpyToTorch
+    from gymnasium.wrappers.vector import NumpyToTorch as VectorNumpyToTorch
+
+    one = NumpyToTorch(MagiWorldEnv(fast_world(), actions="discrete", observation="image"))
+    seen, info = one.reset(seed=0)
+    seen, _, _, _, info = one.step(torch.tensor(1))
+    assert isinstance(seen, torch.Tensor)
+    assert int(info["command"]) == 1
+    many = VectorNumpyToTorch(
+        MagiWorldVectorEnv(2, fast_world(), actions="discrete", autoreset_mode="NEXT_STEP")
+    )
+    many.reset(seed=0)
+    assert many.step(torch.tensor([1, 2]))[4]["command"].tolist() == [1, 2]
+
+
 def test_the_sb3_adapter_translates_ends() -> None:
     pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
     from magi_world.envs.sb3 import SB3VecEnv
@@ -199,13 +320,37 @@ def test_torchrl_resets_what_ended_in_a_batch() -> None:
     assert resets > 1
 
 
-def test_torchrl_makes_it_by_name(tmp_path: Path) -> None:
+def test_torchrl_says_commands_and_not_a_string(tmp_path: Path) -> None:
     envs = pytest.importorskip("torchrl.envs", reason="needs the extra torchrl")
     package = str(write_tiny_package(tmp_path / "w"))
-    env = envs.GymEnv("magi_world:MagiWorld-v0", world=package, observation="frame")
-    env.set_seed(0)
-    state = env.reset()
-    assert state["pixels"].shape == (32, 48, 3)
+    torch.manual_seed(0)
+    for env in (
+        envs.GymEnv("magi_world:MagiWorld-v0", world=package, observation="frame"),
+        envs.GymWrapper(MagiWorldEnv(package, observation="frame")),
+    ):
+        envs.check_env_specs(env)
+        said = set(env.rollout(12)["action"])
+        assert len(said) > 1
+        assert said <= set(COMMANDS)
+        state = env.reset()
+        state["action"] = "a dragon"
+        assert env.step(state)["action"] == "a dragon"
+
+
+@pytest.mark.parametrize("num_envs", [0, 2])
+def test_torchrl_makes_numbers_and_pictures_by_name(tmp_path: Path, num_envs: int) -> None:
+    envs = pytest.importorskip("torchrl.envs", reason="needs the extra torchrl")
+    env = envs.GymEnv(
+        "magi_world:MagiWorld-v0", num_envs=num_envs, actions="discrete", observation="image",
+        world=str(write_tiny_package(tmp_path / "w")), max_chunks=2,
+    )  # fmt: skip
+    envs.check_env_specs(env)
+    roll = env.rollout(5, break_when_any_done=False)
+    batch = (num_envs,) if num_envs else ()
+    assert roll["action"].shape == (*batch, 5, 4)
+    assert roll["next", "observation"].shape[-3:] == (32, 48, 12)
+    assert roll["next", "done"].sum() >= 2 * max(1, num_envs)
+    env.close()
 
 
 def test_minari_records_and_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +391,31 @@ def test_minari_records_and_replays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         seen = [again.reset(seed=seed)[0]]
         seen += [again.step(action)[0] for action in episode.actions]
         np.testing.assert_array_equal(np.stack(seen), episode.observations)
+
+
+def test_minari_collects_with_infos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    minari = pytest.importorskip("minari", reason="needs the extra minari")
+    pytest.importorskip("jax", reason="Minari's collector needs minari[create]")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    package = str(write_tiny_package(tmp_path / "w"))
+    env = minari.DataCollector(
+        gym.make("magi_world:MagiWorld-v0", world=package, observation="frame", max_chunks=3),
+        record_infos=True,
+    )
+    env.action_space.seed(0)
+    for seed in (1, 2):
+        env.reset(seed=seed)
+        over = False
+        while not over:
+            _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+            over = terminated or truncated
+    dataset = env.create_dataset(
+        "magi/infos-v0", algorithm_name="random", author="test",
+        author_email="-", code_permalink="-", description="-",
+    )  # fmt: skip
+    first, _ = dataset.iterate_episodes()
+    assert list(first.infos["chunk"]) == [0, 1, 2, 3]
+    assert list(first.infos["seed"]) == [1] * 4
 
 
 def test_learned_heads_and_statistics_together() -> None:

@@ -32,7 +32,8 @@ def test_one_environment_is_what_the_wrappers_make_of_it(frames: int) -> None:
     for action in (1, np.int64(2), torch.tensor(3), np.array([0])):
         one, other = ours.step(action), theirs.step(action)
         np.testing.assert_array_equal(one[0], other[0])
-        assert one[4]["prompt"] == ours.unwrapped.commands[int(np.asarray(action).item())]  # type: ignore[attr-defined]
+        assert one[4]["command"] == int(np.asarray(action).item())
+        assert "prompt" not in one[4]
     assert ours.unwrapped.get_keys_to_action() == theirs.env.get_keys_to_action()  # type: ignore[attr-defined]
 
 
@@ -113,3 +114,29 @@ def test_call_get_attr_and_set_attr_of_a_batch() -> None:
         envs.call("reset")
     with pytest.raises(AttributeError, match="nothing"):
         envs.get_attr("nothing")
+
+
+def test_numbers_throughout_the_info() -> None:
+    """Texts would become arrays of objects in a batch, which no array library takes."""
+    envs = MagiWorldVectorEnv(
+        2, fast_world(heads=Ends(sometimes)), actions="discrete", max_chunks=2
+    )
+    infos = [envs.reset(seed=0)[1], envs.step([1, 2])[4], envs.step([0, 0])[4]]
+
+    def arrays(info: dict[str, Any]) -> list[Any]:
+        values = info.values()
+        return [a for v in values for a in (arrays(v) if isinstance(v, dict) else [v])]
+
+    for info in infos:
+        info.pop("final_obs", None)
+        assert all(array.dtype != object for array in arrays(info))
+    env = MagiWorldEnv(fast_world(), actions="discrete", prompt="a scene")
+    assert env.reset(seed=0)[1]["command"] == 0
+    assert env.reset(options={"prompt": "another"})[1].keys() == env.step(2)[4].keys()
+
+    def reward(chunk: Any, info: dict[str, Any]) -> tuple[float, bool]:
+        return float(info["prompt"] == "turn right"), False
+
+    env = MagiWorldEnv(fast_world(), actions="discrete", reward=reward)
+    env.reset(seed=0)
+    assert [env.step(action)[1] for action in (2, 1)] == [1.0, 0.0]
