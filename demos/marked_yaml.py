@@ -11,6 +11,15 @@ import yaml
 
 from magi_world.config import require
 
+MAX_BYTES, MAX_DEPTH = 8 * 2**20, 64
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -75,6 +84,11 @@ class Node:
         value = self.node.value
         if not isinstance(self.node, yaml.ScalarNode) or not value.strip():
             raise ValueError(f"{self.where}: {self.name} must be a text, not {self._shown}")
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            right = "valid Unicode, without lone surrogates"
+            raise ValueError(f"{self.where}: {self.name} must be {right}") from None
         return " ".join(str(value).split())
 
     def whole(self, least: int, also: str = "") -> int:
@@ -129,9 +143,16 @@ def read_yaml(path: Path) -> Node:
         FileNotFoundError: there is no such file.
         ValueError: it is not YAML, is empty, or uses anchors; with the line.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no plain file")
+    if path.exists() and path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a script is far smaller")
     try:
         text = path.read_text(encoding="utf-8")
+        depth = 0
         for token in yaml.scan(text, yaml.SafeLoader):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            require(depth <= MAX_DEPTH, f"{path} is nested deeper than {MAX_DEPTH}")
             # A file that refers to itself would have no end.
             line = token.start_mark.line + 1
             anchored = isinstance(token, yaml.AliasToken | yaml.AnchorToken)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from magi_world.config import require
+from magi_world.files import replacing
 from magi_world.media import Size, VideoConfig, VideoWriter
 
 ENDINGS = (".mp4", ".gif", ".png")
@@ -89,11 +90,11 @@ class Gif:
         # Delays are whole hundredths of a second; the error is carried, so the pace is right.
         ends = [round((i + 1) * 100 / self.fps) * 10 for i in range(len(self._frames))]
         delays = [max(GIF_SHORTEST, b - a) for a, b in zip([0, *ends], ends, strict=False)]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         pictures = map(_unpacked, self._frames)
-        next(pictures).save(
-            self.path, save_all=True, append_images=pictures, duration=delays, loop=0
-        )
+        with replacing(self.path) as part:
+            next(pictures).save(
+                part, "GIF", save_all=True, append_images=pictures, duration=delays, loop=0
+            )
 
 
 def _unpacked(frame: tuple[tuple[int, int], list[int], bytes]) -> Image.Image:
@@ -137,5 +138,5 @@ class Sheet:
         for i, cell in enumerate(self._cells):
             y, x = i // self._columns * (height + gap), i % self._columns * (width + gap)
             sheet[y : y + height, x : x + width] = cell
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(self.path)
+        with replacing(self.path) as part:
+            Image.fromarray(sheet).save(part, "PNG")

@@ -22,7 +22,7 @@ from magi_world.demos.outputs import ENDINGS, check_ending, open_output
 from magi_world.demos.picture import Painter, PictureConfig
 from magi_world.demos.resume import ResumeFolder
 from magi_world.demos.stopping import Stopped, StopRequest
-from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step, frames_digest
+from magi_world.events import Event, Fork, Keep, Load, Note, Reset, StartFile, Step, frames_digest
 from magi_world.replaying import Stage, check_batch, rewound_to
 from magi_world.session import Session, SessionWriter, step_event
 from magi_world.snapshot import Snapshot
@@ -84,32 +84,55 @@ def record(
     """
     check_batch(session, world)
     require(world.num_worlds == 1, f"a film is of one world; this has {world.num_worlds}")
-    files, beside = check_outputs(outputs, config)
+    files, beside = check_outputs(outputs, config, session)
     folder = ResumeFolder(files[0].with_name(files[0].name + ".resume"), session)
-    film = _Film(session, world, files, beside, config, folder)
-    return film.run()
+    with folder.alone():
+        made = _Film(session, world, files, beside, config, folder).run()
+    return made
 
 
 def check_outputs(
-    outputs: Sequence[str | Path], config: RecordConfig
+    outputs: Sequence[str | Path], config: RecordConfig, session: Session | None = None
 ) -> tuple[list[Path], Path | None]:
     """The files of a recording and the session file beside them, before anything is loaded.
 
+    Of a session that is itself the file beside them, the file stays as it is, and there is none.
+
     Raises:
-        ValueError: none, or an ending that is not known.
+        ValueError: none, an ending that is not known, one twice, or a file that the session needs.
         FileExistsError: one is there, and neither ``overwrite`` nor ``resume`` was given.
     """
     files = [Path(output) for output in outputs]
     require(bool(files), f"outputs is empty; name a file that ends in {', '.join(ENDINGS)}")
     for file in files:
         check_ending(file)
+        require(not file.is_dir(), f"output is {file}, which is a folder")
+    require(len({f.resolve() for f in files}) == len(files), f"outputs names a file twice: {files}")
     beside = files[0].with_suffix(".session.jsonl") if config.write_session else None
+    if session is not None:
+        if beside is not None and _same(beside, session.path):
+            beside = None
+        for file in (*files, *filter(None, [beside])):
+            for source in _sources(session):
+                require(not _same(file, source), f"output is {file}, which the session starts from")
     for file in (*files, *filter(None, [beside])):
         if file.exists() and not (config.overwrite or config.resume):
             raise FileExistsError(
                 f"{file} exists; give --overwrite to replace it, or --resume if it was interrupted"
             )
     return files, beside
+
+
+def _same(one: Path, other: Path | None) -> bool:
+    return other is not None and one.resolve() == other.resolve()
+
+
+def _sources(session: Session) -> list[Path]:
+    """The files that its events read, and its own."""
+    starts = [e.start for e in session.events if isinstance(e, Reset)]
+    paths = [session.folder / start.path for start in starts if isinstance(start, StartFile)]
+    loads = [session.folder / e.path for e in session.events if isinstance(e, Load) and e.path]
+    return [*paths, *loads, *filter(None, [session.path])]
 
 
 class _Film:
@@ -142,9 +165,43 @@ class _Film:
     def run(self) -> Recording:
         begin = time.monotonic()
         snapshot = self.folder.resume() if self.config.resume else None
-        if not self.config.resume and self.resumable:
+        if not self.config.resume:
             self.folder.begin()
         finished = False
+        there = [f for f in (*self.files, self.beside) if f is not None and f.exists()]
+        try:
+            finished = self._run(snapshot)
+        except ValueError:
+            if self.config.resume:  # what was made earlier was right
+                raise
+            # The script is wrong: what was made of it is in the way of the corrected one.
+            self.folder.remove()
+            for file in {*self.files, self.beside} - {None, *there}:
+                assert file is not None
+                file.unlink(missing_ok=True)
+            raise
+        # Only now are all files complete; until then there was something to go on from.
+        if finished or self.folder.empty:
+            self.folder.remove()
+        beside = self.beside or self._own_session()
+        return Recording(
+            outputs=tuple(str(f) for f in self.files),
+            session=str(beside) if beside else None,
+            finished=finished,
+            chunks=self.chunks,
+            frames=self.frames,
+            seconds=time.monotonic() - begin,
+            video_seconds=self.frames / self.world.spec.fps,
+            size=self.painter.size,
+        )
+
+    def _own_session(self) -> Path | None:
+        """The session that is played, where it lies beside the film already."""
+        name = self.files[0].with_suffix(".session.jsonl")
+        return name if self.config.write_session and _same(name, self.session.path) else None
+
+    def _run(self, snapshot: Snapshot | None) -> bool:
+        """Whether it came to the end; the files are closed in any case."""
         with ExitStack() as stack:
             self.outputs = [
                 open_output(f, self.painter.size, self.world.spec.fps, self.total)
@@ -164,22 +221,10 @@ class _Film:
                 for number in range(self.folder.done + 1, len(self.session.events)):
                     self.stop.check()
                     self._perform(number)
-                finished = True
             except Stopped:
                 self._keep_last_state()
-            finally:
-                if finished or self.folder.empty:
-                    self.folder.remove()
-        return Recording(
-            outputs=tuple(str(f) for f in self.files),
-            session=str(self.beside) if self.beside else None,
-            finished=finished,
-            chunks=self.chunks,
-            frames=self.frames,
-            seconds=time.monotonic() - begin,
-            video_seconds=self.frames / self.world.spec.fps,
-            size=self.painter.size,
-        )
+                return False
+        return True
 
     def _again(self, number: int) -> None:
         """An event of before the interruption."""

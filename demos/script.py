@@ -169,7 +169,9 @@ class _Plan:
         if kind == "repeat":
             require("do" in given, f"{item.where}: repeat needs do: the entries to repeat")
             for _ in range(given["repeat"].whole(1)):
+                before = len(self.events)
                 self.entries(given["do"])
+                require(len(self.events) > before, f"{item.where}: what is repeated does nothing")
         elif kind == "fork":
             self._fork(given)
         elif kind in ("say", "for"):
@@ -219,5 +221,6 @@ def _start(node: Node, folder: Path) -> Any:
     file = given[kind]
     path = folder / file.text()
     if not path.is_file():
-        raise FileNotFoundError(f"{file.where}: {path} does not exist")
+        what = "is no plain file" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{file.where}: {path} {what}")
     return StartFile(kind, file.text(), StartFile.of(path, kind).sha256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,10 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self, folder=folder, name=name, every=every, upscale=upscale, crf=crf, session=session
         )
         super().__init__(env)
+        if not isinstance(name, str) or not name.strip(". ") or set(name) & set("/\\\0"):
+            raise ValueError(
+                f"name is {name!r:.60}; it must be what files in the folder begin with"
+            )
         if not isinstance(env.unwrapped, MagiWorldEnv):
             raise ValueError(f"env is {env}; RecordChunks records a MagiWorldEnv")
         self._world_env: MagiWorldEnv = env.unwrapped
@@ -98,7 +103,7 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def _start(self) -> None:
         chunk, world = self._world_env.shown_chunk(), self._world_env.world
-        path = self._free_path()
+        path = self._claimed_path()
         self._film = VideoWriter(f"{path}.mp4", self.video)
         self._jumps, self._states = self._world_env.jumps, 0
         if self.with_session:
@@ -128,11 +133,22 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._states += 1
         self._jumps = self._world_env.jumps
 
-    def _free_path(self) -> Path:
+    def _claimed_path(self) -> Path:
+        """A number that no file has, not of another worker in the same folder either."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         number = self.episodes - 1
-        while any(self.folder.glob(f"{self.name}-{number:04d}.*")):
+        while True:
+            stem = f"{self.name}-{number:04d}"
             number += 1
-        return self.folder / f"{self.name}-{number:04d}"
+            if any(self.folder.glob(f"{glob.escape(stem)}.*")):
+                continue
+            path = self.folder / stem
+            try:
+                # Made only if it is not there, in one go: the film is then written over it.
+                Path(f"{path}.mp4").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return path
 
     def _finish(self) -> None:
         for writer in (self._film, self._session):

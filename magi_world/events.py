@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 PerWorld = int | tuple[int, ...]
+MAX_FUTURES = 1024
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,16 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _futures(value: Any) -> int:
+    if not 1 <= _whole(value) <= MAX_FUTURES:
+        raise ValueError
+    return int(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError
+    value.encode()  # lone surrogates can be written nowhere
     return value
 
 
@@ -248,6 +256,6 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "path": (_maybe(_text), "the path of a file"),
     "sha256": (_maybe(_text), "the SHA-256 of a file"),
     "digest": (_maybe(_text), "a checksum"),
-    "futures": _NUMBER,
+    "futures": (_futures, f"a whole number from 1 to {MAX_FUTURES:,}"),
     "future": _NUMBER,
 }

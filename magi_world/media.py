@@ -9,6 +9,7 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -186,9 +187,10 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Fragments start at key frames and are flushed whole; the index goes to the front, empty.
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-        self._container: av.container.OutputContainer | None = av.open(
-            str(self.path.absolute()), "w", format="mp4", options=options
-        )
+        with self._named():
+            self._container: av.container.OutputContainer | None = av.open(
+                str(self.path.absolute()), "w", format="mp4", options=options
+            )
         rate = Fraction(config.fps).limit_denominator(1001)
         self._stream = cast(VideoStream, self._container.add_stream(self.codec, rate=rate))
         self._stream.height, self._stream.width = config.video_size
@@ -225,18 +227,35 @@ class VideoWriter:
             picture = picture.reformat(format="yuv420p", dst_colorspace="ITU709")
             picture.pts = self.frames_written
             picture.time_base = 1 / Fraction(self._stream.codec_context.framerate)
-            for packet in self._stream.encode(picture):
-                container.mux(packet)
+            with self._named():
+                for packet in self._stream.encode(picture):
+                    container.mux(packet)
             self.frames_written += 1
 
     def close(self) -> None:
-        """Finish the file. A second call does nothing."""
+        """Finish the file. A second call does nothing.
+
+        Raises:
+            OSError: the file cannot be written; it is closed all the same.
+        """
         if self._container is None:
             return
-        for packet in self._stream.encode():
-            self._container.mux(packet)
-        self._container.close()
-        self._container = None
+        container, self._container = self._container, None
+        with self._named():
+            try:
+                for packet in self._stream.encode():
+                    container.mux(packet)
+            finally:
+                container.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """FFmpeg's errors as those of the file."""
+        try:
+            yield
+        except av.FFmpegError as error:
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"{self.path} cannot be written: {reason}") from error
 
     def __enter__(self) -> VideoWriter:
         return self

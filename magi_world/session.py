@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -35,10 +35,18 @@ from magi_world.events import (
     from_record,
     to_record,
 )
+from magi_world.model.attention import Backend
+from magi_world.records import build
 from magi_world.world import World
 
 SCHEMA = 1
-_TYPES: dict[str, type | tuple[type, ...]] = {"str": str, "int": int, "float": (int, float)}
+_RANGES = {
+    "num_steps": (1, 1_024),
+    "window_size": (1, 64),
+    "num_worlds": (1, 1_000_000),
+    "threads": (0, 1_024),
+}
+_DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,20 @@ class Header:
     package: str = ""
     torch: str = ""
     python: str = ""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}; it must be {least} .. {most}")
+        if not self.world.strip() or "\0" in self.world:
+            raise ValueError(f"world is {self.world!r:.60}; it must be a name or a folder")
+        if not 0 < self.noise_scale < float("inf"):
+            raise ValueError(f"noise_scale is {self.noise_scale}; it must be positive")
+        for name, known in (("dtype", _DTYPES), ("attention", get_args(Backend))):
+            given = getattr(self, name)
+            if given not in known:
+                raise ValueError(f"{name} is {given!r:.60}; it must be one of {known}")
 
     @staticmethod
     def of(world: World, source: str | None = None) -> Header:
@@ -144,6 +166,8 @@ def read_session(path: str | Path) -> Session:
         where = f"{path}, line {i + 1}"
         try:
             record = json.loads(rows[i])
+        except RecursionError:
+            raise ValueError(f"{where}: not JSON (nested too deep)") from None
         except ValueError as error:
             # Every whole line ends with a line break, so a last one that does not was cut off.
             if i == len(rows) - 1 and header is not None:
@@ -171,21 +195,7 @@ def _header(record: dict[str, Any]) -> Header:
     if record["session"] != SCHEMA:
         raise ValueError(f"session version is {record['session']!r}; this package reads {SCHEMA}")
     values = {key: value for key, value in record.items() if key != "session"}
-    known = {f.name: f for f in fields(Header)}
-    for key in values:
-        if key not in known:
-            raise ValueError(f"the header has an unknown field {key!r}")
-    needed = [k for k, f in known.items() if f.default is f.default_factory and k not in values]
-    if needed:
-        raise ValueError(f"the header lacks {', '.join(needed)}")
-    for key, value in values.items():
-        right = _TYPES.get(str(known[key].type))
-        if right is not None and not isinstance(value, right):
-            raise ValueError(f"{key} is {value!r}; it must be a {known[key].type}")
-    size = values["frame_size"]
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)):
-        raise ValueError(f"frame_size is {size!r}; it must be [height, width]")
-    return Header(**{**values, "frame_size": tuple(size)})
+    return build(Header, values, "the header")
 
 
 class SessionWriter:
@@ -211,9 +221,10 @@ class SessionWriter:
             FileExistsError: a session is never written over.
         """
         self.path, self.digests = Path(path), digests
+        header = asdict(Header.of(world, source))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115
-        self._line({"session": SCHEMA, **asdict(Header.of(world, source))})
+        self._line({"session": SCHEMA, **header})
 
     def reset(
         self,
@@ -261,9 +272,11 @@ class SessionWriter:
         """Any event.
 
         Raises:
-            ValueError: the writer was closed.
+            ValueError: the writer was closed, or the file could not be read again with this event.
         """
-        self._line(to_record(event))
+        record = to_record(event)
+        from_record(json.loads(json.dumps(record)))
+        self._line(record)
 
     def close(self) -> None:
         """Finish. A second call does nothing."""
@@ -278,8 +291,13 @@ class SessionWriter:
     def _line(self, record: dict[str, Any]) -> None:
         if self._file.closed:
             raise ValueError(f"{self.path} was closed; begin a new session")
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        line = json.dumps(record, ensure_ascii=False) + "\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            reason = f"{self.path} cannot be written: {error.strerror}"
+            raise OSError(error.errno, reason) from error
 
     def _digest(self, chunk: Chunk) -> str | None:
         return frames_digest(chunk.frames) if self.digests else None

@@ -13,7 +13,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -183,7 +183,10 @@ def save_tensors(
         seen.add(start)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
-        save_file(ready, temporary, dict(metadata) if metadata else None)
+        try:
+            save_file(ready, temporary, dict(metadata) if metadata else None)
+        except SafetensorError as error:  # how it tells of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)

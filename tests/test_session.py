@@ -154,7 +154,7 @@ def test_never_written_over(tmp_path: Path) -> None:
         ),
         ('{"event": "rewind"', '{"event" "rewind"', "line 7: not JSON"),
         ('"session": 1', '"session": 2', "line 1: session version is 2; this package reads 1"),
-        ('"fps": 16', '"fps": "16"', "line 1: fps is '16'; it must be a float"),
+        ('"fps": 16', '"fps": "16"', "line 1: the header: fps is '16'; it must be a finite number"),
         ('"session": 1', '"sessions": 1', "line 1: this is no session file"),
         ('"futures": 2', '"futures": -1', "line 12: fork.futures is -1"),
     ],
@@ -261,7 +261,7 @@ EVENTS = st.one_of(
     st.builds(events.Rewind, COUNT),
     st.builds(events.Save, LINE),
     st.builds(events.Load, LINE, st.none() | LINE, st.none() | LINE),
-    st.builds(events.Fork, COUNT),
+    st.builds(events.Fork, st.integers(1, events.MAX_FUTURES)),
     st.builds(events.Keep, COUNT),
     st.builds(events.Note, LINE),
 )

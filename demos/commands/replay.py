@@ -45,7 +45,7 @@ def run(given: argparse.Namespace) -> int:
     if given.output:
         from magi_world.demos.record import check_outputs
 
-        check_outputs(given.output, record_config(given))
+        check_outputs(given.output, record_config(given), session)
     wants_other = bool(given.output or given.minari)
     if given.verify or not wants_other:
         status = _verify(given, session)
@@ -97,10 +97,11 @@ def _world(given: argparse.Namespace, session: Session) -> World:
 
 def _write_script(given: argparse.Namespace, session: Session) -> int:
     from magi_world.demos.session_script import script_text
+    from magi_world.files import write_text
 
     if given.script.exists() and not given.overwrite:
         raise FileExistsError(f"{given.script} exists; give --overwrite to replace it")
     text = script_text(session, given.session.name.split(".")[0], given.script.parent)
-    given.script.write_text(text, encoding="utf-8")
+    write_text(given.script, text)
     print(f"  {given.script}")
     return 0

@@ -137,3 +137,44 @@ def test_a_wrapped_specification_can_be_made_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(env.reset(seed=0)[0], again.reset(seed=0)[0])
     again.close()
     env.close()
+
+
+def test_several_workers_share_a_folder_without_loss(tmp_path: Path) -> None:
+    workers = [RecordChunks(MagiWorldEnv(tiny_world()), tmp_path) for _ in range(3)]
+    for worker in workers:
+        played(worker, ("turn left",), seed=1)
+    names = [worker.files[0].name for worker in workers]
+    assert len(set(names)) == 3
+    for worker in workers:
+        worker.close()
+    assert all(len(film(path)) == 16 for path in tmp_path.glob("*.mp4"))
+    assert len(list(tmp_path.glob("*.mp4"))) == 3
+
+
+def test_a_number_is_claimed_before_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two workers that look at the same moment see the same free number.
+    first = RecordChunks(MagiWorldEnv(tiny_world()), tmp_path)
+    played(first, ("turn left",))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", lambda *_: iter(()))
+        second = RecordChunks(MagiWorldEnv(tiny_world()), tmp_path)
+        played(second, ("turn left",))
+    assert first.files[0] != second.files[0]
+    first.close(), second.close()
+
+
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "what?"])
+def test_names_with_signs_are_names(name: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        env = RecordChunks(MagiWorldEnv(tiny_world()), tmp_path, name, session=False)
+        played(env, ("turn left",))
+        env.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{name}-0000.mp4", f"{name}-0001.mp4"]
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "", ".", 3, None, "a\0b"])
+def test_names_that_leave_the_folder_are_refused(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name is"):
+        RecordChunks(MagiWorldEnv(tiny_world()), tmp_path, name)
