@@ -35,8 +35,12 @@ class ClassifierConfig:
 class InverseDynamics(nn.Module):
     """Convolutions over the frames of a chunk, stacked on the channel axis."""
 
-    def __init__(self, frames: int, size: tuple[int, int], commands: int, width: int = 32) -> None:
+    def __init__(
+        self, frames: int, size: tuple[int, int], judged: Sequence[int], width: int = 32
+    ) -> None:
+        """``judged``: rows of the command table between which it decides."""
         super().__init__()
+        self.register_buffer("judged", torch.tensor(list(judged)))
         self.features = nn.Sequential(
             nn.Conv2d(2 * frames - 1, width, 5, 2, 2),
             nn.GELU(),
@@ -47,7 +51,7 @@ class InverseDynamics(nn.Module):
             nn.Flatten(),
         )
         inner = 2 * width * -(-size[0] // 8) * -(-size[1] // 8)
-        self.blocks = nn.Sequential(nn.Linear(inner, 128), nn.GELU(), nn.Linear(128, commands))
+        self.blocks = nn.Sequential(nn.Linear(inner, 128), nn.GELU(), nn.Linear(128, len(judged)))
 
     def look(self, frames: Tensor) -> Tensor:
         """uint8 (N, T, H, W, 3) -> features (N, ..) of the grey frames and their differences.
@@ -71,10 +75,10 @@ class InverseDynamics(nn.Module):
 
     @torch.no_grad()
     def predict(self, frames: Tensor, batch: int = 256) -> Tensor:
-        """uint8 (N, T, H, W, 3) -> command index (N,)."""
+        """uint8 (N, T, H, W, 3) -> row of the command table (N,)."""
         device = next(self.parameters()).device
         parts = [self(part.to(device)).argmax(1).cpu() for part in frames.split(batch)]
-        return torch.cat(parts)
+        return self.get_buffer("judged").cpu()[torch.cat(parts)]
 
 
 def soften(grey: Tensor, passes: Tensor) -> Tensor:
@@ -94,23 +98,31 @@ def train_classifier(
     commands: Sequence[str],
     folder: Path,
     device: torch.device,
+    moves: Sequence[str] | None = None,
 ) -> InverseDynamics:
     """Train on real chunks, commands drawn equally often; resumes from ``classifier.ckpt``.
+
+    Args:
+        moves: the commands that can be told from one chunk (`RecordConfig.moves`); None = all.
 
     Raises:
         Stopped: asked to stop; run again to go on.
     """
     torch.manual_seed(config.loop.seed)
+    judged = [i for i, name in enumerate(commands) if moves is None or name in moves]
     size = data.frames[0].shape
-    model = InverseDynamics(size[1], (size[2], size[3]), len(commands), config.width).to(device)
+    model = InverseDynamics(size[1], (size[2], size[3]), judged, config.width).to(device)
     mirrored = data.images(commands)
+    rank = torch.full((len(commands),), -1)
+    rank[judged] = torch.arange(len(judged))
     whole = data.end == 0
     rows = [torch.nonzero((data.command == c) & whole).squeeze(1) for c in range(len(commands))]
-    if absent := [name for name, r in zip(commands, rows, strict=True) if len(r) == 0]:
+    if absent := [commands[i] for i in judged if len(rows[i]) == 0]:
         raise ValueError(f"commands {absent} do not occur in the recording; record more chunks")
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        command = torch.randint(len(commands), (config.loop.batch,), generator=generator)
+        drawn = torch.randint(len(judged), (config.loop.batch,), generator=generator)
+        command = torch.tensor(judged)[drawn]
         side = data.sides(len(command), generator).bool()
         pick = torch.rand(len(command), generator=generator)
         # A mirrored chunk of the mirrored command is a chunk of this one.
@@ -121,8 +133,8 @@ def train_classifier(
         passes = torch.randint(1 + config.soften, (len(command),), generator=generator)
         passes = passes * (torch.rand(len(command), generator=generator) < 0.5)
         logits = model(data.pixels(chosen, side).to(device), passes.to(device))
-        value = F.cross_entropy(logits, command.to(device))
-        right = float((logits.argmax(1).cpu() == command).float().mean())
+        value = F.cross_entropy(logits, rank[command].to(device))
+        right = float((logits.argmax(1).cpu() == rank[command]).float().mean())
         return value, {"accuracy": right}
 
     train("classifier", model, loss, config.loop, folder, matrices="blocks")

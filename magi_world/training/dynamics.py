@@ -35,6 +35,8 @@ class DynamicsConfig:
     word_drop: chance that a caption loses some of its word rows; intervals: values of the second
     time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel counts
     in the loss by this power of its variance, so that walls and motion are not outvoted by specks;
+    until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
+    the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
     autocast: compute in bfloat16, None = where that is faster.
     """
 
@@ -48,6 +50,7 @@ class DynamicsConfig:
     word_drop: float = 0.15
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
+    until: float = 1.0
     autocast: bool | None = None
     compile: bool = True
 
@@ -119,7 +122,7 @@ def draw_batch(
     clean = clip * (1 - share) + torch.randn(clip.shape, generator=generator) * share
     # Stratified over the copies: each target is seen at a noisier and a cleaner time.
     u = torch.rand(b, m, n, generator=generator)
-    s = (u + torch.arange(m)[:, None]) / m
+    s = (u + torch.arange(m)[:, None]) / m * config.until
     noise = torch.randn(target.shape, generator=generator)
     rows, mask = phrases.draw(command[:, after + 1], generator, split, config.word_drop)
     dropped = torch.rand(b, len(after), generator=generator) < config.drop

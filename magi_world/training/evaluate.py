@@ -105,7 +105,8 @@ def command_following(
     """The judge on real chunks, on the same through the autoencoder, and on dreamed ones."""
     spec = world.spec
     names = list(spec.command_names)
-    whole = torch.nonzero(data.end == 0).squeeze(1)
+    judged = judge.get_buffer("judged").cpu()
+    whole = torch.nonzero((data.end == 0) & torch.isin(data.command, judged)).squeeze(1)
     pixels, held = data.pixels(whole), data.command[whole]
     base = balanced(judge.predict(pixels), held, names)
     coded = balanced(judge.predict(through_codec(world.parts, pixels)), held, names)
@@ -115,10 +116,12 @@ def command_following(
         "real_through_codec": coded["all"],
     }
     start = situations(data, config.clips, 1, config.seed + 1)
-    trained = [[c.name, *c.phrases] for c in spec.commands]
-    held_out = [list(c.held_out) for c in spec.commands]
+    told_apart = [spec.commands[i] for i in judged.tolist()]
+    trained = [[c.name, *c.phrases] for c in told_apart]
+    held_out = [list(c.held_out) for c in told_apart]
     for name, phrases in (("trained", trained), ("held_out", held_out)):
         seen, asked = following(world, data, judge, phrases, start, config.seed)
+        asked = judged[asked]
         found = accuracy(seen, asked, names)
         told[name] = found["all"]
         told[f"{name}_per_command"] = found
@@ -150,6 +153,16 @@ def long_dream(
         "feature_distance_per_quarter": drift(judge, dream, real),
     }
     return told, dream
+
+
+def ahead(
+    data: ChunkDataset, start: Tensor, before: int, dream: Tensor, real: Tensor
+) -> dict[str, float]:
+    """PSNR in dB of dreamed first chunks (n, T, H, W, 3), and of holding the last real frame."""
+    last = data.pixels(start + before - 1)[:, -1:]
+    copied = decibel(last.expand_as(real), real)
+    made = decibel(dream, real)
+    return {"dream_psnr_db": made, "copy_psnr_db": copied, "gain_db": made - copied}
 
 
 def eventful(data: ChunkDataset, count: int) -> Tensor:
@@ -187,6 +200,8 @@ def evaluate_package(
         index = start[:, None] + before + torch.arange(length)
         real = data.pixels(index.flatten()).unflatten(0, index.shape)
         quality["rollout_psnr_db"][str(length)] = decibel(dream[:, -1], real[:, -1])
+        if length == 1:
+            quality["one_chunk_ahead"] = ahead(data, start, before, dream[:, 0], real[:, 0])
         rolled[str(length)] = torch.stack([dream, real])
     quality["command_following"] = command_following(world, data, judge, config)
     quality["long_dream"], rolled["long"] = long_dream(world, data, judge, config)

@@ -117,6 +117,17 @@ class RecordConfig:
             )
 
     @property
+    def moves(self) -> list[str]:
+        """Commands that hold one action and change nothing else: what they do can be seen in any
+        chunk of theirs, whatever the place."""
+        changes = self.scenes.options if self.scenes else {}
+        return [
+            name
+            for name, action in self.actions.items()
+            if name not in changes and not (isinstance(action, Mapping) and "controller" in action)
+        ]
+
+    @property
     def shards(self) -> int:
         """Files in the recording."""
         return -(-self.chunks // self.chunks_per_shard)

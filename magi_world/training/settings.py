@@ -29,12 +29,17 @@ from magi_world.training.yaml_lines import FAILED, build, built_sections, read_l
 class EvaluateConfig:
     """How much is measured.
 
-    clips: held-out situations; seconds: length of the long dream; worlds: dreamed in one batch.
+    clips: held-out situations; seconds: length of the long dream; worlds: dreamed in one batch;
+    choices: held-out clips a command, at most, of which the true future is to be told; figures:
+    'module:function' of further figures of this one world, called with (world, held-out
+    recording, this configuration), '' = none.
     """
 
     clips: int = 32
     seconds: float = 60.0
     worlds: int = 8
+    choices: int = 12
+    figures: str = ""
     seed: int = 0
 
 

@@ -31,8 +31,9 @@ from magi_world.training.files import CODEC, TEXT
 from magi_world.training.fit_heads import fit_heads, labels, measure_heads
 from magi_world.training.inherit import inherit
 from magi_world.training.latents import LatentDataset
+from magi_world.training.obedience import obedience
 from magi_world.training.phrases import PhraseTable
-from magi_world.training.record import record
+from magi_world.training.record import load_object, record
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.text import make_text_encoder
 from magi_world.world import World
@@ -154,14 +155,23 @@ def finish(
 def evaluate(run: Run) -> dict[str, Any]:
     """Measure the package of a run and store the figures in it."""
     judge = train_classifier(
-        run.config.classifier, run.data, list(run.config.commands), run.folder, run.device
+        run.config.classifier,
+        run.data,
+        list(run.config.commands),
+        run.folder,
+        run.device,
+        run.config.record.moves,
     )
     quality, rolled = evaluate_package(
         run.world, run.held_out, judge, run.config.evaluate, run.device
     )
+    world = World(read_package(run.world, run.device), run.config.evaluate.worlds)
+    measured = run.config.evaluate
+    quality["obedience"] = obedience(world, run.held_out, run.config.record, measured)
+    if measured.figures:
+        quality["figures"] = load_object(measured.figures)(world, run.held_out, measured)
     if run.config.heads.predicted:
         truth = labels(run.config.heads, run.held_out, list(run.config.record.events))
-        world = World(read_package(run.world, run.device), run.config.evaluate.worlds)
         quality["heads_on_dreams"] = measure_dreamed_heads(world, run.held_out, truth)
     store_quality(run.world, quality)
     draw_strips(rolled, run.folder / "strips")

@@ -86,7 +86,7 @@ def test_pictures_of_a_world_without_events(train_data: ChunkDataset) -> None:
 
 
 def test_the_judge_takes_frames_from_another_device() -> None:
-    judge = InverseDynamics(8, (16, 16), 3, 4).to("meta")
+    judge = InverseDynamics(8, (16, 16), range(3), 4).to("meta")
     assert judge.look(torch.zeros(2, 8, 16, 16, 3, dtype=torch.uint8)).device.type == "meta"
 
 
@@ -127,7 +127,7 @@ def test_softening_is_per_chunk_and_keeps_brightness() -> None:
 def test_accuracy_per_command() -> None:
     found = accuracy(torch.tensor([0, 1, 1, 1]), torch.tensor([0, 0, 1, 1]), COMMANDS)
     assert found == {"all": 0.75, "stay": 0.5, "go left": 1.0}
-    model = InverseDynamics(8, (16, 16), 3, 4)
+    model = InverseDynamics(8, (16, 16), range(3), 4)
     assert model.predict(torch.zeros(5, 8, 16, 16, 3, dtype=torch.uint8), batch=2).shape == (5,)
 
 
@@ -139,3 +139,15 @@ def test_strips_are_written(tmp_path: Path) -> None:
     assert Image.open(path).size == (2 * 4 * 16, 2 * (4 * 16 + 3 * 2))
     with pytest.raises(ValueError, match="one shape"):
         save_strip([real[0], real[0][:4]], tmp_path / "bad.png")
+
+
+def test_the_judge_answers_with_rows_of_the_whole_table(
+    train_data: ChunkDataset, tmp_path: Path
+) -> None:
+    config = ClassifierConfig(LoopConfig(steps=2, batch=8, warmup=1), width=4)
+    device = torch.device("cpu")
+    moves = ["go left", "go right"]
+    plain = copy.copy(train_data)
+    plain.mirror = {}
+    judge = train_classifier(config, plain, COMMANDS, tmp_path, device, moves)
+    assert set(judge.predict(plain.pixels(torch.arange(20))).tolist()) <= {1, 2}
