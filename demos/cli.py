@@ -19,12 +19,15 @@ from magi_world.demos.commands import (
     play,
     record,
     replay,
+    serve,
     train,
     train_agent,
     worlds,
 )
 
-COMMANDS = (play, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent, bench)
+COMMANDS = (
+    play, serve, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent, bench,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""`magi-world serve`: the worlds of many visitors in one batch, for browsers and for programs."""

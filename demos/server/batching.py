@@ -1,0 +1,235 @@
+"""One batch for everybody: whoever needs a chunk asks here, and all who wait are computed together.
+
+The worlds themselves are not kept here. A request brings the state from which to go on, and gets
+the state that follows, so nobody's world can be touched by anybody else's request.
+
+Shapes: T video frames, H, W pixels, C latent channels, t latent frames, h, l latent size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magi_world.chunk import Chunk
+from magi_world.snapshot import Snapshot
+from magi_world.world import Steer, World
+
+
+@dataclass(frozen=True, eq=False)
+class Begin:
+    """Start a world. ``image``, ``video``, ``start``: as in `World.reset`, for one world."""
+
+    seed: int | None = 0
+    scene: str | None = None
+    image: np.ndarray | None = None
+    video: np.ndarray | None = None
+    start: int | Literal["text"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """The chunk after ``state``; ``command`` None goes on as before."""
+
+    state: Snapshot
+    command: str | None = None
+    steer: Steer = "now"
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """One chunk of one world, and the state after it.
+
+    frames: (T, H, W, 3) uint8.    latents: (C, t, h, l).    skip: as in `Chunk`.
+    together: worlds of the forward that made it.    seconds: how long that took.
+    """
+
+    state: Snapshot
+    frames: np.ndarray
+    latents: Tensor
+    skip: int
+    together: int
+    seconds: float
+
+    @property
+    def index(self) -> int:
+        """Chunks since the reset."""
+        return self.state.stories[0].steps
+
+    @property
+    def command(self) -> str:
+        """The command in force."""
+        return self.state.stories[0].command
+
+
+@dataclass(eq=False)
+class _Request:
+    owner: object
+    what: Begin | Step
+    answer: Future[Made] = field(default_factory=Future)
+
+
+@dataclass(frozen=True)
+class BatchFigures:
+    """forwards, chunks: made so far.    busy: seconds spent on them.    waiting: requests now."""
+
+    forwards: int
+    chunks: int
+    busy: float
+    waiting: int
+
+
+class Batcher:
+    """Owns a world of N rows and the only thread that touches it."""
+
+    def __init__(self, world: World) -> None:
+        """Starts the thread. ``world.num_worlds`` is how many are computed at once."""
+        self._world = world
+        self._waiting: list[_Request] = []
+        self._news = threading.Condition()
+        self._closed = False
+        self._forwards = self._chunks = 0
+        self._busy = 0.0
+        self._thread = threading.Thread(target=self._run, name="world", daemon=True)
+        self._thread.start()
+
+    @property
+    def world(self) -> World:
+        """For reading its form, never for stepping it."""
+        return self._world
+
+    @property
+    def figures(self) -> BatchFigures:
+        """Counts so far."""
+        return BatchFigures(self._forwards, self._chunks, self._busy, len(self._waiting))
+
+    def ask(self, owner: object, what: Begin | Step) -> Future[Made]:
+        """Have it done. A future that is cancelled while it waits costs nothing.
+
+        Args:
+            owner: on whose behalf; owners take turns, however much each of them asks for.
+
+        Returns:
+            The chunk, or the ValueError that `World.reset` or `World.step` raised.
+
+        Raises:
+            RuntimeError: the batcher was closed.
+        """
+        request = _Request(owner, what)
+        with self._news:
+            if self._closed:
+                raise RuntimeError("the server is closing; there are no more chunks")
+            self._waiting.append(request)
+            self._news.notify()
+        return request.answer
+
+    def close(self) -> None:
+        """Stop after the forward that is being computed; those who wait are cancelled."""
+        with self._news:
+            self._closed = True
+            waiting, self._waiting = self._waiting, []
+            self._news.notify()
+        for request in waiting:
+            request.answer.cancel()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    return
+                picked = self._pick()
+            picked = [r for r in picked if r.answer.set_running_or_notify_cancel()]
+            if not picked:
+                continue
+            begun = perf_counter()
+            steps = [r for r in picked if isinstance(r.what, Step)]
+            for request in picked:
+                if isinstance(request.what, Begin):
+                    self._begin(request, request.what)
+            for steer in ("now", "queue"):
+                alike = [r for r in steps if isinstance(r.what, Step) and r.what.steer == steer]
+                if alike:
+                    self._step(alike)
+            self._busy += perf_counter() - begun
+
+    def _pick(self) -> list[_Request]:
+        """As many as fit: everybody's first request, then everybody's second, and so on."""
+        turns: Counter[object] = Counter()
+        ranked: list[tuple[int, int]] = []
+        for place, request in enumerate(self._waiting):
+            turns[request.owner] += 1
+            ranked.append((turns[request.owner], place))
+        chosen = {place for _, place in sorted(ranked)[: self._world.num_worlds]}
+        picked = [self._waiting[place] for place in sorted(chosen)]
+        self._waiting = [r for i, r in enumerate(self._waiting) if i not in chosen]
+        return picked
+
+    def _begin(self, request: _Request, what: Begin) -> None:
+        begun = perf_counter()
+        try:
+            chunk = self._world.reset(
+                what.seed, what.scene, what.image, what.video, what.start, worlds=[0]
+            )
+            made = self._made(chunk, 0, 0, 1, perf_counter() - begun)
+        except Exception as error:
+            _fail([request], error)
+        else:
+            _succeed(request, made)
+
+    def _step(self, requests: Sequence[_Request]) -> None:
+        begun = perf_counter()
+        rows = list(range(len(requests)))
+        try:
+            steps = [r.what for r in requests if isinstance(r.what, Step)]
+            for row, step in zip(rows, steps, strict=True):
+                self._world.restore(step.state, worlds=[row], row=0)
+            commands = [step.command for step in steps]
+            chunk = self._world.step(commands, steps[0].steer, worlds=rows)  # type: ignore[arg-type]
+            seconds = perf_counter() - begun
+            made = [self._made(chunk, row, row, len(rows), seconds) for row in rows]
+        except Exception as error:
+            # One that is wrong must not spoil the others: each is tried alone.
+            if len(requests) == 1:
+                _fail(requests, error)
+            else:
+                for request in requests:
+                    self._step([request])
+            return
+        self._forwards += 1
+        self._chunks += len(rows)
+        for request, one in zip(requests, made, strict=True):
+            _succeed(request, one)
+
+    def _made(self, chunk: Chunk, part: int, row: int, together: int, seconds: float) -> Made:
+        frames = chunk.frames[part]
+        if together > 1:
+            frames = frames.copy()  # or each visitor would hold the pictures of all
+        latents = chunk.latents[part].to("cpu", torch.float32).clone()
+        state = self._world.snapshot([row])
+        return Made(state, frames, latents, chunk.skip[part], together, seconds)
+
+
+def _succeed(request: _Request, made: Made) -> None:
+    try:
+        request.answer.set_result(made)
+    except InvalidStateError:
+        pass  # nobody waits any more
+
+
+def _fail(requests: Sequence[_Request], error: Exception) -> None:
+    for request in requests:
+        try:
+            request.answer.set_exception(error)
+        except InvalidStateError:
+            pass

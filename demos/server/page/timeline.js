@@ -1,0 +1,86 @@
+// The film strip: a small picture of every chunk one can go back to, and a slider over it.
+
+const KEPT = 400;
+
+export class Timeline {
+  constructor(strip, slider, rewind) {
+    this.strip = strip;
+    this.slider = slider;
+    this.thumbs = new Map();  // chunk -> canvas
+    this.indices = [];
+    this.at = 0;
+    slider.addEventListener("input", () => {
+      const chunk = this.indices[slider.valueAsNumber];
+      if (chunk === undefined || chunk === this.at) return;
+      this.at = chunk;
+      this.draw();
+      rewind(chunk);
+    });
+    new ResizeObserver(() => this.draw()).observe(strip);
+  }
+
+  clear() {
+    this.thumbs.clear();
+    this.show([], 0);
+  }
+
+  // Remember how a chunk looks.
+  keep(chunk, bitmap) {
+    const height = 48, width = Math.max(1, Math.round((bitmap.width / bitmap.height) * height));
+    const small = this.thumbs.get(chunk) ?? document.createElement("canvas");
+    small.width = width;
+    small.height = height;
+    const pen = small.getContext("2d");
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(bitmap, 0, 0, width, height);
+    this.thumbs.set(chunk, small);
+    if (this.thumbs.size > KEPT) this.thumbs.delete(this.thumbs.keys().next().value);
+    this.draw();
+  }
+
+  show(indices, at) {
+    this.indices = indices;
+    this.at = at;
+    const last = indices.length ? indices[indices.length - 1] : 0;
+    for (const chunk of this.thumbs.keys()) if (chunk > last) this.thumbs.delete(chunk);
+    this.slider.max = Math.max(0, indices.length - 1);
+    this.slider.value = Math.max(0, indices.indexOf(at));
+    this.draw();
+  }
+
+  draw() {
+    const { strip, indices } = this, scale = Math.min(2, devicePixelRatio || 1);
+    const width = strip.clientWidth, height = strip.clientHeight;
+    if (!width) return;
+    strip.width = width * scale;
+    strip.height = height * scale;
+    const pen = strip.getContext("2d");
+    pen.scale(scale, scale);
+    if (!indices.length) return;
+    const step = width / Math.max(indices.length, 14), position = indices.indexOf(this.at);
+    const thumb = [...this.thumbs.values()][0];
+    const wide = thumb ? (thumb.width / thumb.height) * height : height;
+    // Pictures are cut to their share of the strip; where that is narrow, to its middle.
+    indices.forEach((chunk, i) => {
+      const small = this.thumbs.get(chunk) ?? this.#near(chunk);
+      const share = Math.min(1, step / wide);
+      pen.globalAlpha = i > position ? 0.3 : 1;
+      if (small) {
+        const cut = small.width * share;
+        pen.drawImage(small, (small.width - cut) / 2, 0, cut, small.height, i * step, 0, Math.min(step, wide) + 0.5, height);
+      }
+    });
+    pen.globalAlpha = 1;
+    const x = (position + 1) * step;
+    pen.fillStyle = "#ffd65c";
+    pen.fillRect(Math.min(width - 3, x - 1.5), 0, 3, height);
+  }
+
+  #near(chunk) {
+    for (let d = 1; d < 4; d++) {
+      const found = this.thumbs.get(chunk - d) ?? this.thumbs.get(chunk + d);
+      if (found) return found;
+    }
+    return undefined;
+  }
+}

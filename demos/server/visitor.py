@@ -1,0 +1,430 @@
+"""One visitor in a browser: plays a world chunk by chunk, and does what is asked in between.
+
+Everything here happens on the event loop; what takes long is awaited, and whatever is asked in the
+meantime wakes the loop (`nudge`), which then looks again at what is wanted.
+
+Shapes: n futures, T video frames, H, W pixels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from magi_world.demos.server import telling
+from magi_world.demos.server.batching import Begin, Made, Step
+from magi_world.demos.server.config import ServeConfig
+from magi_world.demos.server.futures import Futures
+from magi_world.demos.server.journey import Journey
+from magi_world.demos.server.outbox import Outbox
+from magi_world.demos.server.past import Moment, Past
+from magi_world.demos.server.pictures import PictureHeader, encode, strips
+from magi_world.demos.server.plan import Plan
+from magi_world.demos.server.record import Record
+from magi_world.demos.server.served import Served
+from magi_world.demos.server.slots import Slots
+from magi_world.snapshot import Snapshot
+
+LOOP_PAUSE = 0.5  # seconds between two showings of imagined futures
+
+
+@dataclass(eq=False)
+class _Ahead:
+    """The chunk after ``base``, which is being made."""
+
+    base: Moment
+    command: str | None
+    answer: Future[Made]
+    asked: float
+
+
+class Visitor:
+    """The play of one visitor. `run` is its task; the other methods ask for things."""
+
+    def __init__(self, visit: str, key: str, served: Served, config: ServeConfig) -> None:
+        """Args:
+        visit: names this play; whoever knows it may come back to it.
+        key: under which the browser's saved moments are kept.
+        """
+        self.visit, self.config = visit, config
+        self.outbox = Outbox()
+        self.seen = monotonic()
+        self.connected = False
+        self.paused = False
+        self.delay: float | None = None
+        self.futures: Futures | None = None
+        self.film_frame: np.ndarray | bytes | None = None
+        self._key = key
+        self._nudge = asyncio.Event()
+        self._single = False
+        self._asked_at: float | None = None
+        self._ahead: _Ahead | None = None
+        self._jobs: list[Any] = []
+        self._pace = 0.0
+        self._record: Record | None = None
+        self.journey = Journey()
+        self.open(served)
+
+    # What can be asked
+
+    def open(self, served: Served, begin: Begin | None = None) -> None:
+        """Play this world, from the beginning."""
+        self._drop_ahead()
+        self.served = served
+        self.plan = Plan(served.keymap, served.spec.default_command)
+        self.past = Past(self.config.limits.memory)
+        spec = served.spec
+        self.slots = Slots(self.config.folder / "slots", served.source, spec.fingerprint, self._key)
+        self._end_record()
+        if self.config.sessions:
+            name = f"{Path(served.source).name}-{secrets.token_hex(6)}.jsonl"
+            path = self.config.folder / "sessions" / name
+            self._record = Record(path, served.alone, served.source)
+        self.begin(begin or Begin(seed=secrets.randbits(31)))
+
+    def begin(self, begin: Begin) -> None:
+        """Start the open world anew."""
+        self._do(("begin", begin))
+
+    def load(self, slot: int) -> None:
+        """Go on from a saved moment."""
+        self.slots.path(slot)
+        self._do(("load", slot))
+
+    async def save(self, slot: int) -> None:
+        """Put the moment that is seen into a slot.
+
+        Raises:
+            ValueError: no such slot, or nothing to save yet.
+        """
+        self.slots.path(slot)
+        if (moment := self.past.current) is None:
+            raise ValueError("nothing has been played yet, so there is nothing to save")
+        picture = moment.pictures[-1]
+        await asyncio.to_thread(self.slots.save, slot, moment.state, picture)
+        if self._record is not None and self.past.at_end:
+            self._record.saved(slot)
+
+    def changed(self) -> None:
+        """Another command is wanted than before."""
+        self._asked_at = monotonic()
+        if self.futures is not None:
+            self.drop_futures()
+        self.nudge()
+
+    def pause(self, on: bool) -> None:
+        """Stop or go on."""
+        if not on and self.futures is not None:
+            self.drop_futures()
+        self.paused, self._single = on, False
+        self._asked_at = None
+        self.nudge()
+
+    def step_once(self) -> None:
+        """Play one chunk more, then stop."""
+        self.paused = self._single = True
+        self.nudge()
+
+    def rewind(self, index: int) -> None:
+        """Stop, and go to the kept chunk nearest to ``index``."""
+        self.drop_futures()
+        self.paused, self._single = True, False
+        if (moment := self.past.go_to(index)) is not None:
+            self._drop_ahead()
+            self.show_still(moment)
+            if self._record is not None:
+                self._record.rewound(moment.index)
+        self.nudge()
+
+    def what_if(self, commands: Sequence[str]) -> None:
+        """Imagine futures of the moment that is seen; again: drop them."""
+        if self.futures is not None or self.past.current is None:
+            self.drop_futures()
+            return
+        self._drop_ahead()
+        self.paused = True
+        self.futures = Futures(self.past.current, commands)
+        self.nudge()
+
+    def drop_futures(self) -> None:
+        """Back to what is."""
+        if self.futures is not None:
+            self.futures = None
+            telling.tell_futures(self)
+            if self.past.current is not None:
+                self.show_still(self.past.current)
+            self.nudge()
+
+    def keep(self, row: int) -> None:
+        """One future becomes what is.
+
+        Raises:
+            ValueError: nothing is imagined, or there is no such future.
+        """
+        futures = self.futures
+        if futures is None or not futures.chunks:
+            raise ValueError("no future has been imagined yet; keep one when it moves")
+        futures.check(row)
+        self.futures = None
+        self._do(("keep", futures, row))
+
+    def note(self, sentence: str, outcome: str) -> None:
+        """For the session file."""
+        if self._record is not None:
+            self._record.heard(sentence, outcome)
+
+    @property
+    def session(self) -> Path | None:
+        """The session file, once it is there."""
+        path = None if self._record is None else self._record.path
+        return path if path is not None and path.is_file() else None
+
+    def nudge(self) -> None:
+        """Look again at what is wanted."""
+        self._nudge.set()
+
+    def close(self) -> None:
+        """The end."""
+        self._drop_ahead()
+        self._end_record()
+        self.journey.close()
+
+    # The play
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._nudge.clear()
+            try:
+                await self._turn()
+            except (ValueError, OSError) as error:
+                self.outbox.say("note", level="error", text=str(error))
+                self.paused, self.futures = True, None
+                self.tell()
+
+    async def _turn(self) -> None:
+        if self._jobs:
+            await self._job(self._jobs.pop(0))
+        elif self.futures is not None and self.connected:
+            await self._imagine(self.futures)
+        elif not self._going or self.past.current is None:
+            await self._nudge.wait()
+        else:
+            await self._advance(self.past.current)
+
+    @property
+    def _going(self) -> bool:
+        return self.connected and (not self.paused or self._single)
+
+    async def _job(self, job: tuple[Any, ...]) -> None:
+        if job[0] == "begin":
+            begin: Begin = job[1]
+            made = await self.served.make(self, begin)
+            self.plan.clear()
+            self.past.clear()
+            self.journey.clear()
+            moment = await self._moment(made)
+            if self._record is not None:
+                seed = made.state.state.lanes[0].seed
+                self._record.begun(seed, begin.scene, begin.start)
+        elif job[0] == "load":
+            slot: int = job[1]
+            state = await asyncio.to_thread(self.slots.load, slot)
+            picture = self.slots.picture(slot)
+            if picture is None:
+                raise ValueError(f"slot {slot} has lost its picture; save it again")
+            self.served.check(state)
+            moment = Moment(state, (picture,))
+            self.plan.clear()
+            self.past.clear()
+            if self._record is not None:
+                self._record.loaded(slot, self.slots.path(slot))
+            self.paused = True
+        else:
+            await self._keep(job[1], job[2])
+            return
+        self.past.append(moment)
+        self.journey.add(moment)
+        telling.tell_chunk(self, moment, 1)
+        self.tell()
+        self.show_still(moment)
+
+    async def _advance(self, base: Moment) -> None:
+        command = self.plan.command
+        ahead = self._ahead
+        if ahead is None or ahead.base is not base or ahead.command != command:
+            ahead = self._ask(base, command)
+        await self._first(ahead.answer)
+        if not ahead.answer.done() or self._ahead is not ahead:
+            return  # something else is wanted now
+        self._ahead = None
+        made = ahead.answer.result()
+        moment = await self._moment(made, command, monotonic() - ahead.asked)
+        if self.past.current is not base or self._jobs or self.futures is not None:
+            return
+        self.past.append(moment)
+        self.journey.add(moment)
+        if self._record is not None:
+            self._record.stepped(moment)
+        self.plan.made(command)
+        self._pace = 0.7 * self._pace + 0.3 * moment.seconds if self._pace else moment.seconds
+        telling.tell_chunk(self, moment, made.together)
+        if not self._single:
+            self._ask(moment, self.plan.command)
+        await self._show(moment)
+        if self._single and self.past.current is moment:
+            self._single = False
+            self.tell()
+
+    def _ask(self, base: Moment, command: str | None) -> _Ahead:
+        self._drop_ahead()
+        answer = self.served.batcher.ask(self, Step(base.state, command))
+        self._ahead = _Ahead(base, command, answer, monotonic())
+        return self._ahead
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead.answer.cancel()
+            self._ahead = None
+
+    async def _first(self, answer: Future[Made]) -> None:
+        """Wait until it is there, or until we are nudged."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        answer.add_done_callback(lambda _: loop.call_soon_threadsafe(ready.set))
+        waits = [asyncio.ensure_future(e.wait()) for e in (ready, self._nudge)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _show(self, moment: Moment) -> None:
+        """Play the frames of a chunk, at the world's pace or as fast as chunks can be made."""
+        spec, pictures = self.served.spec, moment.shown
+        first = len(moment.pictures) - len(pictures)
+        # Where a chunk takes longer to make than to play, its frames are spread over that time.
+        period = max(1 / spec.fps, 0.95 * self._pace / spec.frames_per_chunk)
+        latent = spec.frames_per_chunk // self.served.world.parts.config.sampler.chunk_width
+        if self._asked_at is not None and self.plan.command in (None, moment.command):
+            self.delay, self._asked_at = monotonic() - self._asked_at, None
+        due = monotonic()
+        for number, picture in enumerate(pictures):
+            frame = first + number
+            self.outbox.show(PictureHeader(moment.index, frame), picture)
+            self.film_frame = picture
+            due += period
+            while True:
+                if self.past.current is not moment or self._jobs or self.futures is not None:
+                    return
+                late = self._asked_at is not None and self._ahead_is_new
+                if late and (frame + 1) % latent == 0:
+                    return  # cut short: the answer to what was said is there
+                if not self._going:
+                    await self._nudged(None)
+                    due = monotonic() + period
+                    continue
+                if (left := due - monotonic()) <= 0:
+                    break
+                await self._nudged(left)
+                self._renew(moment)
+
+    @property
+    def _ahead_is_new(self) -> bool:
+        ahead = self._ahead
+        return ahead is not None and ahead.answer.done() and ahead.command == self.plan.command
+
+    def _renew(self, moment: Moment) -> None:
+        """Another command was given while a chunk plays: make the next one under it."""
+        ahead = self._ahead
+        if ahead is not None and ahead.command != self.plan.command:
+            self._ask(moment, self.plan.command)
+
+    async def _nudged(self, seconds: float | None) -> None:
+        self._nudge.clear()
+        try:
+            await asyncio.wait_for(self._nudge.wait(), seconds)
+        except TimeoutError:
+            pass
+
+    async def _imagine(self, futures: Futures) -> None:
+        if not futures.complete:
+            steps = [
+                Step(state, command)
+                for state, command in zip(futures.states, futures.commands, strict=True)
+            ]
+            commands = list(futures.commands)
+            mades = await asyncio.gather(*(self.served.make(self, step) for step in steps))
+            if self.futures is not futures or futures.commands != commands:
+                return
+            frames = strips(np.stack([made.frames for made in mades]))
+            form, quality = self.config.picture, self.config.quality
+            pictures = await asyncio.to_thread(encode, frames, form, quality)
+            if self.futures is not futures or futures.commands != commands:
+                return
+            futures.add(mades, pictures)
+            telling.tell_futures(self)
+            await self._play_strip(futures, len(futures.strips) - 1)
+            return
+        for chunk in range(len(futures.strips)):
+            await self._play_strip(futures, chunk)
+            if self.futures is not futures or not futures.complete:
+                return
+        await self._nudged(LOOP_PAUSE)
+
+    async def _play_strip(self, futures: Futures, chunk: int) -> None:
+        base, count = futures.base.index, len(futures.commands)
+        for frame, picture in enumerate(futures.strips[chunk]):
+            header = PictureHeader(base + chunk + 1, frame, count, strip=True)
+            self.outbox.show(header, picture)
+            await asyncio.sleep(1 / self.served.spec.fps)
+            if self.futures is not futures or not futures.strips or self._jobs:
+                return
+
+    async def _keep(self, futures: Futures, row: int) -> None:
+        moments = [await self._moment(chunk[row]) for chunk in futures.chunks]
+        states: list[list[Snapshot]] = [[m.state for m in chunk] for chunk in futures.chunks]
+        if self._record is not None:
+            self._record.kept(states, row)
+        for moment in moments:
+            self.past.append(moment)
+            self.journey.add(moment)
+            telling.tell_chunk(self, moment, len(futures.commands))
+        self.plan.clear()
+        telling.tell_futures(self)
+        self.tell()
+        self.show_still(moments[-1])
+
+    async def _moment(self, made: Made, said: str | None = None, seconds: float = 0.0) -> Moment:
+        form, quality = self.config.picture, self.config.quality
+        pictures = await asyncio.to_thread(encode, made.frames, form, quality)
+        return Moment(made.state, tuple(pictures), made.skip, said, seconds)
+
+    def _do(self, job: tuple[Any, ...]) -> None:
+        self._drop_ahead()
+        self.futures = None
+        self._jobs.append(job)
+        self.nudge()
+
+    def _end_record(self) -> None:
+        if self._record is not None:
+            self._record.close()
+
+    # What the page is told
+
+    def show_still(self, moment: Moment) -> None:
+        """The last frame of a moment."""
+        frame = len(moment.pictures) - 1
+        self.outbox.show(PictureHeader(moment.index, frame, still=True), moment.pictures[-1])
+        self.film_frame = moment.pictures[-1]
+
+    def tell(self) -> None:
+        """Where the play stands."""
+        telling.tell(self)
