@@ -46,7 +46,8 @@ link.addEventListener("welcome", ({ detail }) => {
   keys.learn(world.commands);
   menus.learn(detail);
   at("commands").replaceChildren(...world.commands.map((command) => {
-    const button = element("button", { textContent: command.name, onclick: () => tell(command.name) });
+    const button = element("button", { title: command.name, onclick: () => tell(command.name) });
+    button.append(element("span", { textContent: command.name }));
     button.dataset.command = command.name;
     if (command.keys.length) button.append(element("small", { textContent: command.keys[0].replace("left", "←").replace("right", "→").replace("up", "↑").replace("down", "↓").replaceAll("+", "") }));
     return button;
@@ -101,12 +102,14 @@ link.addEventListener("understood", ({ detail }) => {
   const heard = at("heard");
   heard.className = detail.obeyed ? "" : "no";
   heard.replaceChildren();
-  if (!detail.obeyed) {
+  if (detail.obeyed) {
+    const sure = detail.confidence < 0.995 ? ` ${Math.round(detail.confidence * 100)} %` : "";
+    heard.append(`“${detail.text}” understood as `, element("b", { textContent: detail.answer || detail.command || detail.text }), element("small", { textContent: sure }));
+  } else {
     heard.textContent = detail.answer;
-    return;
   }
-  const sure = detail.confidence < 0.995 ? ` ${Math.round(detail.confidence * 100)} %` : "";
-  heard.append(`“${detail.text}” understood as `, element("b", { textContent: detail.answer || detail.command || detail.text }), sure);
+  clearTimeout(now.fade);
+  now.fade = setTimeout(() => heard.classList.add("gone"), detail.obeyed ? 5000 : 9000);
 });
 
 link.addEventListener("futures", ({ detail }) => {

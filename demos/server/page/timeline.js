@@ -58,17 +58,14 @@ export class Timeline {
     pen.scale(scale, scale);
     if (!indices.length) return;
     const step = width / Math.max(indices.length, 14), position = indices.indexOf(this.at);
-    const thumb = [...this.thumbs.values()][0];
-    const wide = thumb ? (thumb.width / thumb.height) * height : height;
-    // Pictures are cut to their share of the strip; where that is narrow, to its middle.
+    // Each picture covers its share of the strip; what does not fit is cut off at the edges.
     indices.forEach((chunk, i) => {
       const small = this.thumbs.get(chunk) ?? this.#near(chunk);
-      const share = Math.min(1, step / wide);
       pen.globalAlpha = i > position ? 0.3 : 1;
-      if (small) {
-        const cut = small.width * share;
-        pen.drawImage(small, (small.width - cut) / 2, 0, cut, small.height, i * step, 0, Math.min(step, wide) + 0.5, height);
-      }
+      if (!small) return;
+      const factor = Math.max(step / small.width, height / small.height);
+      const wide = step / factor, high = height / factor;
+      pen.drawImage(small, (small.width - wide) / 2, (small.height - high) / 2, wide, high, i * step, 0, step + 0.5, height);
     });
     pen.globalAlpha = 1;
     const x = (position + 1) * step;
