@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
@@ -185,7 +185,7 @@ class Batcher:
         except Exception as error:
             _fail([request], error)
         else:
-            _succeed(request, made)
+            request.answer.set_result(made)
 
     def _step(self, requests: Sequence[_Request]) -> None:
         begun = perf_counter()
@@ -209,7 +209,7 @@ class Batcher:
         self._forwards += 1
         self._chunks += len(rows)
         for request, one in zip(requests, made, strict=True):
-            _succeed(request, one)
+            request.answer.set_result(one)
 
     def _made(self, chunk: Chunk, part: int, row: int, together: int, seconds: float) -> Made:
         frames = chunk.frames[part]
@@ -220,16 +220,6 @@ class Batcher:
         return Made(state, frames, latents, chunk.skip[part], together, seconds)
 
 
-def _succeed(request: _Request, made: Made) -> None:
-    try:
-        request.answer.set_result(made)
-    except InvalidStateError:
-        pass  # nobody waits any more
-
-
 def _fail(requests: Sequence[_Request], error: Exception) -> None:
     for request in requests:
-        try:
-            request.answer.set_exception(error)
-        except InvalidStateError:
-            pass
+        request.answer.set_exception(error)

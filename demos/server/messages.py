@@ -33,7 +33,11 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "drop": {},
     "save": {"slot": (int,)},
     "load": {"slot": (int,)},
-    "reset": {"seed": (int, type(None)), "start": (int, str, type(None)), "scene": (str, type(None))},
+    "reset": {
+        "seed": (int, type(None)),
+        "start": (int, str, type(None)),
+        "scene": (str, type(None)),
+    },
     "world": {"name": (str,)},
     "chip": {"number": (int,)},
     "clear": {},

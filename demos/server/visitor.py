@@ -9,6 +9,7 @@ Shapes: n futures, T video frames, H, W pixels.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -92,11 +93,13 @@ class Visitor:
 
     def begin(self, begin: Begin) -> None:
         """Start the open world anew."""
+        self.plan.clear()
         self._do(("begin", begin))
 
     def load(self, slot: int) -> None:
         """Go on from a saved moment."""
         self.slots.path(slot)
+        self.plan.clear()
         self._do(("load", slot))
 
     async def save(self, slot: int) -> None:
@@ -228,7 +231,6 @@ class Visitor:
         if job[0] == "begin":
             begin: Begin = job[1]
             made = await self.served.make(self, begin)
-            self.plan.clear()
             self.past.clear()
             self.journey.clear()
             moment = await self._moment(made)
@@ -243,7 +245,6 @@ class Visitor:
                 raise ValueError(f"slot {slot} has lost its picture; save it again")
             self.served.check(state)
             moment = Moment(state, (picture,))
-            self.plan.clear()
             self.past.clear()
             if self._record is not None:
                 self._record.loaded(slot, self.slots.path(slot))
@@ -349,10 +350,8 @@ class Visitor:
 
     async def _nudged(self, seconds: float | None) -> None:
         self._nudge.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._nudge.wait(), seconds)
-        except TimeoutError:
-            pass
 
     async def _imagine(self, futures: Futures) -> None:
         if not futures.complete:
