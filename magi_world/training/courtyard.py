@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from magi_world.training.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
+from magi_world.training.vizdoom import make_game
 
 REACH = 28.0  # closer than this to a wall the player cannot come, nearly
 TURN = 4.0  # degrees a tic that a controller turns at most
@@ -43,29 +44,7 @@ def make_courtyard(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
     Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
     per tic (continuous). The picture is rendered large and averaged down by the recorder.
     """
-    import gymnasium
-    import vizdoom.gymnasium_wrapper  # noqa: F401  (registers the environments)
-
-    return gymnasium.make(
-        "VizdoomHealthGathering-MultiBinary-v1",
-        frame_skip=frame_skip,
-        disable_env_checker=True,
-        doom_scenario_path=str(map_file()),
-        screen_resolution=resolution,
-        available_buttons=[
-            "MOVE_FORWARD",
-            "MOVE_BACKWARD",
-            "MOVE_LEFT",
-            "MOVE_RIGHT",
-            "TURN_LEFT_RIGHT_DELTA",
-        ],
-        available_game_variables=["HEALTH", "POSITION_X", "POSITION_Y", "ANGLE"],
-        objects_info_enabled=True,
-        render_hud=False,
-        render_weapon=False,
-        render_crosshair=False,
-        render_screen_flashes=False,
-    )
+    return make_game(frame_skip, resolution, str(map_file()))
 
 
 def action(forward: float = 0, turn: float = 0.0) -> dict[str, list[float]]:

@@ -7,21 +7,52 @@ The environment is an ordinary Gymnasium one; only the policy looks at the simul
 from __future__ import annotations
 
 import math
+import os
+import tempfile
+import threading
 from typing import Any, ClassVar
 
 import numpy as np
 
 
-def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
+_ENTERING = threading.Lock()  # the current folder is the whole process's
+
+
+def make_game(frame_skip: int, resolution: str, scenario: str | None = None) -> Any:
     """``VizdoomHealthGathering-MultiBinary-v1`` without HUD and weapon, with more buttons.
 
-    Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
-    per tic (continuous). The picture is rendered large and averaged down by the recorder.
+    Args:
+        scenario: a WAD file; None is the game's own.
     """
     import gymnasium
     import vizdoom.gymnasium_wrapper  # noqa: F401  (registers the environments)
 
-    return gymnasium.make(
+    class OwnFolder(gymnasium.Wrapper):
+        """The game leaves files in the folder where it is started, and two that start in one folder
+        at once fail: so each is started in a new one."""
+
+        folder: tempfile.TemporaryDirectory[str] | None = None
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            if self.folder is not None:
+                return super().reset(seed=seed, options=options)
+            self.folder = tempfile.TemporaryDirectory(prefix="vizdoom-", ignore_cleanup_errors=True)
+            with _ENTERING:
+                before = os.getcwd()
+                os.chdir(self.folder.name)
+                try:
+                    return super().reset(seed=seed, options=options)
+                finally:
+                    os.chdir(before)
+
+        def close(self) -> None:
+            super().close()
+            if self.folder is not None:
+                self.folder.cleanup()
+                self.folder = None
+
+    options = {} if scenario is None else {"doom_scenario_path": scenario}
+    game = gymnasium.make(
         "VizdoomHealthGathering-MultiBinary-v1",
         frame_skip=frame_skip,
         disable_env_checker=True,
@@ -39,7 +70,18 @@ def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") 
         render_weapon=False,
         render_crosshair=False,
         render_screen_flashes=False,
+        **options,
     )
+    return OwnFolder(game)
+
+
+def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
+    """``VizdoomHealthGathering-MultiBinary-v1`` without HUD and weapon, with more buttons.
+
+    Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
+    per tic (continuous). The picture is rendered large and averaged down by the recorder.
+    """
+    return make_game(frame_skip, resolution)
 
 
 class WanderAndGather:

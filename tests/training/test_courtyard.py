@@ -123,3 +123,15 @@ def test_the_stroller_does_all_of_it() -> None:
         Stroller(Nowhere(), ["dance"], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"target is 'tower'"):
         GoTo(Nowhere(), "tower")
+
+
+def test_the_game_leaves_nothing_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        game = make_courtyard(resolution="RES_160X120")
+        game.reset(seed=1)
+        game.step(game.action_space.sample())
+        game.close()
+    assert list(tmp_path.iterdir()) == []
