@@ -9,6 +9,7 @@ from typing import Any
 from magi_world.agents.protocol import Agent, CallableAgent
 from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.agents.scripted import ScriptedAgent
+from magi_world.spec import WorldSpec
 
 POLICIES = Path(__file__).parent / "policies"  # shipped ones
 CHOICES = (
@@ -65,6 +66,28 @@ def policy_folder(name: str) -> Path | None:
     bare = name.removeprefix("greedy:")
     places = (Path(bare), POLICIES / bare)
     return next((p for p in places if (p / "policy.json").is_file()), None)
+
+
+def policies_for(spec: WorldSpec, seed: int = 0) -> dict[str, Agent]:
+    """The trained policies that come along and know a world: name -> agent.
+
+    One that sees pictures of another size, or says what the world does not know, is left out.
+    """
+    from magi_world.agents.learning.policy import PolicyAgent, policy_record
+
+    found: dict[str, Agent] = {}
+    for folder in sorted(POLICIES.glob("*/policy.json")):
+        record = policy_record(folder.parent)
+        if record.frame_size == spec.frame_size and set(record.commands) <= {*spec.command_names}:
+            found[folder.parent.name] = PolicyAgent.load(folder.parent, seed)
+    return found
+
+
+def knows(agent: Agent, spec: WorldSpec) -> bool:
+    """Whether what an agent says means something to a world, as far as the agent tells."""
+    record = getattr(agent, "record", None)
+    says = getattr(record, "commands", None)
+    return says is None or set(says) <= {*spec.command_names}
 
 
 def _imported(name: str, module: str, attribute: str) -> Agent:

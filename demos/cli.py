@@ -29,6 +29,8 @@ COMMANDS = (
     play, serve, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent, bench,
 )  # fmt: skip
 
+LIVE = ("play", "serve")  # what shares the machine with a person's other programs
+
 
 def parser() -> argparse.ArgumentParser:
     """Everything that can be typed."""
@@ -58,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command is None:
         top.print_help()
         return 2
+    if given.command in LIVE:
+        # Before torch is loaded: threads that wait for one another must not keep the cores busy.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return int(given.run(given))
     except BrokenPipeError:

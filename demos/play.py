@@ -12,10 +12,12 @@ from typing import Literal
 
 import torch
 
+from magi_world.agents.loading import policies_for
 from magi_world.agents.protocol import Agent
 from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.config import require
 from magi_world.demos.script import read_script
+from magi_world.demos.threads import choose_threads
 from magi_world.demos.window import jobs
 from magi_world.demos.window.desk import Desk, DeskConfig
 from magi_world.demos.window.engine import Engine
@@ -40,21 +42,24 @@ What works without one:
 class PlayConfig:
     """Options of `play`.
 
-    seed: None takes a fresh one.    scene: scene prompt; None is the world's own.
-    image: picture to begin with.    start: number of a start video, or "text".
+    seed: None takes a fresh one.    threads: of the CPU; None measures which number is quickest.
+    scene: scene prompt; None is the world's own.
+    image: picture to begin with.
+    start: number of a start video, "text", or "best", the one that shows the world best.
     script: file of a script that is in charge at first; its seed, scene and start are used.
     record: MP4 to record to from the first frame on.
     session: file of the session; None puts it into ``folder``.    keep_session: write it at all.
     folder: where films, pictures, sessions and slots go.
     scale: whole factor by which the world is enlarged, in the window at first and in films.
-    size: (width, height) of the window at first, without ``scale``.
+    size: (width, height) of the window at first, without ``scale``.    hud: figures at first.
     max_seconds: close the window after so long.
     """
 
     seed: int | None = 0
     scene: str | None = None
     image: Path | None = None
-    start: int | Literal["text"] | None = None
+    start: int | Literal["text", "best"] | None = "best"
+    threads: int | None = None
     script: Path | None = None
     record: Path | None = None
     session: Path | None = None
@@ -62,9 +67,9 @@ class PlayConfig:
     folder: Path = Path("recordings")
     steer: Literal["now", "queue"] = "now"
     scale: int | None = None
-    size: tuple[int, int] = (960, 720)
+    size: tuple[int, int] = (1280, 800)
     max_seconds: float | None = None
-    hud: bool = True
+    hud: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -114,7 +119,8 @@ def play(
     config = config or PlayConfig()
     others: dict[str, Agent] = {"random": RandomAgent(config=RandomConfig(seed=config.seed or 0))}
     others |= agents or {}
-    start = jobs.Start(config.seed, config.scene, config.image, config.start)
+    place = config.start if config.image is None or config.start != "best" else None
+    start = jobs.Start(config.seed, config.scene, config.image, place)
     if config.script is not None:
         script = read_script(config.script)
         others = {"script": script_agent(script), **others}
@@ -128,7 +134,8 @@ def play(
         print(NO_DISPLAY.format(reason=reason), file=sys.stderr)
         return 2
     names = list_worlds() if worlds is None else list(worlds)
-    desk = make_desk(Engine(load), others, names, config)
+    tune = choose_threads if config.threads is None else _given_threads(config.threads)
+    desk = make_desk(Engine(load, policies_for, tune), others, names, config)
     if config.script is not None:
         desk.player.hand_to("script")
     if world is None and len(names) == 1:
@@ -174,10 +181,7 @@ def _run(desk: Desk, config: PlayConfig) -> int:
     from magi_world.demos.window.app import App, AppConfig
 
     app = App(desk, AppConfig(config.size, scale=config.scale, max_seconds=config.max_seconds))
-    # One core is for the window: where every core computes, each small operation waits for the
-    # thread that was put aside to draw.
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
     try:
         app.run()
     except KeyboardInterrupt:
@@ -190,6 +194,16 @@ def _run(desk: Desk, config: PlayConfig) -> int:
         if path.is_file():
             print(f"session: {path} (magi-world replay repeats it)")
     return 0
+
+
+def _given_threads(threads: int) -> Callable[[World], int]:
+    """As many as were asked for, in the thread that steps the world."""
+
+    def tune(world: World) -> int:
+        torch.set_num_threads(threads)
+        return threads
+
+    return tune
 
 
 def _no_display() -> str | None:

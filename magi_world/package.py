@@ -41,6 +41,7 @@ _SPEC: dict[str, Any] = {
     "licence": str,
     "threshold": float | None,
     "things": tuple[str, ...],
+    "best_start": int | None,
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Config = TypeVar("Config")

@@ -51,6 +51,7 @@ class WorldSpec:
     threshold: confidence, 0 .. 1, below which a text is not obeyed; None is measured on the
         phrasings (`magi_world.language`).
     things: what the world knows, for the answer to a text that it does not; () lists the commands.
+    best_start: number of the start video that shows the world best; None leaves it to be found.
     """
 
     name: str
@@ -67,6 +68,7 @@ class WorldSpec:
     num_starts: int = 0
     threshold: float | None = None
     things: tuple[str, ...] = ()
+    best_start: int | None = None
     quality: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 

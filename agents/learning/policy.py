@@ -65,6 +65,15 @@ def save_policy(folder: Path, record: PolicyRecord, weights: Mapping[str, Tensor
     write_json(folder / RECORD, {"schema": SCHEMA, **asdict(record), "weights": checksum})
 
 
+def policy_record(folder: str | Path) -> PolicyRecord:
+    """What a policy's JSON says; its weights are not read.
+
+    Raises:
+        As `read_policy`.
+    """
+    return _read_record(Path(folder) / RECORD)[0]
+
+
 def read_policy(folder: str | Path) -> tuple[PolicyRecord, PolicyNet]:
     """A policy's record, and its network on the CPU.
 
@@ -73,8 +82,23 @@ def read_policy(folder: str | Path) -> tuple[PolicyRecord, PolicyNet]:
         ValueError: damaged files, another schema, or weights that do not fit the record.
     """
     path = Path(folder) / RECORD
+    record, checksum = _read_record(path)
+    try:
+        with torch.device("meta"):
+            net = PolicyNet(record.network)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no policy: {error!r:.100}") from error
+    weights = path.with_name(WEIGHTS)
+    net = load_into(net, weights)
+    if _checksum(weights) != checksum:
+        raise ValueError(f"{weights} is not the file that {path.name} was written for")
+    return record, net.requires_grad_(False)
+
+
+def _read_record(path: Path) -> tuple[PolicyRecord, str]:
+    """The record, and the checksum of the weights that belong to it."""
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no policy: there is no {RECORD} in it")
+        raise FileNotFoundError(f"{path.parent} is no policy: there is no {RECORD} in it")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         schema, checksum = stored.pop("schema"), stored.pop("weights")
@@ -86,16 +110,9 @@ def read_policy(folder: str | Path) -> tuple[PolicyRecord, PolicyNet]:
         stored["stacking"] = Stacking(**stored["stacking"])
         for name in ("commands", "frame_size"):
             stored[name] = tuple(stored[name])
-        record = PolicyRecord(**stored)
-        with torch.device("meta"):
-            net = PolicyNet(record.network)
+        return PolicyRecord(**stored), checksum
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path} is no policy: {error!r:.100}") from error
-    weights = path.with_name(WEIGHTS)
-    net = load_into(net, weights)
-    if _checksum(weights) != checksum:
-        raise ValueError(f"{weights} is not the file that {path.name} was written for")
-    return record, net.requires_grad_(False)
 
 
 class PolicyAgent:

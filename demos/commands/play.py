@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from magi_world.demos.play import PlayConfig
     from magi_world.world import World
 
+BEST = object()  # no seed was typed: the best start, with seed 0
+
 
 def add(commands: options.Commands) -> None:
     """Declare it."""
@@ -25,10 +27,12 @@ def add(commands: options.Commands) -> None:
     )
     parser.add_argument("world", metavar="WORLD", nargs="?", help="by default the shipped one")
     begin = parser.add_argument_group("the beginning")
-    begin.add_argument("--seed", type=_seed, default=0, help="a number, or random")
+    begin.add_argument(
+        "--seed", type=_seed, default=BEST, help="a number, or random; by default the best start"
+    )
     begin.add_argument("--scene", help="scene prompt; by default the world's own")
     begin.add_argument("--image", type=options.file, metavar="FILE", help="picture to start from")
-    begin.add_argument("--start", type=_start, help="number of a start video, or text")
+    begin.add_argument("--start", type=_start, help="number of a start video, text, or best")
     begin.add_argument("--script", help="a script that is in charge at first")
     begin.add_argument(
         "--agent",
@@ -46,7 +50,7 @@ def add(commands: options.Commands) -> None:
     )
     window.add_argument("--steer", choices=("now", "queue"), default="now")
     window.add_argument("--scale", type=options.count, metavar="N", help="enlarge N times")
-    window.add_argument("--no-hud", action="store_true", help="no figures at first")
+    window.add_argument("--hud", action="store_true", help="figures at first, as with the key H")
     window.add_argument("--max-seconds", type=float, metavar="S", help="close after so long")
     window.add_argument(
         "--else-record",
@@ -74,11 +78,15 @@ def run(given: argparse.Namespace) -> int:
 def _config(given: argparse.Namespace) -> PlayConfig:
     from magi_world.demos.play import PlayConfig
 
+    # A seed that was asked for decides the start as well, as it does everywhere else.
+    chosen = given.seed is BEST
+    start = given.start if given.start is not None else "best" if chosen else None
     return PlayConfig(
-        seed=given.seed,
+        seed=0 if chosen else given.seed,
         scene=given.scene,
         image=given.image,
-        start=given.start,
+        start=start,
+        threads=given.threads,
         script=None if given.script is None else find_script(given.script),
         record=given.record,
         session=given.session,
@@ -87,7 +95,7 @@ def _config(given: argparse.Namespace) -> PlayConfig:
         steer=given.steer,
         scale=given.scale,
         max_seconds=given.max_seconds,
-        hud=not given.no_hud,
+        hud=given.hud,
     )
 
 
@@ -136,8 +144,8 @@ def _seed(text: str) -> int | None:
 
 
 def _start(text: str) -> int | str:
-    if text == "text":
+    if text in ("text", "best"):
         return text
     if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor text")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor text nor best")
     return int(text)

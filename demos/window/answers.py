@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from magi_world.demos.window import jobs
 from magi_world.demos.window.controllers import HUMAN
 from magi_world.demos.window.moment import Moment
@@ -21,6 +23,8 @@ def take(player: Player, answer: jobs.Answer) -> None:
     match answer:
         case jobs.Failed():
             _failed(player, answer)
+        case jobs.Asked():
+            player.plan = answer
         case jobs.Stepped():
             player.playback.pace.made(answer.moment.seconds)
             player.playback.ahead, player.failures = answer, 0
@@ -29,12 +33,10 @@ def take(player: Player, answer: jobs.Answer) -> None:
         case jobs.Begun():
             _begun(player, answer.moment, answer.start)
         case jobs.Loaded():
-            _fresh(player, answer.moment)
-            player.tell(lambda w: w.loaded(answer))
-            name = answer.path.name if answer.slot is None else f"slot {answer.slot}"
-            player.notices.info(f"loaded {name}")
+            _loaded(player, answer)
         case jobs.Saved():
-            player.notices.info(f"saved slot {answer.slot}")
+            words = f"saved in slot {answer.slot}: L, then {answer.slot} brings it back"
+            player.notices.info(words)
         case jobs.Imagined():
             if player.futures is not None:
                 player.futures.take(answer)
@@ -45,10 +47,16 @@ def take(player: Player, answer: jobs.Answer) -> None:
 def _opened(player: Player, answer: jobs.Opened) -> None:
     spec, config = answer.spec, player.config
     player.opened = answer
+    if answer.threads is not None:
+        # A setting of each thread; what is written about this one is what the worker has.
+        torch.set_num_threads(answer.threads)
     player.steering = Steering(KeyMap(spec.commands), spec.default_command)
+    player.controllers.offer(answer.agents, spec)
     bytes_kept = answer.world.cache_bytes + answer.moment.frames.nbytes
     ring = max(2, min(config.ring_chunks, config.ring_bytes // max(1, bytes_kept)))
-    player.playback = Playback(Pace(spec.fps, spec.frames_per_chunk), ring)
+    pace = Pace(spec.fps, spec.frames_per_chunk)
+    player.playback = Playback(pace, ring, answer.frames_per_latent)
+    player.histories.clear()
     player.tell(lambda w: w.opened(answer))
     _begun(player, answer.moment, answer.start)
 
@@ -61,10 +69,29 @@ def _begun(player: Player, moment: Moment, start: jobs.Start) -> None:
 
 
 def _fresh(player: Player, moment: Moment) -> None:
-    player.futures, player.failures = None, 0
+    player.futures, player.plan, player.failures = None, None, 0
     player.steering.say(None)
     player.delay.forget()
     player.playback.begin(moment)
+
+
+def _loaded(player: Player, answer: jobs.Loaded) -> None:
+    """Play goes on from there, under the command of that moment, with what came before it."""
+    moment = answer.moment
+    # A slot of this session brings its past along; a file only the moment itself.
+    *past, saved = player.histories.get(answer.slot or 0, (moment,))
+    if saved.index == moment.index and saved.score is not None:
+        moment = replace(moment, score=saved.score)
+    _fresh(player, moment)
+    player.playback.timeline.clear()
+    for earlier in (*past, moment):
+        player.playback.timeline.append(earlier)
+    default = player.steering.default
+    if moment.command != default:
+        player.steering.say(moment.command)
+    player.tell(lambda w: w.loaded(answer))
+    name = answer.path.name if answer.slot is None else f"slot {answer.slot}"
+    player.notices.info(f"{name} is loaded; [ goes back before it" if past else f"{name} is loaded")
 
 
 def _kept(player: Player, answer: jobs.Kept) -> None:
@@ -77,14 +104,16 @@ def _kept(player: Player, answer: jobs.Kept) -> None:
     if player.controllers.agent is None:
         player.steering.say(command)
     player.pause(False)
-    player.notices.info(f"kept: {command}")
+    player.notices.info(f"this future is now the world: {command}")
 
 
 def _failed(player: Player, answer: jobs.Failed) -> None:
     player.notices.error(answer.error)
     match answer.job:
-        case jobs.Step():
+        case jobs.Step() | jobs.Ask():
             player.failures += 1
+            if player.controllers.name != HUMAN:
+                player.notices.error(f"{player.controllers.name} failed; you steer again")
             player.hand_to(HUMAN)
             player.steering.say(None)
             # Once more with the command that was in force; if that fails too, wait for the person.

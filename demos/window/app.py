@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pygame
 
-from magi_world.demos.window.bars import BOTTOM, TOP
-from magi_world.demos.window.desk import SLOTS, Desk
-from magi_world.demos.window.fork_view import panes
+from magi_world.demos.window.desk import Desk
 from magi_world.demos.window.keyboard import Keyboard
-from magi_world.demos.window.panels import HUD_WIDTH, slot_cells, world_rows
-from magi_world.demos.window.view import MARGIN, View, world_area
+from magi_world.demos.window.layout import COLUMN
+from magi_world.demos.window.spots import Spots
+from magi_world.demos.window.view import View
+
+LEAST_HEIGHT = 640
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class AppConfig:
     max_seconds: close after so long; None stays open.
     """
 
-    size: tuple[int, int] = (960, 720)
+    size: tuple[int, int] = (1280, 800)
     rate: int = 60
     idle: float = 0.1
     scale: int | None = None
@@ -57,6 +58,7 @@ class App:
         self._drawn: object = None
         self._drawn_at = 0.0
         self._full, self._scale, self._titled = False, self.config.scale, ""
+        self._windowed = self.config.size
 
     def run(self) -> None:
         """Until the window is closed or time is up."""
@@ -75,6 +77,7 @@ class App:
     def close(self) -> None:
         """Stop the worker, end the files, close the window."""
         self.desk.player.close()
+        self.desk.previews.close()
         pygame.display.quit()
 
     def handle(self, event: pygame.event.Event) -> None:
@@ -108,43 +111,41 @@ class App:
             self.desk.drop(Path(event.file))
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self.click(event.pos)
+        elif event.type == pygame.MOUSEBUTTONUP and event.button == 1:
+            self._view.spots.release()
+        elif event.type == pygame.MOUSEMOTION:
+            self._view.spots.move(event.pos)
+        elif event.type == pygame.WINDOWLEAVE:
+            self._view.spots.mouse = None
+        elif event.type == pygame.MOUSEWHEEL and not self.desk.overlay:
+            # Up, or away from the person, is into the past.
+            self.desk.player.rewind(event.y)
+
+    @property
+    def spots(self) -> Spots:
+        """Where the mouse can do something now."""
+        return self._view.spots
 
     def click(self, place: tuple[int, int]) -> None:
-        """The left button: pick what is under it, or begin to type."""
-        desk, screen = self.desk, self._surface.get_rect()
-        if desk.overlay == "worlds":
-            hit = _hit(world_rows(screen, len(desk.worlds)), place)
-            if hit is not None:
-                desk.picked = hit
-                desk.open_picked()
-        elif desk.overlay == "slots":
-            hit = _hit(slot_cells(screen), place)
-            if hit is not None:
-                desk.load(SLOTS[hit])
-        elif desk.overlay == "help" or place[1] < TOP:
-            desk.show("help")
-        elif place[1] > world_area(screen, desk).bottom:
-            desk.line.start(desk.line.text)
-        elif (futures := desk.player.futures) is not None:
-            hit = _hit(panes(world_area(screen, desk), futures.config.count), place)
-            if hit is not None:
-                # The first click points at a future, the second keeps it.
-                if hit == futures.selected:
-                    desk.player.keep(hit)
-                else:
-                    futures.select(hit)
+        """The left button went down: whatever lies there; beside the open line, it closes it."""
+        line, spots = self.desk.line, self._view.spots
+        spots.mouse = place
+        spot = spots.under
+        if line.open and not (spot and spot.name.startswith(("line", "completion"))):
+            line.close()
+        spots.press(place)
 
     def draw(self, now: float) -> None:
         """Draw, if there is something new to see."""
         player, desk = self.desk.player, self.desk
         if desk.fullscreen != self._full:
             self._full = desk.fullscreen
-            pygame.display.toggle_fullscreen()
+            self._toggle_full_screen()
         if player.opened is not None and player.opened.source != self._titled:
             self._titled = player.opened.source
             pygame.display.set_caption(f"{player.opened.spec.name} - {self.config.title}")
         if self._scale is not None and player.opened is not None:
-            size = window_size(player.opened.spec.frame_size, self._scale, desk.hud)
+            size = window_size(player.opened.spec.frame_size, self._scale)
             self._surface = pygame.display.set_mode(size, pygame.RESIZABLE)
             self._scale = None
         futures = player.futures
@@ -154,6 +155,7 @@ class App:
             player.runner.progress,
             player.runner.job,
             player.notices.shown,
+            len(player.flashes.current(now)) and now,
             None if futures is None else (id(futures), futures.seconds),
         )
         if seen == self._drawn and now - self._drawn_at < self.config.idle:
@@ -176,16 +178,20 @@ class App:
         else:
             self.desk.player.notices.info(f"window saved: {path}")
 
+    def _toggle_full_screen(self) -> None:
+        """As a window without a frame, over the whole screen; the window comes back as it was."""
+        if self._full:
+            self._windowed = pygame.display.get_window_size()
+            pygame.display.set_mode((0, 0), pygame.FULLSCREEN)
+        else:
+            pygame.display.set_mode(self._windowed, pygame.RESIZABLE)
 
-def window_size(frame_size: tuple[int, int], scale: int, hud: bool) -> tuple[int, int]:
+
+def window_size(frame_size: tuple[int, int], scale: int) -> tuple[int, int]:
     """(width, height) of a window in which (height, width) is enlarged ``scale`` times."""
     height, width = frame_size
-    beside, around = (HUD_WIDTH if hud else 0), 2 * MARGIN
-    return width * scale + around + beside, height * scale + around + TOP + BOTTOM
-
-
-def _hit(places: list[pygame.Rect], place: tuple[int, int]) -> int | None:
-    return next((i for i, rect in enumerate(places) if rect.collidepoint(place)), None)
+    # Beside a low picture the controls would not fit.
+    return width * scale + COLUMN, max(height * scale, LEAST_HEIGHT)
 
 
 def _clipboard() -> str:

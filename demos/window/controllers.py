@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from magi_world.agents.loading import knows
 from magi_world.agents.protocol import Agent
+from magi_world.spec import WorldSpec
 
-HUMAN = "human"
+HUMAN, RANDOM = "human", "random"
 
 
 class Controllers:
@@ -20,7 +22,7 @@ class Controllers:
         """
         if HUMAN in agents:
             raise ValueError(f"agents has the name {HUMAN!r}; it belongs to the person")
-        self._agents = dict(agents)
+        self._own, self._agents = dict(agents), dict(agents)
         self.name = HUMAN
 
     @property
@@ -35,8 +37,7 @@ class Controllers:
 
     def hand_over(self) -> str:
         """The next one takes over; who that is."""
-        names = self.names
-        self.name = names[(names.index(self.name) + 1) % len(names)]
+        self.name = self.following
         return self.name
 
     def give_to(self, name: str) -> None:
@@ -49,7 +50,26 @@ class Controllers:
             raise ValueError(f"controller is {name!r}; it must be one of {', '.join(self.names)}")
         self.name = name
 
+    @property
+    def following(self) -> str:
+        """Who would take over next; the person themselves where nobody else is there."""
+        names = self.names
+        return names[(names.index(self.name) + 1) % len(names)]
+
+    def offer(self, agents: Mapping[str, Agent], spec: WorldSpec) -> None:
+        """These come along with the world that is open now; those of the one before go.
+
+        Whoever says what this world does not know has nothing to do in it.
+        """
+        fitting = {n: a for n, a in self._own.items() if knows(a, spec)}
+        own = {n: a for n, a in fitting.items() if n != RANDOM}
+        # Chance comes last: whoever knows what they do is the better company.
+        chance = {n: a for n, a in fitting.items() if n == RANDOM and spec.commands}
+        self._agents = {**own, **{n: a for n, a in agents.items() if n not in own}, **chance}
+        if self.name not in self.names:
+            self.name = HUMAN
+
     def add(self, name: str, agent: Agent) -> None:
         """Add an agent, or put another in its place."""
         Controllers({name: agent})
-        self._agents[name] = agent
+        self._own[name] = self._agents[name] = agent

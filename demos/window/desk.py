@@ -12,33 +12,35 @@ from PIL import Image
 from magi_world.demos.window import jobs
 from magi_world.demos.window.line import TextLine
 from magi_world.demos.window.player import Player
+from magi_world.demos.window.previews import Previews
 from magi_world.demos.window.story import Film
+from magi_world.demos.window.tips import Tip, Tips
 from magi_world.media import VideoConfig, enlarge
 
 Overlay = Literal["", "help", "worlds", "slots"]
 SLOTS = tuple(range(1, 10))
 SLASH = {
-    "/seed": "/seed NUMBER begins with this seed",
-    "/scene": "/scene TEXT begins anew in this scene",
-    "/start": "/start NUMBER (a start video of the world), or /start text",
-    "/image": "/image FILE begins with this picture",
-    "/world": "/world NAME opens another world",
-    "/save": "/save 1 .. 9",
-    "/load": "/load 1 .. 9, or /load FILE",
-    "/quit": "/quit",
+    "/seed": "/seed NUMBER: begin with this seed",
+    "/scene": "/scene TEXT: begin anew in this scene",
+    "/start": "/start NUMBER: from a start video, best or text",
+    "/image": "/image FILE: begin with this picture",
+    "/world": "/world NAME: open another world",
+    "/save": "/save 1 .. 9: save this moment",
+    "/load": "/load 1 .. 9, FILE: go on from a saved one",
+    "/quit": "/quit: close the window",
 }
 
 
 @dataclass(frozen=True)
 class DeskConfig:
     """folder: of films, pictures and sessions.    stamp: gives the names of files their ending.
-    upscale: whole factor for films and pictures; None picks one.
+    upscale: whole factor for films and pictures; None picks one.    hud: figures at first.
     """
 
     folder: Path = Path("recordings")
     stamp: Callable[[], str] = field(default=lambda: "now")
     upscale: int | None = None
-    hud: bool = True
+    hud: bool = False
 
 
 class Desk:
@@ -51,7 +53,10 @@ class Desk:
         self.overlay: Overlay = ""
         self.picked = 0
         self.hud = config.hud
-        self.smooth = self.fullscreen = self.quit = False
+        self.smooth, self.fullscreen, self.quit = True, False, False
+        self.tips, self.previews = Tips(), Previews()
+        # The place in the queue that the line replaces, while one of its chips is being changed.
+        self.changing: int | None = None
         self.window_shot: Path | None = None
         self._film: Film | None = None
         self._quit_until = 0.0
@@ -78,6 +83,75 @@ class Desk:
             self.say(text)
         except (ValueError, OSError) as error:
             self.player.notices.error(str(error))
+        self.changing = None
+
+    def choose(self, text: str) -> None:
+        """A completion was clicked; an instruction that still needs a value stays in the line."""
+        if text.startswith("/") and text not in ("/quit",) and " " not in text:
+            self.line.start(f"{text} ")
+        else:
+            self.line.start(text)
+            self.submit()
+
+    def edit_step(self, place: int) -> None:
+        """What waits in the queue is written into the line; Enter puts it back there."""
+        queue = self.player.steering.queue
+        if place < len(queue):
+            step = queue[place]
+            times = "" if step.chunks is None else f" for {step.chunks} chunks"
+            self.line.start(step.command + times)
+            self.changing = place
+
+    def tap(self, command: str) -> None:
+        """A command was clicked."""
+        self.tips.did("steer")
+        self.player.tap(command)
+
+    def key(self, key: str) -> bool:
+        """A key of the world went down; whether it has a meaning."""
+        meant = self.player.press(key)
+        if meant:
+            self.tips.did("steer")
+        return meant
+
+    def hand_over(self) -> None:
+        """The next one takes over."""
+        self.tips.did("company")
+        self.player.hand_over()
+
+    def what_if(self) -> None:
+        """Imagine futures, or drop them."""
+        self.tips.did("fork")
+        self.player.what_if()
+
+    def try_tip(self, tip: Tip) -> None:
+        """A tip was clicked."""
+        self.tips.did(tip.name)
+        try:
+            tip.does()
+        except ValueError as error:
+            self.player.notices.error(str(error))
+
+    def pick_future(self, row: int) -> None:
+        """A future was clicked: the first click marks it, the second keeps it."""
+        futures = self.player.futures
+        if futures is not None and row == futures.selected:
+            self.player.keep(row)
+        elif futures is not None:
+            futures.select(row)
+
+    def further(self) -> None:
+        """Imagine the futures a chunk further."""
+        futures = self.player.futures
+        if futures is not None and not futures.further():
+            self.player.notices.info(f"{futures.config.limit} chunks ahead is as far as it goes")
+
+    def seek(self, position: int) -> None:
+        """The slider was moved to this place."""
+        if position != self.player.playback.timeline.position:
+            self.player.seek(position)
+        elif not self.player.playback.paused:
+            self.player.pause(True)
 
     def say(self, text: str) -> None:
         """Words for the world, or an instruction that begins with a slash.
@@ -88,30 +162,41 @@ class Desk:
         name, _, rest = text.partition(" ")
         rest = rest.strip()
         if not name.startswith("/"):
+            self.tips.did("type")
             self.player.say(text)
         elif name not in SLASH:
-            raise ValueError(f"{name} is unknown; it must be one of {', '.join(SLASH)}")
+            raise ValueError(f"{name} is not known here; there are {', '.join(SLASH)}")
         elif name == "/quit":
             self.quit = True
         elif not rest:
-            raise ValueError(f"{name} needs a value: {SLASH[name]}")
+            raise ValueError(f"{name} needs a value. {SLASH[name]}")
         else:
             self._instruct(name, rest)
 
     def new_seed(self, again: bool = False) -> None:
         """Begin anew, with a fresh seed or the same one."""
         start = self.player.start
-        seed = start.seed if again else None
-        self.player.begin(jobs.Start(seed, start.scene, start.image, start.start))
+        if again:
+            self.player.begin(start)
+        else:
+            # Another seed is another place, unless the world begins from text or a picture.
+            place = "text" if start.start == "text" else None
+            self.player.begin(jobs.Start(None, start.scene, start.image, place))
 
     def open_picked(self) -> None:
         """Open the world that the picker points at."""
         self.overlay = ""
         if self.worlds:
-            self.player.open(jobs.Open(self.worlds[self.picked]))
+            self.player.open(jobs.Open(self.worlds[self.picked], jobs.Start(start="best")))
+
+    def open_world(self, number: int) -> None:
+        """Open a world of the picker."""
+        self.picked = number
+        self.open_picked()
 
     def save(self, slot: int) -> None:
         """Save to a slot."""
+        self.overlay = ""
         self.player.save(slot)
 
     def load(self, slot: int) -> None:
@@ -119,7 +204,8 @@ class Desk:
         self.overlay = ""
         path = self.player.slot_path(slot) if self.player.opened else None
         if path is None or not path.is_file():
-            self.player.notices.error(f"slot {slot} is empty; Ctrl + {slot} saves to it")
+            words = f"slot {slot} is empty; Ctrl + {slot} saves this moment in it"
+            self.player.notices.error(words)
         else:
             self.player.load(path, slot)
 
@@ -151,7 +237,7 @@ class Desk:
             return
         self._film = film
         self.player.watchers.append(film)
-        self.player.notices.info(f"recording to {path}")
+        self.player.notices.info(f"filming to {path}; R ends the film")
 
     def screenshot(self, window: bool = False) -> None:
         """Save the picture of the world, or the whole window when it has been drawn next."""
@@ -178,6 +264,9 @@ class Desk:
         else:
             start = self.player.start
             self.player.begin(jobs.Start(start.seed, start.scene, image=path))
+            self.player.notices.info(
+                "begins with your picture; the world goes on from it with the places it knows"
+            )
 
     def escape(self) -> None:
         """Close what is open; with nothing open, twice quits."""
@@ -204,12 +293,11 @@ class Desk:
         elif name == "/scene":
             self.player.begin(jobs.Start(start.seed, rest, start.image, start.start))
         elif name == "/start":
-            number: int | Literal["text"] = "text" if rest == "text" else _whole(name, rest)
-            self.player.begin(jobs.Start(start.seed, start.scene, start=number))
+            self.player.begin(jobs.Start(start.seed, start.scene, start=_place(name, rest)))
         elif name == "/image":
             self.drop(Path(rest).expanduser())
         elif name == "/world":
-            self.player.open(jobs.Open(rest))
+            self.player.open(jobs.Open(rest, jobs.Start(start="best")))
         elif name == "/load" and not rest.isdigit():
             self.player.load(Path(rest).expanduser())
         else:
@@ -235,7 +323,13 @@ class Desk:
         return path
 
 
+def _place(name: str, text: str) -> int | Literal["text", "best"]:
+    if text == "text":
+        return "text"
+    return "best" if text == "best" else _whole(name, text)
+
+
 def _whole(name: str, text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"{name} {text!r} is no whole number: {SLASH[name]}")
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{name} needs a whole number, not {text!r}. {SLASH[name]}")
     return int(text)

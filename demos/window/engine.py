@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from magi_world.agents.protocol import checked_command
+from magi_world.agents.protocol import Agent, checked_command
+from magi_world.best_start import best_start
 from magi_world.chunk import Chunk
 from magi_world.demos.window import jobs
 from magi_world.demos.window.memory import give_back
 from magi_world.demos.window.moment import Moment
+from magi_world.demos.window.score import Score, first_score, next_score
 from magi_world.media import fit, load_image
 from magi_world.snapshot import Snapshot
+from magi_world.spec import WorldSpec
 from magi_world.world import World
 
 TIDY_EVERY = 8  # chunks
@@ -31,9 +34,19 @@ Progress = Callable[[int, int], None]
 class Engine:
     """Holds the world that is being played. Whatever fails leaves it usable."""
 
-    def __init__(self, load: Callable[[str], World]) -> None:
-        """``load`` opens a world by name."""
-        self._load_world = load
+    def __init__(
+        self,
+        load: Callable[[str], World],
+        agents: Callable[[WorldSpec], Mapping[str, Agent]] = lambda spec: {},
+        tune: Callable[[World], int | None] = lambda world: None,
+    ) -> None:
+        """Args:
+        load: opens a world by name.
+        agents: who comes along that knows a world's commands.
+        tune: makes a world that has just been opened quick, and says with how many threads. It
+            may step the world, which is reset afterwards.
+        """
+        self._load_world, self._agents, self._tune = load, agents, tune
         self._world: World | None = None
         self._wide: World | None = None
         # The state in which the world stands; another base is restored first.
@@ -49,7 +62,10 @@ class Engine:
         if isinstance(job, jobs.Open):
             return self._open(job)
         if isinstance(job, jobs.Begin):
-            return jobs.Begun(self._begin(self.world, job.start), job.start)
+            start = _settled(self.world, job.start)
+            return jobs.Begun(self._begin(self.world, start), start)
+        if isinstance(job, jobs.Ask):
+            return jobs.Asked(job, self._ask(job))
         if isinstance(job, jobs.Step):
             return self._step(job, progress)
         if isinstance(job, jobs.Save):
@@ -77,10 +93,12 @@ class Engine:
             raise ValueError(
                 f"world has num_worlds {world.num_worlds}; a window plays one, so it must be 1"
             )
-        moment = self._begin(world, job.start)
+        threads = self._tune(world)
+        start = _settled(world, job.start)
+        moment = self._begin(world, start)
         self._world, self._wide = world, None
         source = job.world if isinstance(job.world, str) else world.spec.name
-        return jobs.Opened(world, source, moment, job.start)
+        return jobs.Opened(world, source, moment, start, self._agents(world.spec), threads)
 
     def _begin(self, world: World, start: jobs.Start) -> Moment:
         image = None
@@ -88,24 +106,23 @@ class Engine:
             image = fit(load_image(start.image), world.spec.frame_size)
         begun = time.perf_counter()
         self._at = None
+        assert start.start != "best", "it was settled which one that is"
         chunk = world.reset(start.seed, prompt=start.scene, image=image, start=start.start)
-        return self._moment(chunk, world.snapshot(), begun)
+        return self._moment(chunk, world.snapshot(), begun, first_score(world.parts))
 
     def _step(self, job: jobs.Step, progress: Progress) -> jobs.Stepped:
-        # An agent's thinking is part of what it takes to make a chunk.
         begun = time.perf_counter()
-        command = job.command if job.agent is None else self._ask(job)
         self._stand_at(job.base.snapshot)
         self._at = None
-        chunk = self.world.step(command, job.steer, progress)
-        moment = self._moment(chunk, self.world.snapshot(), begun)
+        chunk = self.world.step(job.command, job.steer, progress)
+        score = next_score(self.world.parts, job.base.score, chunk.latents)
+        moment = self._moment(chunk, self.world.snapshot(), begun, score)
         self._made += 1
         if self._made % TIDY_EVERY == 0:
             give_back()
-        return jobs.Stepped(replace(moment, said=command, by=job.by), job.base, job.steer)
+        return jobs.Stepped(replace(moment, said=job.command, by=job.by), job.base, job.steer)
 
-    def _ask(self, job: jobs.Step) -> str:
-        assert job.agent is not None
+    def _ask(self, job: jobs.Ask) -> str:
         base, commands = job.base, self.world.spec.command_names
         info = {
             "chunk": base.index,
@@ -134,7 +151,8 @@ class Engine:
         self.world.restore(snapshot, worlds=[0], row=0)
         self._at = self.world.snapshot()
         frames = self._slot_frames(job.path, self._at)
-        return jobs.Loaded(Moment(frames, self._at), job.path, job.slot)
+        score = first_score(self.world.parts)
+        return jobs.Loaded(Moment(frames, self._at, score=score), job.path, job.slot)
 
     def _slot_frames(self, path: Path, snapshot: Snapshot) -> np.ndarray:
         """The strip of frames that was saved beside a slot; without it, the newest latents."""
@@ -161,12 +179,13 @@ class Engine:
 
     def _keep(self, job: jobs.Keep) -> jobs.Kept:
         self._at = None
-        moments = []
+        moments, score = [], job.base.score
         for chunk in job.chunks:
             self.world.restore(chunk.state, worlds=[0], row=job.row)
             self._at = self.world.snapshot()
             frames, said = chunk.frames[job.row], job.commands[job.row]
-            moments.append(Moment(frames, self._at, said=said, by="what if"))
+            score = next_score(self.world.parts, score, self._at.state.newest_clean)
+            moments.append(Moment(frames, self._at, said=said, by="what if", score=score))
         self._wide = None
         return jobs.Kept(tuple(moments), job)
 
@@ -175,7 +194,17 @@ class Engine:
             self._at = None
             self.world.restore(snapshot)
 
-    def _moment(self, chunk: Chunk, snapshot: Snapshot, begun: float) -> Moment:
-        frames = chunk.frames[0]
+    def _moment(
+        self, chunk: Chunk, snapshot: Snapshot, begun: float, score: Score | None
+    ) -> Moment:
         self._at = snapshot
-        return Moment(frames, snapshot, chunk.skip[0], seconds=time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        return Moment(chunk.frames[0], snapshot, chunk.skip[0], seconds=seconds, score=score)
+
+
+def _settled(world: World, start: jobs.Start) -> jobs.Start:
+    """The start with its number, where it asked for the best one."""
+    if start.start != "best":
+        return start
+    number = best_start(world.parts) if start.image is None else None
+    return replace(start, start=number)

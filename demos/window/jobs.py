@@ -5,6 +5,7 @@ Shapes: n futures, T video frames, H, W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,12 +21,15 @@ from magi_world.world import World
 
 @dataclass(frozen=True)
 class Start:
-    """How a world begins: see `World.reset`. ``image`` is a file, fitted to the frame."""
+    """How a world begins: see `World.reset`.
+
+    image: a file, fitted to the frame.    start: "best" is the one that shows the world best.
+    """
 
     seed: int | None = 0
     scene: str | None = None
     image: Path | None = None
-    start: int | Literal["text"] | None = None
+    start: int | Literal["text", "best"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +48,20 @@ class Begin:
 
 
 @dataclass(frozen=True, eq=False)
+class Ask:
+    """Ask an agent what it says after ``base``."""
+
+    base: Moment
+    agent: Agent
+    by: str
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
-    """Make the chunk after ``base``, under a command or under what an agent says."""
+    """Make the chunk after ``base``, under a command that ``by`` gave."""
 
     base: Moment
     command: str | None = None
-    agent: Agent | None = None
     by: str = ""
     steer: Literal["now", "queue"] = "now"
 
@@ -99,7 +111,7 @@ class Keep:
     chunks: tuple[Imagined, ...]
 
 
-Job = Open | Begin | Step | Save | Load | Imagine | Keep
+Job = Open | Begin | Ask | Step | Save | Load | Imagine | Keep
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +119,16 @@ class Opened:
     """A world is open, and begun.
 
     world: for reading its form, never for stepping it.    source: what it was loaded by.
+    agents: name -> who comes along that knows its commands.
+    threads: of the CPU that its chunks are made with; None where that was not chosen.
     """
 
     world: World
     source: str
     moment: Moment
     start: Start
+    agents: Mapping[str, Agent] = field(default_factory=dict)
+    threads: int | None = None
 
     @property
     def spec(self) -> WorldSpec:
@@ -123,6 +139,11 @@ class Opened:
     def window_size(self) -> int:
         """Chunks in flight."""
         return self.world.parts.config.sampler.window_size
+
+    @property
+    def frames_per_latent(self) -> int:
+        """Video frames of a latent frame."""
+        return self.world.parts.config.vae.patch_length
 
     @property
     def steps_per_chunk(self) -> int:
@@ -136,6 +157,14 @@ class Begun:
 
     moment: Moment
     start: Start
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What ``job.agent`` says after ``job.base``."""
+
+    job: Ask
+    command: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,4 +209,4 @@ class Failed:
     error: str
 
 
-Answer = Opened | Begun | Stepped | Saved | Loaded | Imagined | Kept | Failed
+Answer = Opened | Begun | Asked | Stepped | Saved | Loaded | Imagined | Kept | Failed

@@ -29,8 +29,8 @@ def _forward(desk: Desk) -> None:
 
 SHORTCUTS = (
     Shortcut(("return", "t", "/"), lambda d: d.line.start(), "type a command", "Steer"),
-    Shortcut(("c",), lambda d: d.player.hand_over(), "hand over: human, script, agent", "Steer"),
-    Shortcut(("f",), lambda d: d.player.what_if(), "what if: four futures", "Steer"),
+    Shortcut(("c",), lambda d: d.hand_over(), "hand over: you, script, agent", "Steer"),
+    Shortcut(("f",), lambda d: d.what_if(), "what if: four futures", "Steer"),
     Shortcut(("space",), lambda d: d.player.pause(), "pause / go on", "Time"),
     Shortcut((".",), lambda d: d.player.step_once(), "play one chunk", "Time"),
     Shortcut(
@@ -39,16 +39,16 @@ SHORTCUTS = (
     Shortcut(("]", "page down"), _forward, "forward one chunk", "Time", True),
     Shortcut(("home",), lambda d: d.player.rewind(10**9), "back to the oldest chunk", "Time"),
     Shortcut(("end",), lambda d: d.player.rewind(-(10**9)), "to the newest chunk", "Time"),
-    Shortcut(("n",), lambda d: d.new_seed(), "new seed", "World"),
-    Shortcut(("shift+n",), lambda d: d.new_seed(again=True), "same seed again", "World"),
-    Shortcut(("o",), lambda d: d.line.start("/scene "), "scene prompt", "World"),
+    Shortcut(("n",), lambda d: d.new_seed(), "another place (new seed)", "World"),
+    Shortcut(("shift+n",), lambda d: d.new_seed(again=True), "the same from the start", "World"),
+    Shortcut(("o",), lambda d: d.line.start("/scene "), "another scene", "World"),
     Shortcut(("m",), lambda d: d.show("worlds"), "pick a world", "World"),
-    Shortcut(("l",), lambda d: d.show("slots"), "slots: 1 .. 9 loads", "World"),
+    Shortcut(("l",), lambda d: d.show("slots"), "saved moments: 1 .. 9 loads", "World"),
     Shortcut(("r",), lambda d: d.record(), "film on / off (MP4)", "Keep"),
     Shortcut(("p",), lambda d: d.screenshot(), "picture of the world", "Keep"),
     Shortcut(("shift+p",), lambda d: d.screenshot(window=True), "picture of the window", "Keep"),
     Shortcut(("h",), lambda d: setattr(d, "hud", not d.hud), "figures on / off", "View"),
-    Shortcut(("v",), lambda d: setattr(d, "smooth", not d.smooth), "crisp / smooth", "View"),
+    Shortcut(("v",), lambda d: setattr(d, "smooth", not d.smooth), "smooth / pixels", "View"),
     Shortcut(("f11",), lambda d: setattr(d, "fullscreen", not d.fullscreen), "full screen", "View"),
     Shortcut(("f1", "shift+/", "?"), lambda d: d.show("help"), "this help", "View"),
     Shortcut(("ctrl+q",), lambda d: setattr(d, "quit", True), "quit (also Esc Esc)", "View"),
@@ -78,7 +78,7 @@ class Keyboard:
             if not again:
                 desk.save(int(key))
         # The world's keys come first; with Ctrl a shortcut can always be reached.
-        elif not ctrl and not again and desk.player.press(key):
+        elif not ctrl and not again and desk.key(key):
             pass
         else:
             self._shortcut(key, ctrl, shift, again)
@@ -86,7 +86,7 @@ class Keyboard:
 
     def release(self, key: str) -> None:
         """A key went up."""
-        self.desk.player.steering.release(key)
+        self.desk.player.release(key)
 
     def release_all(self) -> None:
         """The window lost the keyboard."""
@@ -107,7 +107,7 @@ class Keyboard:
             "return": self.desk.submit,
             "keypad enter": self.desk.submit,
             "enter": self.desk.submit,
-            "escape": line.close,
+            "escape": self._leave,
             "tab": line.complete,
             "up": line.older,
             "down": line.newer,
@@ -125,6 +125,10 @@ class Keyboard:
         else:
             return False
         return True
+
+    def _leave(self) -> None:
+        self.desk.line.close()
+        self.desk.changing = None
 
     def _in_overlay(self, key: str, ctrl: bool) -> bool:
         desk = self.desk
@@ -157,8 +161,7 @@ class Keyboard:
         elif key in ("k", "space"):
             player.keep(futures.selected)
         elif key in ("=", "+", "."):
-            if not futures.further():
-                player.notices.info("no further")
+            self.desk.further()
         else:
             return False
         return True

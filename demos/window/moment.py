@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from magi_world.demos.window.score import Score
 from magi_world.snapshot import Snapshot
 
 
@@ -21,6 +22,7 @@ class Moment:
     said: the command that was given for it; None went on with the one in force.
     by: name of the controller that gave it.
     seconds: how long it took to make.
+    score: what has happened up to its end; None in worlds that do not tell.
     """
 
     frames: np.ndarray
@@ -29,6 +31,7 @@ class Moment:
     said: str | None = None
     by: str = ""
     seconds: float = 0.0
+    score: Score | None = None
 
     @property
     def index(self) -> int:
@@ -93,6 +96,16 @@ class Timeline:
     def clear(self) -> None:
         """Forget everything."""
         self._moments, self._cursor = [], -1
+
+    @property
+    def moments(self) -> tuple[Moment, ...]:
+        """All that are kept, the oldest first."""
+        return tuple(self._moments)
+
+    @property
+    def past(self) -> tuple[Moment, ...]:
+        """Those up to the cursor, which is the last of them."""
+        return tuple(self._moments[: self._cursor + 1])
 
     def append(self, moment: Moment) -> None:
         """Go on from the cursor: what lay after it is dropped; the oldest too, in a full ring."""

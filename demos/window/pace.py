@@ -13,12 +13,14 @@ class PaceConfig:
     """kept: chunk times remembered.
     warm_up: chunks before the times are trusted.
     margin: seconds by which a chunk should be ready before it is shown.
+    patience: seconds that the picture may stand still so that a command lands a chunk earlier.
     slow_motion: up to this factor a world that is too slow is shown slower instead of in jerks.
     """
 
     kept: int = 64
     warm_up: int = 2
     margin: float = 0.03
+    patience: float = 0.12
     slow_motion: float = 2.0
 
 
@@ -101,6 +103,11 @@ class CommandDelay:
     def forget(self) -> None:
         """Time stood still or was turned back: what waits cannot be measured."""
         self._given = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a command was given that no picture has shown yet."""
+        return self._given is not None
 
     def shown(self, command: str, now: float) -> None:
         """The first frame of a chunk under this command is on the screen."""

@@ -1,4 +1,4 @@
-"""Frames on the screen: as large as they fit, every pixel of the world a clean square.
+"""Frames on the screen: as large as they fit, and smooth; or every pixel of them a clean square.
 
 Shapes: H, W pixels of the world.
 """
@@ -7,29 +7,31 @@ from __future__ import annotations
 
 import numpy as np
 import pygame
+from PIL import Image
 
 
-def fitted(size: tuple[int, int], area: pygame.Rect) -> pygame.Rect:
-    """The largest rectangle of the shape (width, height) in the middle of ``area``."""
+def fitted(size: tuple[int, int], area: pygame.Rect, whole: bool = False) -> pygame.Rect:
+    """The largest rectangle of the shape (width, height) in the middle of ``area``.
+
+    ``whole``: enlarged by a whole factor, where that is at least 1.
+    """
     width, height = size
     factor = min(area.width / width, area.height / height)
-    # Whole factors give squares of equal size; take one if it costs at most a tenth.
-    if factor >= 1 and int(factor) >= 0.9 * factor:
+    if whole and factor >= 1:
         factor = int(factor)
     rect = pygame.Rect(0, 0, max(1, round(width * factor)), max(1, round(height * factor)))
     rect.center = area.center
     return rect
 
 
-def scaled(frame: np.ndarray, size: tuple[int, int], smooth: bool = False) -> pygame.Surface:
-    """A frame (H, W, 3) uint8 as a picture of ``size`` = (width, height)."""
-    picture = pygame.image.frombuffer(frame.tobytes(), (frame.shape[1], frame.shape[0]), "RGB")
-    if smooth or size[0] < picture.get_width():
-        return pygame.transform.smoothscale(picture, size)
-    # Enlarged by a whole factor first, so that only the edges of the squares are blended.
-    factor = -(-size[0] // picture.get_width())
-    large = pygame.transform.scale_by(picture, factor)
-    return large if large.get_size() == size else pygame.transform.smoothscale(large, size)
+def scaled(frame: np.ndarray, size: tuple[int, int], smooth: bool = True) -> pygame.Surface:
+    """A frame (H, W, 3) uint8 as a picture of ``size`` = (width, height).
+
+    ``smooth``: by Lanczos; else its pixels are repeated.
+    """
+    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    picture = Image.fromarray(frame).resize(size, how)
+    return pygame.image.frombuffer(picture.tobytes(), size, "RGB")
 
 
 class Picture:

@@ -20,7 +20,8 @@ from magi_world.demos.window.moment import Moment
 from magi_world.demos.window.notices import Notices
 from magi_world.demos.window.pace import CommandDelay, Pace, ShownRate
 from magi_world.demos.window.playback import Playback
-from magi_world.demos.window.steering import KeyMap, Steering
+from magi_world.demos.window.score import Flashes
+from magi_world.demos.window.steering import KeyMap, Queued, Steering
 from magi_world.demos.window.watching import Watcher
 from magi_world.demos.window.worker import JobRunner
 
@@ -57,7 +58,10 @@ class Player:
         self.opened: jobs.Opened | None = None
         self.start = jobs.Start()
         self.futures: Futures | None = None
-        self.shown, self.delay = ShownRate(), CommandDelay()
+        # What the agent in charge says next, and the past of every slot that was saved.
+        self.plan: jobs.Asked | None = None
+        self.histories: dict[int, tuple[Moment, ...]] = {}
+        self.shown, self.delay, self.flashes = ShownRate(), CommandDelay(), Flashes()
         self.now, self.failures = 0.0, 0
         self._queue: list[jobs.Job] = []
         self._frame_shown: tuple[Moment, int] | None = None
@@ -70,9 +74,19 @@ class Player:
 
     @property
     def command(self) -> str:
-        """The command for the next chunk as of now; of an agent, what it said last."""
-        given = self.steering.command if self.controllers.agent is None else None
+        """The command for the next chunk as of now; of an agent, what it says next or said last."""
+        if self.controllers.agent is None:
+            given = self.steering.command
+        else:
+            given = None if self.planned is None else self.planned.command
         return given or ("" if self.moment is None else self.moment.command)
+
+    @property
+    def planned(self) -> jobs.Asked | None:
+        """What the agent in charge says for the chunk after the one that is shown, once it has."""
+        plan, name = self.plan, self.controllers.name
+        fits = plan is not None and plan.job.base is self.moment and plan.job.by == name
+        return plan if fits else None
 
     @property
     def lands(self) -> int | None:
@@ -109,6 +123,10 @@ class Player:
                     self.tell(lambda w: w.rewound(stepped.base))
                 self.tell(lambda w: w.played(stepped))
                 self.delay.shown(stepped.moment.command, now)
+                self.steering.settle()
+                self._happened(stepped.moment)
+                if self.delay.waiting and self.controllers.agent is None:
+                    self.playback.hurry()
             self._count_frame()
         if self.runner.job is None and (job := self._next_job()) is not None:
             self.runner.submit(job)
@@ -129,6 +147,7 @@ class Player:
         """Put the moment that is shown into a slot."""
         if self.moment is not None:
             path = self.slot_path(slot)
+            self.histories[slot] = self.playback.timeline.past
             self._queue.append(jobs.Save(self.moment, slot, path))
             chunk = None if self.playback.timeline.at_end else self.moment.index
             self.tell(lambda w: w.saved(slot, chunk))
@@ -160,12 +179,43 @@ class Player:
             self._commanded(command)
         return True
 
+    def tap(self, command: str) -> None:
+        """A command that was clicked: as a key that is pressed and let go."""
+        if self.futures is not None:
+            self.say(command)
+            return
+        self.hand_to(HUMAN)
+        self.steering.tap(command)
+        self._commanded(command)
+
+    def release(self, key: str) -> None:
+        """A key went up; what it asked for ends with the next latent frame that can end it."""
+        before = self.steering.command
+        self.steering.release(key)
+        after, moment = self.steering.command, self.moment
+        # A tap that no chunk has shown yet still gets its chunk.
+        if moment and before != after and moment.command == before and after and not self.futures:
+            self._commanded(after)
+
+    def enqueue(self, steps: Sequence[Queued]) -> None:
+        """The person says several things, one after the other, and takes over."""
+        self.hand_to(HUMAN)
+        self.steering.enqueue(steps)
+        if steps:
+            self._commanded(steps[0].command)
+
+    def edit_queue(self, place: int, steps: Sequence[Queued]) -> None:
+        """Put others in the place of one that waits, or drop it."""
+        first = self.steering.command
+        self.steering.edit(place, steps)
+        if (command := self.steering.command) != first and command is not None:
+            self._commanded(command)
+
     def hand_over(self) -> None:
         """The next controller takes over."""
-        names = self.controllers.names
-        if len(names) == 1:
-            self.notices.info("there is no agent to hand over to")
-        self.hand_to(names[(names.index(self.controllers.name) + 1) % len(names)])
+        if len(self.controllers.names) == 1:
+            self.notices.info("nobody else knows the commands of this world")
+        self.hand_to(self.controllers.following)
 
     def hand_to(self, name: str) -> None:
         """This controller takes over."""
@@ -174,7 +224,10 @@ class Player:
             self.steering.say(None)
             self.delay.forget()
             self._reconsider()
-            self.notices.info(f"{name} in charge")
+            words = (
+                "you steer again" if name == HUMAN else f"{name} steers; any arrow is yours again"
+            )
+            self.notices.info(words)
             self.tell(lambda w: w.note(f"{name} takes over"))
 
     def pause(self, on: bool | None = None) -> None:
@@ -192,8 +245,18 @@ class Player:
         if self.futures is None and self.moment is not None:
             self.drop_work()
             self.delay.forget()
-            if not self.playback.rewind(chunks):
-                self.notices.info("the oldest chunk kept" if chunks > 0 else "the newest chunk")
+            timeline = self.playback.timeline
+            if self.playback.rewind(chunks):
+                if not timeline.at_end:
+                    self.notices.info("Space goes on from here; what came after is then dropped")
+            elif chunks:
+                oldest = "this is the oldest chunk that is kept"
+                self.notices.info(oldest if chunks > 0 else "this is the newest chunk")
+
+    def seek(self, position: int) -> None:
+        """`rewind` to a place in the timeline, 0 the oldest."""
+        if self.moment is not None:
+            self.rewind(self.playback.timeline.position - position)
 
     def what_if(self) -> None:
         """Stop and imagine several futures from the moment that is shown; again: drop them."""
@@ -229,7 +292,8 @@ class Player:
 
     def drop_work(self) -> None:
         """What is being made is no longer wanted: another moment, command or world is."""
-        if isinstance(self.runner.job, jobs.Step | jobs.Imagine):
+        self.steering.untake()
+        if isinstance(self.runner.job, jobs.Ask | jobs.Step | jobs.Imagine):
             self.runner.cancel()
 
     def _first(self, job: jobs.Job) -> None:
@@ -241,22 +305,44 @@ class Player:
             return self._queue.pop(0)
         if self.futures is not None:
             return self.futures.job()
-        if not self.playback.due or self.moment is None:
+        if self.moment is None:
             return None
         agent, name = self.controllers.agent, self.controllers.name
-        command = self.steering.take() if agent is None else None
-        return jobs.Step(self.moment, command, agent, name, self.config.steer)
+        if agent is not None and self.planned is None:
+            # As soon as there is something to look at, so that the person sees what comes.
+            wanted = self.playback.running and self.playback.ahead is None
+            return jobs.Ask(self.moment, agent, name) if wanted else None
+        if not self.playback.due:
+            return None
+        command = self.steering.take() if self.planned is None else self.planned.command
+        return jobs.Step(self.moment, command, name, self.config.steer)
 
     def _commanded(self, command: str) -> None:
         if self.playback.running and self.moment and command != self.moment.command:
             self.delay.given(command, self.now)
-        self._reconsider()
+        else:
+            self.delay.forget()
+        if self._reconsider():
+            self.playback.hurry()
 
-    def _reconsider(self) -> None:
-        """Give up a chunk that nobody has seen, if there is time to make it as was said now."""
-        if self.playback.early:
-            self.playback.ahead = None
-            self.drop_work()
+    def _reconsider(self) -> bool:
+        """Give up a chunk that nobody has seen, if there is time to make it as was said now.
+
+        Returns:
+            Whether the next chunk will be as was said now.
+        """
+        untouched = self.playback.ahead is None and not isinstance(self.runner.job, jobs.Step)
+        if not untouched and not self.playback.early:
+            return False
+        self.playback.ahead = None
+        # A tap or a queue that was given just now must not be overwritten by what was taken.
+        self.steering.settle()
+        self.drop_work()
+        return True
+
+    def _happened(self, moment: Moment) -> None:
+        for event in () if moment.score is None else moment.score.fresh:
+            self.flashes.add(event, self.now)
 
     def _count_frame(self) -> None:
         moment, number = self.moment, self.playback.frame_number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from magi_world.spec import Command
 
@@ -49,8 +50,21 @@ class KeyMap:
         return tuple("+".join(sorted(c)) for c, name in self._chords.items() if name == command)
 
 
+@dataclass(frozen=True)
+class Queued:
+    """A command that waits for its turn.
+
+    chunks: how many it still shapes; None is until something else is said.
+    """
+
+    command: str
+    chunks: int | None = 1
+
+
 class Steering:
-    """What a person wants next: held keys first, then a tap that no chunk has seen, then words."""
+    """What a person wants next: held keys first, then a tap that no chunk has seen, then what was
+    queued, then words.
+    """
 
     def __init__(self, keymap: KeyMap, default: str | None) -> None:
         """``default`` is the command once all keys are let go; None stays with the last one."""
@@ -58,11 +72,16 @@ class Steering:
         self._held: list[str] = []
         self._tapped: str | None = None
         self._words: str | None = None
+        self.queue: tuple[Queued, ...] = ()
+        # What the chunk that is being made has used up; it comes back if nobody sees that chunk.
+        self._taken: tuple[str | None, str | None, tuple[Queued, ...]] | None = None
 
     @property
     def command(self) -> str | None:
         """The command for the next chunk, as of now; None goes on with the one in force."""
-        return self.keymap.command(self._held) or self._tapped or self._words or self.default
+        queued = self.queue[0].command if self.queue else None
+        keys = self.keymap.command(self._held) or self._tapped
+        return keys or queued or self._words or self.default
 
     @property
     def from_keys(self) -> bool:
@@ -76,9 +95,13 @@ class Steering:
         self._held.append(key)
         command = self.keymap.command(self._held)
         if command is not None:
-            self._tapped = command
-            self._words = None if self.default is not None else command
+            self.tap(command)
         return command
+
+    def tap(self, command: str) -> None:
+        """This shapes one chunk, as a key that is pressed and let go; the queue is dropped."""
+        self._tapped, self.queue, self._taken = command, (), None
+        self._words = None if self.default is not None else command
 
     def release(self, key: str) -> None:
         """A key went up."""
@@ -91,13 +114,43 @@ class Steering:
 
     def say(self, words: str | None) -> None:
         """Words stay in force until other words or a key; None takes them back."""
-        self._words, self._tapped = words, None
+        self._words, self._tapped, self.queue, self._taken = words, None, (), None
+
+    def enqueue(self, steps: Sequence[Queued]) -> None:
+        """Several things one after the other; the last without a number stays in force."""
+        self.say(None)
+        self.queue = tuple(steps)
+
+    def edit(self, place: int, steps: Sequence[Queued]) -> None:
+        """Put other steps in the place of one that waits; none at all drops it."""
+        self.queue = (*self.queue[:place], *steps, *self.queue[place + 1 :])
+        self._taken = None
 
     def take(self) -> str | None:
         """The command for a chunk that is being asked for now; a tap is used up by it."""
         command = self.command
+        self._taken = self._tapped, self._words, self.queue
+        if not self.from_keys and self.queue:
+            first, rest = self.queue[0], self.queue[1:]
+            if first.chunks is None:
+                # It stays in force, as words do; what came after it could never have its turn.
+                self._words, self.queue = first.command, ()
+            elif first.chunks > 1:
+                self.queue = (replace(first, chunks=first.chunks - 1), *rest)
+            else:
+                self.queue = rest
         self._tapped = None
         return command
+
+    def settle(self) -> None:
+        """The chunk that was asked for is shown."""
+        self._taken = None
+
+    def untake(self) -> None:
+        """Nobody will see the chunk that was asked for."""
+        if self._taken is not None:
+            self._tapped, self._words, self.queue = self._taken
+        self._taken = None
 
 
 def _same(chords: dict[frozenset[str], str], one: frozenset[str], other: frozenset[str]) -> bool:

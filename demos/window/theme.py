@@ -10,22 +10,22 @@ import pygame
 from PIL import ImageFont
 
 Color = tuple[int, int, int]
-Size = Literal["small", "body", "large", "title"]
+Size = Literal["tiny", "small", "body", "large", "title"]
 
-BACK: Color = (13, 15, 20)
-PANEL: Color = (23, 26, 34)
-PANEL_HIGH: Color = (33, 38, 49)
-EDGE: Color = (46, 52, 66)
-TEXT: Color = (226, 230, 238)
-DIM: Color = (138, 147, 164)
-FAINT: Color = (88, 96, 112)
-ACCENT: Color = (92, 168, 255)
-GOOD: Color = (98, 201, 140)
-WARN: Color = (240, 187, 84)
-BAD: Color = (240, 98, 98)
-AGENT: Color = (190, 142, 255)
+BACK: Color = (9, 11, 15)
+PANEL: Color = (18, 21, 28)
+PANEL_HIGH: Color = (30, 35, 45)
+EDGE: Color = (44, 50, 63)
+TEXT: Color = (232, 236, 243)
+DIM: Color = (158, 167, 183)
+FAINT: Color = (116, 125, 142)
+ACCENT: Color = (106, 176, 255)
+GOOD: Color = (104, 211, 148)
+WARN: Color = (244, 194, 96)
+BAD: Color = (246, 112, 112)
+AGENT: Color = (198, 155, 255)
 
-SIZES: dict[Size, int] = {"small": 13, "body": 15, "large": 19, "title": 26}
+SIZES: dict[Size, int] = {"tiny": 12, "small": 14, "body": 16, "large": 21, "title": 27}
 RENDERED_KEPT = 600
 
 
@@ -108,8 +108,8 @@ class Theme:
         line = self.render(text, "small", color)
         rect = pygame.Rect(left, 0, line.get_width() + 18, 22)
         rect.centery = middle
-        pygame.draw.rect(surface, _mixed(color, PANEL, 0.16), rect, border_radius=11)
-        pygame.draw.rect(surface, _mixed(color, PANEL, 0.55), rect, width=1, border_radius=11)
+        pygame.draw.rect(surface, mixed(color, PANEL, 0.16), rect, border_radius=11)
+        pygame.draw.rect(surface, mixed(color, PANEL, 0.55), rect, width=1, border_radius=11)
         surface.blit(line, line.get_rect(center=rect.center))
         return rect
 
@@ -150,7 +150,7 @@ def shade(surface: pygame.Surface, alpha: int = 170) -> None:
     surface.blit(dark, (0, 0))
 
 
-def _mixed(front: Color, back: Color, share: float) -> Color:
+def mixed(front: Color, back: Color, share: float) -> Color:
     pairs = zip(front, back, strict=True)
     red, green, blue = (round(f * share + b * (1 - share)) for f, b in pairs)
     return red, green, blue

@@ -5,72 +5,118 @@ from __future__ import annotations
 import pygame
 
 from magi_world.demos.window import theme
-from magi_world.demos.window.bars import BOTTOM, TOP, draw_bottom, draw_top
+from magi_world.demos.window.brush import Brush
+from magi_world.demos.window.controls import (
+    draw_commands,
+    draw_line,
+    draw_timeline,
+    draw_transport,
+)
 from magi_world.demos.window.desk import Desk
 from magi_world.demos.window.fork_view import FOOT, ForkView
-from magi_world.demos.window.panels import (
-    HUD_WIDTH,
-    draw_help,
-    draw_hud,
-    draw_notices,
-    draw_slots,
-    draw_worlds,
-)
+from magi_world.demos.window.head import draw_header, draw_status
+from magi_world.demos.window.layout import Layout, arrange
+from magi_world.demos.window.overlays import draw_overlay
+from magi_world.demos.window.panels import draw_figures, draw_flashes, draw_notices
 from magi_world.demos.window.picture import Picture, fitted
+from magi_world.demos.window.spots import Spot, Spots
 from magi_world.demos.window.theme import Theme
 
-WIDE_ENOUGH_FOR_HUD = 620
-MARGIN = 8
+SQUARE = (64, 64)  # the shape of the picture while no world is open
+TIP_AFTER = 24  # height of a tip over what it is about
 
 
 class View:
-    """Draws a desk on a surface of any size."""
+    """Draws a desk on a surface of any size.
+
+    spots: where the mouse can do something, in the picture that was drawn last.
+    """
 
     def __init__(self) -> None:
         """Needs ``pygame.font`` to be running."""
+        self.spots = Spots()
         self._letters = Theme()
         self._picture, self._fork = Picture(), ForkView()
 
     def draw(self, surface: pygame.Surface, desk: Desk) -> None:
         """One picture of the window."""
+        self.spots.clear()
+        brush = Brush(surface, self._letters, self.spots)
+        layout = layout_of(surface.get_rect(), desk)
         surface.fill(theme.BACK)
-        screen, player = surface.get_rect(), desk.player
-        area = world_area(screen, desk)
-        if player.futures is not None:
-            self._fork.draw(
-                surface, area, player.futures, self._letters, desk.smooth, player.runner.progress
-            )
-        elif (frame := player.playback.frame) is not None:
-            rect = fitted((frame.shape[1], frame.shape[0]), area.inflate(-2 * MARGIN, -2 * MARGIN))
-            self._picture.draw(surface, frame, rect, desk.smooth)
-        else:
-            words = player.work or "no world is open: M picks one"
-            self._letters.text(surface, words, area.center, "large", theme.DIM, "center")
-        draw_top(surface, pygame.Rect(0, 0, screen.width, TOP), desk, self._letters)
-        bottom = pygame.Rect(0, screen.bottom - BOTTOM, screen.width, BOTTOM)
-        draw_bottom(surface, bottom, desk, self._letters)
-        if _hud_fits(screen, desk):
-            place = pygame.Rect(area.right, area.top + 12, HUD_WIDTH - 12, area.height - 24)
-            draw_hud(surface, place, player, self._letters)
-        above = area.inflate(0, -2 * FOOT) if player.futures is not None else area
-        if not desk.overlay:
-            draw_notices(surface, above, player.notices.shown, self._letters)
-        elif desk.overlay == "help":
-            draw_help(surface, desk, self._letters)
-        elif desk.overlay == "worlds":
-            draw_worlds(surface, desk, self._letters)
-        elif desk.overlay == "slots":
-            draw_slots(surface, desk, self._letters)
+        self._draw_world(brush, layout, desk)
+        self._draw_plates(brush, layout)
+        draw_header(brush, layout, desk)
+        draw_status(brush, layout, desk)
+        draw_commands(brush, layout, desk)
+        draw_timeline(brush, layout, desk)
+        draw_transport(brush, layout, desk)
+        draw_line(brush, layout, desk)
+        notices = desk.player.notices.shown
         if desk.overlay:
-            errors = [n for n in player.notices.shown if n.level == "error"]
-            draw_notices(surface, area, errors, self._letters)
+            draw_overlay(brush, desk)
+            notices = tuple(n for n in notices if n.level == "error")
+        above = layout.picture.copy()
+        if desk.player.futures is not None:
+            above.height -= FOOT
+        draw_notices(brush, above, notices)
+        self._draw_tip(brush)
+
+    def _draw_world(self, brush: Brush, layout: Layout, desk: Desk) -> None:
+        player, area = desk.player, layout.picture
+        if player.futures is not None:
+            self._fork.draw(brush, area, player.futures, desk)
+        elif (frame := player.playback.frame) is not None:
+            size = frame.shape[1], frame.shape[0]
+            rect = fitted(size, area, whole=not desk.smooth)
+            self._picture.draw(brush.surface, frame, rect, desk.smooth)
+            brush.spots.add(Spot("world", rect, lambda: player.pause()))
+            draw_flashes(brush, rect, player)
+            if desk.hud:
+                draw_figures(brush, area, player)
+            if player.playback.paused and not player.playback.running:
+                _draw_paused(brush, rect)
+        else:
+            words = player.work or "No world is open: M picks one"
+            self._letters.text(brush.surface, words, area.center, "large", theme.DIM, "center")
+
+    def _draw_plates(self, brush: Brush, layout: Layout) -> None:
+        screen = brush.surface.get_rect()
+        if layout.column is not None:
+            pygame.draw.rect(brush.surface, theme.PANEL, layout.column)
+            return
+        top = pygame.Rect(0, 0, screen.width, layout.picture.top)
+        bottom = pygame.Rect(0, layout.picture.bottom, screen.width, screen.height)
+        for plate in (top, bottom):
+            pygame.draw.rect(brush.surface, theme.PANEL, plate)
+
+    def _draw_tip(self, brush: Brush) -> None:
+        """What the thing under the mouse is for."""
+        spot = self.spots.under
+        if spot is None or not spot.tip or self.spots.dragging:
+            return
+        letters = self._letters
+        card = pygame.Rect(0, 0, letters.width(spot.tip, "tiny") + 20, 26)
+        card.midbottom = (spot.rect.centerx, spot.rect.top - 6)
+        if card.top < 0:
+            card.midtop = (spot.rect.centerx, spot.rect.bottom + 6)
+        card.clamp_ip(brush.surface.get_rect())
+        theme.panel(brush.surface, card, theme.BACK, theme.EDGE, 7)
+        letters.text(brush.surface, spot.tip, card.center, "tiny", theme.TEXT, "center")
 
 
-def world_area(screen: pygame.Rect, desk: Desk) -> pygame.Rect:
-    """Where the world is drawn."""
-    width = screen.width - (HUD_WIDTH if _hud_fits(screen, desk) else 0)
-    return pygame.Rect(0, TOP, max(1, width), max(1, screen.height - TOP - BOTTOM))
+def layout_of(screen: pygame.Rect, desk: Desk) -> Layout:
+    """Where everything is, for the world that is open."""
+    opened = desk.player.opened
+    return arrange(screen, SQUARE if opened is None else opened.spec.frame_size)
 
 
-def _hud_fits(screen: pygame.Rect, desk: Desk) -> bool:
-    return desk.hud and screen.width >= WIDE_ENOUGH_FOR_HUD and desk.player.moment is not None
+def _draw_paused(brush: Brush, rect: pygame.Rect) -> None:
+    """A mark in the corner, so that a still picture is not taken for a broken one."""
+    place = pygame.Rect(rect.left + 16, rect.top + 16, 36, 36)
+    plate = pygame.Surface(place.size, pygame.SRCALPHA)
+    pygame.draw.rect(plate, (*theme.BACK, 170), plate.get_rect(), border_radius=10)
+    brush.surface.blit(plate, place)
+    for left in (11, 20):
+        bar = pygame.Rect(place.left + left, place.top + 10, 5, 16)
+        pygame.draw.rect(brush.surface, theme.WARN, bar, border_radius=1)
