@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["info", "error"]
-SECONDS: dict[Level, float] = {"info": 2.5, "error": 9.0}
+SECONDS: dict[Level, float] = {"info": 4.0, "error": 9.0}
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def _steer(player: Player) -> Tip | None:
 def _type(player: Player, say: Callable[[str], object]) -> Tip:
     """Something that has no key comes first: it shows what words are for."""
     keymap, commands = player.steering.keymap, _commands(player)
-    keyless = [c.name for c in commands if not keymap.keys_of(c.name)]
     others = [c.name for c in commands if c.name != player.steering.default]
+    keyless = [name for name in others if not keymap.keys_of(name)]
     text = next(iter(keyless or others), "what happens next")
     return Tip("type", ("return",), f'and type "{text}"', lambda: say(text))
 

@@ -41,7 +41,7 @@ class Driver:
             Engine(load), {"random": RandomAgent()}, ["tiny", "other", "broken"], config
         )
         self.player = self.desk.player
-        self.app = App(self.desk, AppConfig(size=(960, 720)))
+        self.app = App(self.desk, AppConfig(size=(1280, 800)))
 
     def opened(self) -> Driver:
         self.player.open(jobs.Open("tiny"))
@@ -76,8 +76,26 @@ class Driver:
         for letter in text:
             self.key(ord(letter), letter)
 
-    def click(self, place: tuple[int, int]) -> None:
+    def click(self, name: str) -> None:
+        """Where the window says that this lies."""
+        place = self.place(name)
+        self.press(place)
+        self.let_go(place)
+
+    def place(self, name: str) -> tuple[int, int]:
+        self.pixels()
+        return self.app.spots.named(name).rect.center
+
+    def press(self, place: tuple[int, int]) -> None:
         pygame.event.post(pygame.Event(pygame.MOUSEBUTTONDOWN, pos=place, button=1))
+        self.frame()
+
+    def let_go(self, place: tuple[int, int]) -> None:
+        pygame.event.post(pygame.Event(pygame.MOUSEBUTTONUP, pos=place, button=1))
+        self.frame()
+
+    def move(self, place: tuple[int, int]) -> None:
+        pygame.event.post(pygame.Event(pygame.MOUSEMOTION, pos=place, rel=(0, 0), buttons=(0,) * 3))
         self.frame()
 
     @property

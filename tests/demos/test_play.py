@@ -14,6 +14,7 @@ import pytest
 
 from magi_world.demos.play import PlayConfig, play
 from magi_world.demos.window.app import window_size
+from magi_world.demos.window.layout import arrange
 from magi_world.demos.window.picture import fitted, scaled
 from magi_world.demos.window.theme import Theme
 from magi_world.media import load_video
@@ -102,19 +103,38 @@ def test_wrong_options(options: dict[str, object], words: str) -> None:
         PlayConfig(**options)  # type: ignore[arg-type]
 
 
-def test_pixels_stay_crisp_when_enlarged_by_a_fraction() -> None:
+def test_pictures_are_smooth_or_their_pixels_stay_crisp() -> None:
     frame = np.zeros((4, 4, 3), np.uint8)
     frame[:, 2:] = 255
-    pixels = pygame.surfarray.array3d(scaled(frame, (90, 90)))[:, 45, 0]
-    assert np.count_nonzero((pixels > 8) & (pixels < 247)) <= 2
-    smooth = pygame.surfarray.array3d(scaled(frame, (90, 90), smooth=True))[:, 45, 0]
+    pixels = pygame.surfarray.array3d(scaled(frame, (90, 90), smooth=False))[:, 45, 0]
+    assert set(pixels) == {0, 255}
+    smooth = pygame.surfarray.array3d(scaled(frame, (90, 90)))[:, 45, 0]
     assert np.count_nonzero((smooth > 8) & (smooth < 247)) > 10
 
 
 def test_a_scale_gives_a_window_in_which_the_world_has_it() -> None:
-    width, height = window_size((64, 64), 8, hud=False)
-    area = pygame.Rect(0, 44, width, height - 44 - 112).inflate(-16, -16)
-    assert fitted((64, 64), area).size == (512, 512)
+    for scale in (8, 12):
+        screen = pygame.Rect((0, 0), window_size((64, 64), scale))
+        area = arrange(screen, (64, 64)).picture
+        assert fitted((64, 64), area).size == (64 * scale, 64 * scale)
+
+
+@pytest.mark.parametrize("frame_size", [(64, 64), (96, 160), (480, 832), (256, 128)])
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (960, 720), (700, 900)])
+def test_the_parts_of_the_window_never_overlap(
+    size: tuple[int, int], frame_size: tuple[int, int]
+) -> None:
+    screen = pygame.Rect((0, 0), size)
+    layout = arrange(screen, frame_size)
+    parts = [layout.picture, layout.header, layout.commands, layout.timeline, layout.transport]
+    parts = [part for part in [*parts, layout.status, layout.line] if part.width and part.height]
+    assert all(screen.contains(part) for part in parts)
+    assert all(part.collidelist(parts[i + 1 :]) == -1 for i, part in enumerate(parts))
+
+
+def test_at_1280_by_800_a_square_world_fills_the_height() -> None:
+    layout = arrange(pygame.Rect(0, 0, 1280, 800), (64, 64))
+    assert fitted((64, 64), layout.picture).size == (800, 800)
 
 
 def test_text_is_shortened_and_wrapped_to_its_room() -> None:

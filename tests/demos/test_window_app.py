@@ -9,10 +9,9 @@ import numpy as np
 import pygame
 import pytest
 
-from magi_world.demos.window.fork_view import panes
-from magi_world.demos.window.panels import slot_cells, world_rows
-from magi_world.demos.window.picture import fitted
-from magi_world.demos.window.view import world_area
+from magi_world.demos.window.picture import fitted, scaled
+from magi_world.demos.window.steering import Queued
+from magi_world.demos.window.view import layout_of
 from magi_world.media import load_image, load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
@@ -70,19 +69,26 @@ def test_a_held_key_does_not_repeat_a_shortcut(driver: Driver) -> None:
     assert not driver.player.playback.paused
 
 
-def test_the_picture_is_the_frame_in_clean_squares(driver: Driver) -> None:
+def test_the_picture_is_smooth_or_the_frame_in_clean_squares(driver: Driver) -> None:
     driver.opened()
+    driver.desk.tips.close()
+    driver.until(lambda: not driver.player.notices.shown)
     driver.key(pygame.K_SPACE, " ")
-    pixels = driver.pixels()
-    frame = driver.player.playback.frame
-    area = world_area(driver.screen, driver.desk).inflate(-16, -16)
+    frame, area = driver.player.playback.frame, layout_of(driver.screen, driver.desk).picture
     rect = fitted((48, 32), area)
+    assert rect.width == area.width or rect.height == area.height
+    shown = pygame.surfarray.array3d(scaled(frame, rect.size)).swapaxes(0, 1)
+    inside = (slice(rect.top, rect.bottom), slice(rect.left, rect.right))
+    # The mark of the pause is in the corner.
+    assert np.array_equal(driver.pixels()[inside][80:], shown[80:])
+    driver.key(pygame.K_v, "v")
+    pixels, rect = driver.pixels(), fitted((48, 32), area, whole=True)
     assert rect.width % 48 == 0
     factor = rect.width // 48
     centers = pixels[
         rect.top + factor // 2 : rect.bottom : factor, rect.left + factor // 2 : rect.right : factor
     ]
-    assert np.array_equal(centers, frame)
+    assert np.array_equal(centers[4:], frame[4:])
 
 
 @pytest.mark.parametrize("size", [(300, 250), (640, 480), (1500, 500), (1920, 1080)])
@@ -105,7 +111,7 @@ def test_files_are_written_and_their_names_are_shown(driver: Driver) -> None:
     said = dict(n.text.split(": ") for n in driver.player.notices.shown if ": " in n.text)
     assert len(load_video(said["film saved"])) >= 16
     assert load_image(said["picture saved"]).shape == (256, 384, 3)
-    assert load_image(next(driver.folder.glob("*-window.png"))).shape == (720, 960, 3)
+    assert load_image(next(driver.folder.glob("*-window.png"))).shape == (800, 1280, 3)
     assert driver.desk.film is None
 
 
@@ -132,7 +138,7 @@ def test_errors_appear_in_the_window_until_escape(driver: Driver) -> None:
     driver.key(pygame.K_RETURN, "\r")
     driver.type("/fly")
     driver.key(pygame.K_RETURN, "\r")
-    assert driver.errors[0].startswith("/fly is unknown")
+    assert driver.errors[0].startswith("/fly is not known")
     assert not np.array_equal(driver.pixels(), before)
     driver.key(pygame.K_ESCAPE)
     assert driver.errors == []
@@ -145,7 +151,7 @@ def test_the_picker_opens_worlds_and_shows_what_is_wrong_with_them(driver: Drive
     driver.until(lambda: driver.player.moment is not None)
     assert driver.player.opened.source == "tiny"
     driver.key(pygame.K_m, "m")
-    driver.click(world_rows(driver.screen, 3)[2].center)
+    driver.click("world 2")
     driver.until(lambda: driver.errors)
     assert "hold NaN" in driver.errors[0]
     assert driver.player.opened.source == "tiny"
@@ -156,14 +162,85 @@ def test_the_picker_opens_worlds_and_shows_what_is_wrong_with_them(driver: Drive
 
 def test_futures_can_be_clicked(driver: Driver) -> None:
     driver.opened()
-    driver.key(pygame.K_f, "f")
+    driver.click("what if")
     driver.until(lambda: driver.player.futures.complete)
-    place = panes(world_area(driver.screen, driver.desk), 4)[2].center
-    driver.click(place)
+    driver.click("future 2")
     assert driver.player.futures.selected == 2
-    driver.click(place)
+    driver.click("future 2")
     driver.until(lambda: driver.player.futures is None)
     assert driver.player.moment.command == "walk forward"
+
+
+def test_the_slider_is_dragged_and_the_wheel_turns_time(driver: Driver) -> None:
+    driver.opened()
+    driver.until(lambda: driver.player.moment.index >= 8)
+    driver.pixels()
+    slider = driver.app.spots.named("timeline").rect
+    last = driver.player.playback.timeline.position
+    driver.press((slider.right - 1, slider.centery))
+    driver.move(slider.center)
+    assert driver.player.moment.index == pytest.approx(last / 2, abs=1)
+    driver.move((slider.left - 50, slider.top - 90))
+    assert driver.player.moment.index == 0
+    driver.let_go(slider.center)
+    driver.move(slider.midright)
+    assert driver.player.moment.index == 0
+    assert not driver.desk.line.open
+    pygame.event.post(pygame.Event(pygame.MOUSEWHEEL, y=-2, x=0))
+    driver.frame()
+    assert driver.player.moment.index == 2
+
+
+def test_everything_can_be_clicked(driver: Driver) -> None:
+    driver.opened()
+    driver.click("command turn right")
+    driver.until(lambda: driver.player.moment.command == "turn right")
+    driver.click("pause")
+    assert driver.player.playback.paused
+    driver.click("world")
+    assert not driver.player.playback.paused
+    driver.click("hand over")
+    assert driver.player.controllers.name == "random"
+    driver.click("line")
+    driver.type("walk")
+    driver.click("completion 0")
+    driver.until(lambda: driver.player.moment.command == "walk forward")
+    assert driver.player.controllers.name == "human"
+    driver.click("help")
+    assert driver.desk.overlay == "help"
+    driver.click("close")
+    driver.click("slots")
+    driver.click("slot 2")
+    driver.until(lambda: driver.player.slot_path(2).is_file())
+    driver.click("figures")
+    assert driver.desk.hud
+    driver.click("back")
+    assert driver.player.playback.paused
+
+
+def test_three_things_to_try_go_away_when_they_were_tried(driver: Driver) -> None:
+    driver.opened()
+    assert {"tip steer", "tip type", "tip fork"} <= driver.app.spots.names
+    driver.key(pygame.K_UP)
+    driver.click("tip type")
+    driver.until(lambda: driver.player.moment.command == "turn left")
+    assert driver.desk.tips.tried == {"steer", "type"}
+    driver.click("tip fork")
+    driver.key(pygame.K_ESCAPE)
+    driver.pixels()
+    assert not any(name.startswith("tip") for name in driver.app.spots.names)
+
+
+def test_what_waits_is_shown_as_chips_that_can_be_changed_and_dropped(driver: Driver) -> None:
+    driver.opened()
+    driver.key(pygame.K_SPACE, " ")
+    steps = [Queued("turn left", 2), Queued("turn right"), Queued("walk forward", None)]
+    driver.player.enqueue(steps)
+    driver.click("drop 1")
+    assert [q.command for q in driver.player.steering.queue] == ["turn left", "walk forward"]
+    driver.click("chip 0")
+    assert driver.desk.line.text == "turn left for 2 chunks"
+    assert driver.desk.changing == 0
 
 
 def test_slots_with_keys_and_mouse(driver: Driver) -> None:
@@ -172,8 +249,8 @@ def test_slots_with_keys_and_mouse(driver: Driver) -> None:
     driver.until(lambda: driver.player.slot_path(4).is_file())
     driver.key(pygame.K_l, "l")
     driver.pixels()
-    driver.click(slot_cells(driver.screen)[3].center)
-    driver.until(lambda: any("loaded slot 4" in n.text for n in driver.player.notices.shown))
+    driver.click("slot 4")
+    driver.until(lambda: any("slot 4 is loaded" in n.text for n in driver.player.notices.shown))
     driver.key(pygame.K_5, "5")
     assert driver.errors == []
     driver.key(pygame.K_l, "l")
@@ -201,9 +278,9 @@ def test_instructions(driver: Driver, text: str, seen: Callable[..., bool]) -> N
     ("text", "words"),
     [
         ("/seed", "needs a value"),
-        ("/seed twelve", "no whole number"),
+        ("/seed twelve", "needs a whole number"),
         ("/save 10", "1 .. 9"),
-        ("/turn left", "unknown"),
+        ("/turn left", "not known"),
     ],
 )
 def test_wrong_instructions(driver: Driver, text: str, words: str) -> None:

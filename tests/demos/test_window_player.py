@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from magi_world.agents import CallableAgent, RandomAgent, ScriptedAgent
 from magi_world.demos.window import jobs
 from magi_world.demos.window.figures import figures
 from magi_world.demos.window.player import PlayerConfig
+from magi_world.demos.window.steering import Queued
+from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.world import World
 from tests.demos.stage import Stage, frame, reference
 from tests.tiny import tiny_parts, tiny_world
@@ -80,11 +85,76 @@ def test_a_command_lands_on_the_announced_chunk_and_its_delay_is_measured() -> N
     assert (player.moment.index, player.moment.lands) == (5, 5)
     assert player.delay.last == pytest.approx(stage.time - given)
     assert player.delay.last < 0.45
+
+
+def test_a_command_is_seen_at_the_next_latent_frame_after_its_chunk_is_made() -> None:
+    stage = Stage(seconds=0.05)
+    player = stage.opened()
+    stage.chunk(5)
+    # A chunk is two latent frames of a quarter of a second: 0.05 s to make one, then at 0.25 s.
+    stage.run(0.1)
+    player.say("turn left")
+    given = stage.time
+    stage.chunk(6)
+    assert stage.time - given == pytest.approx(0.15, abs=0.02)
+    assert player.moment.command == "turn left"
+    # Nobody said anything new: the next chunk is shown from end to end.
+    begun = stage.time
+    stage.chunk(7)
+    assert stage.time - begun == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_chunk_that_was_made_before_the_command_is_made_again_if_that_is_quick() -> None:
+    stage = Stage(seconds=0.05)
+    player = stage.opened()
+    stage.chunk(5)
+    stage.until(lambda p: p.playback.ahead is not None)
+    player.press("left")
+    given = stage.time
+    stage.chunk(6)
+    assert player.moment.command == "turn left"
+    assert stage.time - given < 0.25
+    assert player.delay.last == pytest.approx(stage.time - given)
+
+
+def test_in_a_slow_world_a_late_command_waits_for_the_chunk_that_is_under_way() -> None:
+    stage = Stage(seconds=0.45)
+    player = stage.opened()
+    stage.chunk(6)
     stage.until(lambda p: isinstance(p.runner.job, jobs.Step))
-    assert player.lands == 7
-    stage.run(0.12)
-    assert player.playback.ahead is not None
-    assert player.lands == 7
+    stage.run(0.2)
+    assert player.lands == 8
+    player.say("turn left")
+    stage.chunk(7)
+    assert player.moment.command == "stand still"
+    stage.chunk(8)
+    assert player.moment.command == "turn left"
+
+
+def test_a_key_that_is_let_go_ends_what_it_asked_for() -> None:
+    stage = Stage(seconds=0.05)
+    player = stage.opened()
+    stage.chunk(3)
+    player.press("left")
+    stage.until(lambda p: p.moment.command == "turn left")
+    stage.run(0.05)
+    player.release("left")
+    given = stage.time
+    stage.until(lambda p: p.moment.command == "stand still")
+    assert stage.time - given < 0.25
+
+
+def test_pressing_keys_all_the_time_never_stops_the_picture() -> None:
+    stage = Stage(seconds=0.1)
+    player = stage.opened()
+    stage.chunk(4)
+    for turn in range(60):
+        key = ("left", "right")[turn % 2]
+        player.press(key)
+        stage.run(0.03)
+        player.release(key)
+        stage.run(0.02)
+    assert player.moment.index >= 4 + 4
 
 
 def test_words_stay_in_force_and_keys_only_while_they_are_held() -> None:
@@ -96,7 +166,7 @@ def test_words_stay_in_force_and_keys_only_while_they_are_held() -> None:
     assert player.press("left")
     stage.chunk(6)
     assert player.moment.command == "turn left"
-    player.steering.release("left")
+    player.release("left")
     stage.chunk(8)
     assert player.moment.command == "stand still"
 
@@ -106,9 +176,90 @@ def test_a_tap_shapes_exactly_one_chunk() -> None:
     player = stage.opened()
     stage.chunk(3)
     player.press("up")
-    player.steering.release("up")
+    player.release("up")
     stage.chunk(6)
     assert [s.command for s in stage.steps[3:6]] == ["walk forward", "stand still", "stand still"]
+
+
+def test_several_commands_wait_for_their_turn_and_can_be_changed_and_dropped() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(2)
+    steps = [Queued("turn left", 2), Queued("turn right", 1), Queued("walk forward", None)]
+    player.enqueue(steps)
+    stage.chunk(3)
+    assert player.moment.command == "turn left"
+    assert [(q.command, q.chunks) for q in player.steering.queue] == [
+        ("turn left", 1),
+        ("turn right", 1),
+        ("walk forward", None),
+    ]
+    player.edit_queue(1, ())
+    stage.chunk(7)
+    said = [m.command for m in player.playback.timeline.moments[3:]]
+    assert said == ["turn left", "turn left", "walk forward", "walk forward", "walk forward"]
+    player.enqueue([Queued("turn left", 3), Queued("stand still", None)])
+    stage.chunk(8)
+    player.press("right")
+    assert player.steering.queue == ()
+
+
+def test_a_queue_loses_nothing_when_the_chunk_ahead_is_thrown_away() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(2)
+    player.enqueue([Queued("turn left", 2), Queued("turn right", None)])
+    stage.until(lambda p: p.playback.ahead is not None)
+    player.what_if()
+    player.what_if()
+    player.pause(False)
+    stage.chunk(5)
+    said = [m.command for m in player.playback.timeline.moments[3:]]
+    assert said == ["turn left", "turn left", "turn right"]
+
+
+def test_an_agent_shows_what_it_will_say_before_it_is_seen() -> None:
+    stage = Stage(agents={"script": ScriptedAgent({6: "turn right"})})
+    player = stage.opened()
+    stage.chunk(3)
+    player.hand_over()
+    stage.chunk(5)
+    stage.run(0.15)
+    assert (player.moment.index, player.command) == (5, "turn right")
+    assert player.moment.command != "turn right"
+    stage.chunk(6)
+    assert player.moment.command == "turn right"
+
+
+def test_agents_are_offered_in_worlds_whose_commands_they_know() -> None:
+    class Policy(ScriptedAgent):
+        def __init__(self, *commands: str) -> None:
+            super().__init__({1: commands[0]})
+            self.record = SimpleNamespace(commands=commands)
+
+    agents = {"driver": Policy("steer left"), "walker": Policy("turn left", "walk forward")}
+    stage = Stage(agents={"random": RandomAgent(), **agents})
+    assert stage.opened().controllers.names == ("human", "walker", "random")
+
+
+def test_what_the_heads_see_is_counted_and_goes_back_with_time() -> None:
+    parts = tiny_parts()
+    config = HeadsConfig(8, 2, (4, 6), ("star", "fall"), (2.0, -1.0), end="fall")
+    heads = Heads(config)
+    heads.fc2.weight.data.zero_()
+    heads.fc2.bias.data = torch.tensor([5.0, -5.0])
+    stage = Stage(load=lambda name: World(replace(parts, heads=heads)))
+    player = stage.opened()
+    stage.chunk(3)
+    assert (player.moment.score.counts, player.moment.score.points) == ({"star": 3, "fall": 0}, 6)
+    assert player.flashes.current(stage.time)[-1][0] == "star"
+    player.rewind(2)
+    assert player.moment.score.points == 2
+    player.what_if()
+    stage.until(lambda p: p.futures.complete)
+    player.keep(0)
+    stage.until(lambda p: p.futures is None)
+    assert player.moment.score.counts["star"] == 5
 
 
 def test_handing_over_and_back() -> None:
