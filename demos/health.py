@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from magi_world.demos.quiet import quiet_stderr
+
 Verdict = Literal["ok", "note", "problem"]
 # Drivers of SDL that show nothing to anybody.
 _BLIND = ("dummy", "offscreen")
@@ -113,7 +115,8 @@ def display() -> Finding:
     if pygame.display.get_init():
         return Finding("display", "ok", f"{pygame.display.get_driver()}, in use")
     try:
-        pygame.display.init()
+        with quiet_stderr():
+            pygame.display.init()
         driver = pygame.display.get_driver()
     except pygame.error as error:
         return Finding("display", "note", f"none ({error})", advice)

@@ -6,6 +6,7 @@ Shapes: n futures, T video frames, H, W pixels.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ from magi_world.events import Event, Fork, Note
 from magi_world.media import Size, enlarge
 
 MIN_LINES = 384
+# Seconds that a note stands, and that it stands at least where another one waits.
+NOTE_SECONDS, NOTE_LEAST = 4.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,15 @@ class PictureConfig:
 class Painter:
     """Paints the chunks of one film, all at one size."""
 
-    def __init__(self, frame_size: Size, config: PictureConfig, events: Sequence[Event]) -> None:
+    def __init__(
+        self, frame_size: Size, config: PictureConfig, events: Sequence[Event], fps: float = 18.0
+    ) -> None:
         """``events`` are all that will happen; forks among them decide the factor."""
-        self.frame_size, self.config = frame_size, config
+        self.frame_size, self.config, self.fps = frame_size, config, fps
         self.factor = config.upscale or _factor(frame_size[0], events)
-        self._note, self._said = "", ""
+        self._said = ""
+        self._note, self._note_frames = "", 0
+        self._notes: deque[str] = deque()
 
     @property
     def size(self) -> Size:
@@ -55,13 +62,15 @@ class Painter:
         return self.frame_size[0] * self.factor, self.frame_size[1] * self.factor
 
     def remark(self, event: Event) -> None:
-        """A note stands until the next one."""
+        """A note stands for some seconds; one that comes meanwhile waits until it was read."""
         if isinstance(event, Note):
-            self._note = event.text
+            self._notes.append(event.text)
 
     def paint(self, chunk: Chunk) -> np.ndarray:
         """The finished frames (T, H, W, 3); frames that only repeat a start are left out."""
         frames = chunk.frames[:, chunk.skip[0] :]
+        self._turn_note()
+        self._note_frames += frames.shape[1]
         count = len(frames)
         if count == 1:
             return self._captioned(enlarge(frames[0], self.factor), chunk)
@@ -85,6 +94,13 @@ class Painter:
         if self.config.captions and self._note:
             picture = draw_caption(picture, Caption(note=self._note))
         return picture
+
+    def _turn_note(self) -> None:
+        """Take the note away, or put up the next one, where its time has come."""
+        shown = self._note_frames / self.fps
+        if not self._note or shown >= (NOTE_LEAST if self._notes else NOTE_SECONDS):
+            self._note = self._notes.popleft() if self._notes else ""
+            self._note_frames = 0
 
     def _captioned(self, frames: np.ndarray, chunk: Chunk) -> np.ndarray:
         if not self.config.captions:

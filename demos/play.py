@@ -16,6 +16,7 @@ from magi_world.agents.loading import policies_for
 from magi_world.agents.protocol import Agent
 from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.config import require
+from magi_world.demos.quiet import quiet_stderr
 from magi_world.demos.script import read_script
 from magi_world.demos.threads import choose_threads
 from magi_world.demos.window import jobs
@@ -212,7 +213,8 @@ def _no_display() -> str | None:
     import pygame
 
     try:
-        pygame.display.init()
+        with quiet_stderr():
+            pygame.display.init()
     except pygame.error as error:
         return str(error)
     driver = pygame.display.get_driver()

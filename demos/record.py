@@ -149,7 +149,9 @@ class _Film:
     ) -> None:
         self.session, self.world, self.config, self.folder = session, world, config, folder
         self.files, self.beside = files, beside
-        self.painter = Painter(world.spec.frame_size, config.picture, session.events)
+        self.painter = Painter(
+            world.spec.frame_size, config.picture, session.events, world.spec.fps
+        )
         self.total = sum(isinstance(e, Reset | Step) for e in session.events)
         self.stop = StopRequest()
         marks = rewound_to(session.events)

@@ -22,10 +22,11 @@ A script becomes events, the same as in a session file, so one player performs b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from magi_world.best_start import best_start
 from magi_world.config import require
 from magi_world.demos.marked_yaml import Node, read_yaml
 from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step
@@ -68,6 +69,25 @@ class Script:
     def chunks(self) -> int:
         """Chunks of video that it makes."""
         return sum(isinstance(event, Reset | Step) for event in self.events)
+
+    def fitting(self, world: World) -> tuple[Script, str]:
+        """This script for another world, and what had to be changed for it; "" for nothing.
+
+        A start video that the world does not have becomes its best one.
+        """
+        reset = self.events[0]
+        assert isinstance(reset, Reset), "a script begins with a reset"
+        start, count = reset.start, world.spec.num_starts
+        if not isinstance(start, int) or start < count:
+            return self, ""
+        number = best_start(world.parts)
+        instead = "its best one" if number is not None else "its own beginning"
+        told = (
+            f"{world.spec.name} has {count} start videos, not number {start} of {self.path.name}: "
+            f"{instead} is taken"
+        )
+        events = (replace(reset, start=number), *self.events[1:])
+        return replace(self, events=events), told
 
     def session(self, world: World, source: str | None = None) -> Session:
         """The script as a session yet to be performed.

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from magi_world.config import require
-from magi_world.events import Fork, Keep, Load, Reset, Rewind, Save, StartFile, Step
+from magi_world.events import Fork, Keep, Load, Note, Reset, Rewind, Save, StartFile, Step
 from magi_world.session import Session
 
-Says = list[str | None]
+
+@dataclass(frozen=True)
+class _Said:
+    """A chunk of a timeline: what was said for it, and what was remarked before it."""
+
+    say: str | None
+    notes: tuple[str, ...] = ()
 
 
 def script_text(session: Session, title: str, folder: Path = Path()) -> str:
@@ -25,7 +32,7 @@ def script_text(session: Session, title: str, folder: Path = Path()) -> str:
         ValueError: a session of several worlds, or one that goes on from an earlier session.
     """
     require(session.header.num_worlds == 1, "a script has one world; the session has several")
-    reset, says = _last_timeline(session)
+    reset, said_list = _last_timeline(session)
     lines = [f"title: {_quoted(title)}", f"world: {_quoted(session.header.world)}"]
     lines.append(f"seed: {reset.seeds[0]}")
     if isinstance(reset.start, StartFile):
@@ -37,24 +44,31 @@ def script_text(session: Session, title: str, folder: Path = Path()) -> str:
         lines.append(f"scene: {_quoted(reset.scene)}")
     lines += [f"num_steps: {session.header.num_steps}"]
     lines += [f"window_size: {session.header.window_size}", "script:"]
-    for say, run in groupby(says):
-        count = len(list(run))
-        first = "" if say is None else f"say: {_quoted(say)}, "
-        lines.append(f"  - {{{first}for: {count}}}")
+    for said, run in groupby(said_list):
+        count = len(list(run)) if not said.notes else 1
+        *alone, last = said.notes or ("",)
+        lines += [f"  - {{note: {_quoted(note)}}}" for note in alone]
+        first = "" if said.say is None else f"say: {_quoted(said.say)}, "
+        note = f", note: {_quoted(last)}" if last else ""
+        lines.append(f"  - {{{first}for: {count}{note}}}")
     return "\n".join(lines) + "\n"
 
 
-def _last_timeline(session: Session) -> tuple[Reset, Says]:
-    reset, past, futures = Reset((0,)), Says(), list[Says]()
-    slots: dict[str, tuple[Reset, Says]] = {}
+def _last_timeline(session: Session) -> tuple[Reset, list[_Said]]:
+    reset, past, futures = Reset((0,)), list[_Said](), list[list[_Said]]()
+    slots: dict[str, tuple[Reset, list[_Said]]] = {}
+    notes: tuple[str, ...] = ()
     for number, event in enumerate(session.events):
         match event:
             case Reset():
-                reset, past = event, []
+                reset, past, notes = event, [], ()
+            case Note(text):
+                notes = (*notes, text)
             case Step(say=say):
                 timelines = futures or [past]
                 for timeline, one in zip(timelines, _per_future(say, len(timelines)), strict=True):
-                    timeline.append(one)
+                    timeline.append(_Said(one, notes))
+                notes = ()
             case Rewind(chunk):
                 past = past[:chunk]
             case Save(slot, chunk):

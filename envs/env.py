@@ -191,7 +191,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         self._closed = True
 
     def snapshot(self) -> EnvSnapshot:
-        """The state in the middle of an episode; costs nothing until the world moves on."""
+        """The state in the middle of an episode; memory is shared until the world moves on."""
         self._check_open()
         return self._rollout.snapshot([rng_state(self.np_random)])
 

@@ -51,7 +51,8 @@ class Stage:
         self.futures: World | None = None
         self._past: dict[int, Snapshot] = {}
         self._imagined: dict[int, Snapshot] = {}
-        self._slots: dict[str, Snapshot] = {}
+        # Each with the past that a rewind behind its loading goes back to.
+        self._slots: dict[str, tuple[Snapshot, dict[int, Snapshot]]] = {}
 
     def perform(self, event: Event) -> Chunk | None:
         """What happens; the decoded chunk of a `Reset` or `Step`, else None.
@@ -76,11 +77,12 @@ class Stage:
                 if chunk is not None and chunk not in self._past:
                     raise ValueError(f"save of chunk {chunk}, which is not in the past")
                 state = self.world.snapshot() if chunk is None else self._past[chunk]
-                self._slots[slot] = state
+                upto = state.stories[0].steps
+                self._slots[slot] = state, {i: s for i, s in self._past.items() if i <= upto}
             case Load():
-                state = self._slot(event)
+                state, past = self._slot(event)
                 self.world.restore(state)
-                self._past = {}
+                self._past = dict(past)
                 self._remember(state.stories[0].steps)
             case Fork(count):
                 if self.world.num_worlds != 1:
@@ -130,12 +132,12 @@ class Stage:
         if self.marks is None or index in self.marks:
             self._past[index] = self.world.snapshot()
 
-    def _slot(self, event: Load) -> Snapshot:
+    def _slot(self, event: Load) -> tuple[Snapshot, dict[int, Snapshot]]:
         if event.path is None:
             if event.slot not in self._slots:
                 raise ValueError(f"slot {event.slot!r} was not saved before")
             return self._slots[event.slot]
-        return Snapshot.load(_same_file(event.path, event.sha256, self.folder))
+        return Snapshot.load(_same_file(event.path, event.sha256, self.folder)), {}
 
 
 def replay(session: Session, world: World) -> Iterator[Chunk]:

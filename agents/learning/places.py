@@ -114,7 +114,7 @@ class Dream:
         return self.worlds.stats.step_seconds + self.worlds.stats.reset_seconds
 
     def snapshot(self) -> PlaceState:
-        """The running episodes; costs nothing until they go on."""
+        """The running episodes; memory is shared until they go on."""
         return PlaceState(self.worlds.snapshot(), np.array(self.pictures.kept))
 
     def restore(self, state: PlaceState) -> None:

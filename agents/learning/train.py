@@ -16,6 +16,8 @@ from magi_world.agents.learning.progress import Episodes, ProgressFile, losses, 
 from magi_world.agents.learning.state import RunState
 from magi_world.training.loop import Stopped, clean_stop
 
+QUIET_SECONDS = 10.0  # without an update, after which the run says how far it is
+
 
 def train_agent(
     config: TrainAgentConfig,
@@ -75,12 +77,13 @@ class _Run(BaseCallback):
             self.clock, self.recent = extra["clock"], extra["recent"]
         self.rows = ProgressFile(folder / "progress.csv", self.learner.num_timesteps)
         self._begin_update()
-        self.saved = perf_counter()
+        self.saved = self.spoke = perf_counter()
 
     def train(self) -> None:
         """To the end, or until a signal comes."""
         total = self.config.total_steps
         if self.learner.num_timesteps < total:
+            self.tell(self._announced(total))
             left = total - self.learner.num_timesteps
             self.learner.learn(left, self, log_interval=total, reset_num_timesteps=False)
             if self.broken_off:
@@ -93,6 +96,15 @@ class _Run(BaseCallback):
     def _on_step(self) -> bool:
         seen = self.locals
         self.sums.add(seen["rewards"], seen["dones"], seen["infos"])
+        now = perf_counter()
+        if now - self.spoke > QUIET_SECONDS:
+            self.spoke = now
+            done = self.learner.num_timesteps - self.begun["steps"]
+            rate = done / (now - self.begun["time"])
+            self.tell(
+                f"{self.learner.num_timesteps:>7}/{self.config.total_steps}   collecting: {done} "
+                f"of {self.config.update_steps} chunks before the next update, {rate:.1f} a second"
+            )
         # A rollout that is broken off is collected again, the same, from the state before it.
         self.broken_off = self.asked()
         return not self.broken_off
@@ -115,6 +127,14 @@ class _Run(BaseCallback):
         if due or perf_counter() - self.saved > self.config.save_seconds:
             self.state.save(self.folder / "state")
             self.saved = perf_counter()
+
+    def _announced(self, total: int) -> str:
+        done, worlds = self.learner.num_timesteps, self.config.num_envs
+        begun = f"going on at step {done}" if done else "beginning"
+        return (
+            f"{begun}: {total} chunks in {self.place.name}, {worlds} worlds at a time, an update "
+            f"every {self.config.update_steps}; Ctrl-C saves, and the same command goes on"
+        )
 
     def _mark(self, steps: int) -> int:
         return max(0, steps) * self.config.checkpoints // self.config.total_steps
@@ -153,6 +173,7 @@ class _Run(BaseCallback):
                 self.logger.record(f"run/{name}", value)
         self.logger.dump(steps)
         self.rows.add(row)
+        self.spoke = perf_counter()
         total = self.config.total_steps
         self.tell(told(row, total, (total - steps) * self.clock["seconds"] / steps))
 

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from magi_world.demos.commands import options
+from magi_world.demos.simulator_files import no_litter
 
 if TYPE_CHECKING:
     from magi_world.agents import judging
     from magi_world.agents.results import Results
     from magi_world.training.settings import WorldTrainConfig
 
+# In the folder one is in, and in a clone of the repository.
+CONFIGS = (Path("configs"), Path(__file__).parents[2] / "configs")
 AGENTS = """agents:
   random                  every command equally likely
   "constant:turn left"    always this command
@@ -41,9 +44,9 @@ def add(commands: options.Commands) -> None:
     parser.add_argument("agents", metavar="AGENT", nargs="*", help="one or more, see below")
     parser.add_argument(
         "--config",
-        type=options.file,
-        required=True,
-        help="the YAML file that the world was trained from, e.g. configs/vizdoom-arena.yaml",
+        metavar="WORLD",
+        help="a world, or the YAML file that it was trained from; default: the world that the "
+        "first agent was trained in, else the shipped one",
     )
     parser.add_argument(
         "--baselines",
@@ -70,7 +73,7 @@ def add(commands: options.Commands) -> None:
         "--video",
         metavar="FILE.mp4",
         type=options.file,
-        help="film the last agent's median episode",
+        help="film the median episode; of several agents each, in FILE-AGENT.mp4",
     )
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options.add_json(parser)
@@ -87,8 +90,8 @@ def run(given: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ImportError(f"judging needs pip install 'magi-world[doom]' ({error})") from error
 
-    config = read_settings(given.config)
     names = list(given.agents)
+    config = read_settings(find_config(given.config or _home(names)))
     if given.baselines:
         common = baseline_names(list(config.commands), given.dream is not None)
         names += [name for name in common if name not in names]
@@ -100,12 +103,52 @@ def run(given: argparse.Namespace) -> int:
     wanted = judging.JudgeConfig(given.episodes, given.seed, given.processes)
     make_env, dream = _place(given, config)
     results = Results(Setting.of(config, given.max_chunks, dream), given.output)
-    for name in names:
-        _judge(name, make_env, wanted, results, quiet=given.json)
-    if given.video is not None:
-        _film(names[-1], make_env, results, given.video)
+    with no_litter(Path.cwd()):
+        for name in names:
+            _judge(name, make_env, wanted, results, quiet=given.json)
+        for name in names if given.video is not None else ():
+            path = given.video
+            if len(names) > 1:
+                path = path.with_stem(f"{path.stem}-{_slug(name)}")
+            _film(name, make_env, results, path)
     _report(given, results)
     return 0
+
+
+def find_config(name: str) -> Path:
+    """The configuration of a world, by its file or by the world's name.
+
+    Raises:
+        FileNotFoundError: there is none; the message says where was looked.
+    """
+    path = options.file(name)
+    if path.is_file():
+        return path
+    places = [folder / f"{Path(name).name}.yaml" for folder in CONFIGS]
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(map(str, (path, *places)))
+    raise FileNotFoundError(
+        f"--config is {name!r}, and there is no such file; it must be a world with a configuration "
+        f"or a YAML file like configs/vizdoom-arena.yaml (looked for {looked})"
+    )
+
+
+def _home(names: list[str]) -> str:
+    """The world that the first trained policy knows, else the default one."""
+    from magi_world.agents.learning.policy import policy_record
+    from magi_world.agents.loading import policy_folder
+
+    for name in names:
+        if (folder := policy_folder(name)) is not None and (world := policy_record(folder).world):
+            return world
+    return options.default_world()
+
+
+def _slug(name: str) -> str:
+    """An agent's name as part of a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-")
 
 
 def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judging.EnvMaker, str]:

@@ -115,6 +115,7 @@ def _record_instead(given: argparse.Namespace) -> int:
     script = read_script(find_script("tour"))
     name = given.world or script.world
     world = options.open_world(given, name)
+    script, _ = script.fitting(world)
     config = RecordConfig(PictureConfig(captions=True), overwrite=True)
     made = record(script.session(world, name), world, [given.else_record], config)
     print(f"wrote {given.else_record.resolve()}")

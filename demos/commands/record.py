@@ -64,6 +64,10 @@ def run(given: argparse.Namespace) -> int:
     check_outputs(given.output, config)
     name = given.world or script.world
     world = options.open_world(given, name, script.num_steps, script.window_size, script.frame_size)
+    if given.world is not None:
+        script, told = script.fitting(world)
+        if told:
+            print(told, file=sys.stderr)
     return report(given, record(script.session(world, name), world, given.output, config))
 
 

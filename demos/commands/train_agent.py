@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from magi_world.demos.commands import options
+from magi_world.demos.simulator_files import no_litter
 
 if TYPE_CHECKING:
     from magi_world.agents.learning.config import TrainAgentConfig
@@ -101,7 +102,8 @@ def run(given: argparse.Namespace) -> int:
     options.known_device(given.device)
     config, folder = read_options(given)
     try:
-        train_agent(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
+        with no_litter(Path.cwd()):
+            train_agent(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
     except Stopped as error:
         print(error, file=sys.stderr)
         return 130

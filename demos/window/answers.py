@@ -69,7 +69,7 @@ def _begun(player: Player, moment: Moment, start: jobs.Start) -> None:
 
 
 def _fresh(player: Player, moment: Moment) -> None:
-    player.futures, player.plan, player.failures = None, None, 0
+    player.futures, player.plan, player.reading, player.failures = None, None, None, 0
     player.steering.say(None)
     player.delay.forget()
     player.playback.begin(moment)

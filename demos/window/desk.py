@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -161,7 +161,9 @@ class Desk:
         """
         name, _, rest = text.partition(" ")
         rest = rest.strip()
-        if not name.startswith("/"):
+        if not name.startswith("/") and self.changing is not None:
+            self._change(self.changing, text)
+        elif not name.startswith("/"):
             self.tips.did("type")
             self.player.say(text)
         elif name not in SLASH:
@@ -305,6 +307,19 @@ class Desk:
             if slot not in SLOTS:
                 raise ValueError(f"slot is {slot}; it must be 1 .. 9")
             self.save(slot) if name == "/save" else self.load(slot)
+
+    def _change(self, place: int, text: str) -> None:
+        """Put what a text means in the place of what waits there."""
+        reading, queue = self.player.read(text), self.player.steering.queue
+        if reading is None or place >= len(queue):
+            return
+        if not reading.obeyed:
+            self.player.notices.refuse(reading.answer)
+            return
+        # What is not the last must end, or nothing after it ever had its turn.
+        last = place == len(queue) - 1
+        steps = [s if s.chunks or last else replace(s, chunks=1) for s in reading.steps]
+        self.player.edit_queue(place, steps)
 
     def _words(self) -> list[str]:
         opened = self.player.opened

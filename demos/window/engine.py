@@ -94,6 +94,9 @@ class Engine:
                 f"world has num_worlds {world.num_worlds}; a window plays one, so it must be 1"
             )
         threads = self._tune(world)
+        if world.spec.commands:
+            # The first text takes long to read; better here than when a person has typed it.
+            world.interpreter.read("what do you know")
         start = _settled(world, job.start)
         moment = self._begin(world, start)
         self._world, self._wide = world, None

@@ -11,6 +11,7 @@ from magi_world.demos.window.desk import Desk
 from magi_world.demos.window.layout import Layout
 from magi_world.demos.window.player import Player
 from magi_world.demos.window.theme import Color
+from magi_world.language import Reading
 
 BUTTON = 34
 
@@ -77,6 +78,30 @@ def draw_status(brush: Brush, layout: Layout, desk: Desk) -> None:
     label = letters.text(brush.surface, "NEXT", (rect.left, top + 98), "tiny", theme.FAINT)
     words = letters.clipped(following, rect.width - 60)
     letters.text(brush.surface, words, (label.right + 12, top + 97), "body", color)
+    if (reading := player.reading) is not None:
+        _draw_reading(brush, pygame.Rect(rect.left, top + 116, rect.width, 22), reading)
+
+
+def _draw_reading(brush: Brush, rect: pygame.Rect, reading: Reading) -> None:
+    """What was typed, and behind it what it was understood as."""
+    letters, middle = brush.letters, rect.centery
+    typed = letters.clipped(f'"{reading.text}"', rect.width * 55 // 100, "small")
+    place = letters.text(brush.surface, typed, (rect.left, middle), "small", theme.DIM)
+    if not reading.obeyed:
+        letters.text(
+            brush.surface, "not understood", (place.right + 10, middle), "small", theme.WARN
+        )
+        return
+    x = place.right + 10
+    points = [(x, middle - 4), (x + 4, middle), (x, middle + 4)]
+    pygame.draw.lines(brush.surface, theme.FAINT, False, points, 2)
+    sure = "" if reading.confidence >= 0.995 else f"  {reading.confidence:.0%}"
+    words = reading.steps[0].command if len(reading.steps) == 1 else f"{len(reading.steps)} steps"
+    room = max(0, rect.right - x - 14)
+    letters.text(
+        brush.surface, letters.clipped(words + sure, room, "small"), (x + 14, middle), "small",
+        theme.GOOD,
+    )  # fmt: skip
 
 
 def _draw_now(brush: Brush, rect: pygame.Rect, middle: int, player: Player) -> None:

@@ -54,7 +54,7 @@ def _beside(screen: pygame.Rect, picture: pygame.Rect) -> Layout:
     transport = pygame.Rect(left, line.top - 18 - 36, width, 36)
     timeline = pygame.Rect(left, transport.top - 26, width, 18)
     header = pygame.Rect(left, 20, width, 84)
-    status = pygame.Rect(left, header.bottom + 14, width, 150)
+    status = pygame.Rect(left, header.bottom + 14, width, 160)
     commands = pygame.Rect(left, status.bottom + 12, width, 0)
     commands.height = max(0, timeline.top - 16 - commands.top)
     return Layout(picture, column, header, status, commands, timeline, transport, line)

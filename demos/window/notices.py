@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["info", "error"]
-SECONDS: dict[Level, float] = {"info": 4.0, "error": 9.0}
+Level = Literal["info", "refused", "error"]
+SECONDS: dict[Level, float] = {"info": 4.0, "refused": 7.0, "error": 9.0}
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Notices:
     def info(self, text: str) -> None:
         """Something was done."""
         self._add(text, "info")
+
+    def refuse(self, text: str) -> None:
+        """What a person said was not understood."""
+        self._add(text, "refused")
 
     def error(self, text: str) -> None:
         """Something went wrong."""

@@ -48,7 +48,7 @@ def draw_notices(brush: Brush, area: pygame.Rect, notices: Sequence[Notice]) -> 
     """Messages, the newest at the bottom."""
     bottom = area.bottom - 16
     for notice in reversed(notices):
-        color = theme.BAD if notice.level == "error" else theme.ACCENT
+        color = {"error": theme.BAD, "refused": theme.WARN}.get(notice.level, theme.ACCENT)
         lines = brush.letters.wrapped(notice.text, max(40, min(area.width - 80, 620)))
         width = max(brush.letters.width(line) for line in lines) + 44
         rect = pygame.Rect(0, 0, width, 22 * len(lines) + 20)

@@ -21,9 +21,10 @@ from magi_world.demos.window.notices import Notices
 from magi_world.demos.window.pace import CommandDelay, Pace, ShownRate
 from magi_world.demos.window.playback import Playback
 from magi_world.demos.window.score import Flashes
-from magi_world.demos.window.steering import KeyMap, Queued, Steering
+from magi_world.demos.window.steering import KeyMap, Steering
 from magi_world.demos.window.watching import Watcher
 from magi_world.demos.window.worker import JobRunner
+from magi_world.language import Reading, Step
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Player:
         self.futures: Futures | None = None
         # What the agent in charge says next, and the past of every slot that was saved.
         self.plan: jobs.Asked | None = None
+        # What was typed last, and what it was understood as; keys and agents take it away.
+        self.reading: Reading | None = None
         self.histories: dict[int, tuple[Moment, ...]] = {}
         self.shown, self.delay, self.flashes = ShownRate(), CommandDelay(), Flashes()
         self.now, self.failures = 0.0, 0
@@ -160,21 +163,39 @@ class Player:
         name = f"{spec.name}-{spec.fingerprint[:8]}-slot-{slot}.safetensors"
         return self.config.slots / name
 
-    def say(self, words: str) -> None:
-        """The person says something, and takes over; in a fork it is for the selected future."""
-        if self.futures is not None:
-            self.drop_work()
-            self.futures.say(self.futures.selected, words)
+    def read(self, text: str) -> Reading | None:
+        """What a text means to this world now; None while none is open."""
+        if self.opened is None:
+            return None
+        now = self.steering.state(None if self.moment is None else self.moment.command)
+        return self.opened.world.interpreter.read(text, now)
+
+    def say(self, text: str) -> None:
+        """The person says something, and takes over; in a fork it is for the selected future.
+
+        What the world does not understand changes nothing, and is answered.
+        """
+        self.reading = reading = self.read(text)
+        if reading is None:
+            self.notices.error("no world is open; M picks one")
             return
-        self.hand_to(HUMAN)
-        self.steering.say(words)
-        self._commanded(words)
+        if self.futures is not None and reading.command is not None:
+            self.drop_work()
+            self.futures.say(self.futures.selected, reading.command)
+            return
+        known = f'said "{text}": {reading.answer}'
+        self.tell(lambda w: w.note(known))
+        if not reading.obeyed:
+            self.notices.refuse(reading.answer)
+        else:
+            self.enqueue(reading.steps)
 
     def press(self, key: str) -> bool:
         """A key went down; whether it means something to this world."""
         if key not in self.steering.keymap.keys:
             return False
         if self.futures is None and (command := self.steering.press(key)) is not None:
+            self.reading = None
             self.hand_to(HUMAN)
             self._commanded(command)
         return True
@@ -184,6 +205,7 @@ class Player:
         if self.futures is not None:
             self.say(command)
             return
+        self.reading = None
         self.hand_to(HUMAN)
         self.steering.tap(command)
         self._commanded(command)
@@ -197,14 +219,14 @@ class Player:
         if moment and before != after and moment.command == before and after and not self.futures:
             self._commanded(after)
 
-    def enqueue(self, steps: Sequence[Queued]) -> None:
-        """The person says several things, one after the other, and takes over."""
+    def enqueue(self, steps: Sequence[Step]) -> None:
+        """The person wants this, one after the other, and takes over."""
         self.hand_to(HUMAN)
         self.steering.enqueue(steps)
         if steps:
             self._commanded(steps[0].command)
 
-    def edit_queue(self, place: int, steps: Sequence[Queued]) -> None:
+    def edit_queue(self, place: int, steps: Sequence[Step]) -> None:
         """Put others in the place of one that waits, or drop it."""
         first = self.steering.command
         self.steering.edit(place, steps)
@@ -220,6 +242,7 @@ class Player:
     def hand_to(self, name: str) -> None:
         """This controller takes over."""
         if name != self.controllers.name:
+            self.reading = self.reading if name == HUMAN else None
             self.controllers.give_to(name)
             self.steering.say(None)
             self.delay.forget()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from magi_world.language import CommandQueue, Step
 from magi_world.spec import Command
 
 # Letters that stand for arrows in games, unless a world gives a letter a meaning of its own.
@@ -50,17 +51,6 @@ class KeyMap:
         return tuple("+".join(sorted(c)) for c, name in self._chords.items() if name == command)
 
 
-@dataclass(frozen=True)
-class Queued:
-    """A command that waits for its turn.
-
-    chunks: how many it still shapes; None is until something else is said.
-    """
-
-    command: str
-    chunks: int | None = 1
-
-
 class Steering:
     """What a person wants next: held keys first, then a tap that no chunk has seen, then what was
     queued, then words.
@@ -72,9 +62,10 @@ class Steering:
         self._held: list[str] = []
         self._tapped: str | None = None
         self._words: str | None = None
-        self.queue: tuple[Queued, ...] = ()
+        self.queue: tuple[Step, ...] = ()
+        self._said: tuple[Step, ...] = ()
         # What the chunk that is being made has used up; it comes back if nobody sees that chunk.
-        self._taken: tuple[str | None, str | None, tuple[Queued, ...]] | None = None
+        self._taken: tuple[str | None, str | None, tuple[Step, ...]] | None = None
 
     @property
     def command(self) -> str | None:
@@ -116,12 +107,16 @@ class Steering:
         """Words stay in force until other words or a key; None takes them back."""
         self._words, self._tapped, self.queue, self._taken = words, None, (), None
 
-    def enqueue(self, steps: Sequence[Queued]) -> None:
+    def enqueue(self, steps: Sequence[Step]) -> None:
         """Several things one after the other; the last without a number stays in force."""
         self.say(None)
-        self.queue = tuple(steps)
+        self.queue = self._said = tuple(steps)
 
-    def edit(self, place: int, steps: Sequence[Queued]) -> None:
+    def state(self, command: str | None) -> CommandQueue:
+        """What "again", "back" and "keep going" refer to; ``command`` is the one in force."""
+        return CommandQueue(self.queue, command, 0, self._said, self.default)
+
+    def edit(self, place: int, steps: Sequence[Step]) -> None:
         """Put other steps in the place of one that waits; none at all drops it."""
         self.queue = (*self.queue[:place], *steps, *self.queue[place + 1 :])
         self._taken = None

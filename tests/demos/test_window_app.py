@@ -10,8 +10,8 @@ import pygame
 import pytest
 
 from magi_world.demos.window.picture import fitted, scaled
-from magi_world.demos.window.steering import Queued
 from magi_world.demos.window.view import layout_of
+from magi_world.language import Step
 from magi_world.media import load_image, load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
@@ -234,7 +234,7 @@ def test_three_things_to_try_go_away_when_they_were_tried(driver: Driver) -> Non
 def test_what_waits_is_shown_as_chips_that_can_be_changed_and_dropped(driver: Driver) -> None:
     driver.opened()
     driver.key(pygame.K_SPACE, " ")
-    steps = [Queued("turn left", 2), Queued("turn right"), Queued("walk forward", None)]
+    steps = [Step("turn left", 2), Step("turn right"), Step("walk forward", None)]
     driver.player.enqueue(steps)
     driver.click("drop 1")
     assert [q.command for q in driver.player.steering.queue] == ["turn left", "walk forward"]

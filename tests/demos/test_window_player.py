@@ -14,7 +14,7 @@ from magi_world.agents import CallableAgent, RandomAgent, ScriptedAgent
 from magi_world.demos.window import jobs
 from magi_world.demos.window.figures import figures
 from magi_world.demos.window.player import PlayerConfig
-from magi_world.demos.window.steering import Queued
+from magi_world.language import Step
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.world import World
 from tests.demos.stage import Stage, frame, reference
@@ -185,7 +185,7 @@ def test_several_commands_wait_for_their_turn_and_can_be_changed_and_dropped() -
     stage = Stage()
     player = stage.opened()
     stage.chunk(2)
-    steps = [Queued("turn left", 2), Queued("turn right", 1), Queued("walk forward", None)]
+    steps = [Step("turn left", 2), Step("turn right", 1), Step("walk forward", None)]
     player.enqueue(steps)
     stage.chunk(3)
     assert player.moment.command == "turn left"
@@ -198,7 +198,7 @@ def test_several_commands_wait_for_their_turn_and_can_be_changed_and_dropped() -
     stage.chunk(7)
     said = [m.command for m in player.playback.timeline.moments[3:]]
     assert said == ["turn left", "turn left", "walk forward", "walk forward", "walk forward"]
-    player.enqueue([Queued("turn left", 3), Queued("stand still", None)])
+    player.enqueue([Step("turn left", 3), Step("stand still", None)])
     stage.chunk(8)
     player.press("right")
     assert player.steering.queue == ()
@@ -208,7 +208,7 @@ def test_a_queue_loses_nothing_when_the_chunk_ahead_is_thrown_away() -> None:
     stage = Stage()
     player = stage.opened()
     stage.chunk(2)
-    player.enqueue([Queued("turn left", 2), Queued("turn right", None)])
+    player.enqueue([Step("turn left", 2), Step("turn right", None)])
     stage.until(lambda p: p.playback.ahead is not None)
     player.what_if()
     player.what_if()
