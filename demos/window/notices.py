@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Level = Literal["info", "refused", "error"]
+LONGEST = 300  # characters
 SECONDS: dict[Level, float] = {"info": 4.0, "refused": 7.0, "error": 9.0}
 
 
 @dataclass(frozen=True)
 class Notice:
-    """text, how bad, and the time at which it goes."""
+    """text, how bad, and the time at which it goes; None until somebody could have seen it."""
 
     text: str
     level: Level
-    until: float
+    until: float | None = None
 
 
 class Notices:
@@ -25,12 +26,15 @@ class Notices:
         """``most``: how many at a time."""
         self._most = most
         self._notices: list[Notice] = []
-        self._now = 0.0
 
     def tick(self, now: float) -> None:
         """Time passes."""
-        self._now = now
-        self._notices = [n for n in self._notices if n.until > now]
+        # What takes long, such as ending a film, must not use up the time of what it reports.
+        timed = [
+            n if n.until is not None else replace(n, until=now + SECONDS[n.level])
+            for n in self._notices
+        ]
+        self._notices = [n for n in timed if n.until is not None and n.until > now]
 
     def info(self, text: str) -> None:
         """Something was done."""
@@ -57,6 +61,10 @@ class Notices:
         return tuple(self._notices)
 
     def _add(self, text: str, level: Level) -> None:
-        self._notices = [n for n in self._notices if n.text != text]
-        self._notices.append(Notice(text, level, self._now + SECONDS[level]))
+        self._notices = [n for n in self._notices if n.text != _shortened(text)]
+        self._notices.append(Notice(_shortened(text), level))
         del self._notices[: -self._most]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."

@@ -183,7 +183,7 @@ class Player:
             self.drop_work()
             self.futures.say(self.futures.selected, reading.command)
             return
-        known = f'said "{text}": {reading.answer}'
+        known = f'said "{text:.200}": {reading.answer:.200}'
         self.tell(lambda w: w.note(known))
         if not reading.obeyed:
             self.notices.refuse(reading.answer)

@@ -106,9 +106,10 @@ def test_files_are_written_and_their_names_are_shown(driver: Driver) -> None:
     index = driver.player.moment.index
     driver.until(lambda: driver.player.moment.index >= index + 2)
     driver.key(pygame.K_p, "p")
+    said = dict(n.text.split(": ") for n in driver.player.notices.shown if ": " in n.text)
     driver.key(pygame.K_p, "P", mod=pygame.KMOD_SHIFT)
     driver.key(pygame.K_r, "r")
-    said = dict(n.text.split(": ") for n in driver.player.notices.shown if ": " in n.text)
+    said |= dict(n.text.split(": ") for n in driver.player.notices.shown if ": " in n.text)
     assert len(load_video(said["film saved"])) >= 16
     assert load_image(said["picture saved"]).shape == (256, 384, 3)
     assert load_image(next(driver.folder.glob("*-window.png"))).shape == (800, 1280, 3)

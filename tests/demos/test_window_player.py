@@ -160,9 +160,9 @@ def test_pressing_keys_all_the_time_never_stops_the_picture() -> None:
 def test_words_stay_in_force_and_keys_only_while_they_are_held() -> None:
     stage = Stage()
     player = stage.opened()
-    player.say("open the door")
+    player.say("Walk forward!")
     stage.chunk(4)
-    assert player.moment.command == "open the door"
+    assert player.moment.command == "walk forward"
     assert player.press("left")
     stage.chunk(6)
     assert player.moment.command == "turn left"
@@ -293,14 +293,52 @@ def test_an_agent_that_fails_is_shown_and_relieved() -> None:
     assert player.controllers.name == "human"
 
 
-def test_a_bad_command_is_shown_and_the_play_goes_on() -> None:
+def test_what_is_not_understood_is_answered_and_changes_nothing() -> None:
     stage = Stage()
     player = stage.opened()
     stage.chunk(2)
-    player.say("x" * 5000)
+    player.say("turn left")
+    stage.chunk(3)
+    for text in ("make it night", "do not turn right", "x" * 5000, "?!"):
+        player.say(text)
+        assert player.reading is not None
+        assert not player.reading.obeyed
+        assert player.notices.shown[-1].level == "refused"
+        assert len(player.notices.shown[-1].text) <= 300
     stage.chunk(5)
-    assert "5,000 characters" in stage.errors[0]
-    assert player.moment.command == "stand still"
+    assert player.moment.command == "turn left"
+    assert "stand still, turn left" in player.read("make it night").answer
+
+
+def test_a_sentence_becomes_steps_that_are_done_one_after_the_other() -> None:
+    stage = Stage()
+    player = stage.opened()
+    stage.chunk(2)
+    player.say("turn lfet twice, then walk forward for 3 chunks, then stand still")
+    assert player.reading.confidence < 1
+    assert [(s.command, s.chunks) for s in player.steering.queue] == [
+        ("turn left", 2),
+        ("walk forward", 3),
+        ("stand still", None),
+    ]
+    stage.chunk(8)
+    said = [m.command for m in player.playback.timeline.moments[3:]]
+    assert said == ["turn left"] * 2 + ["walk forward"] * 3 + ["stand still"]
+    player.say("turn right")
+    stage.chunk(9)
+    player.say("again for 2 chunks")
+    assert [(s.command, s.chunks) for s in player.steering.queue] == [("turn right", 2)]
+
+
+def test_a_world_without_commands_takes_every_sentence() -> None:
+    parts = tiny_parts()
+    bare = replace(parts, spec=replace(parts.spec, commands=(), default_command=None))
+    stage = Stage(load=lambda name: World(bare))
+    player = stage.opened()
+    stage.chunk(2)
+    player.say("a storm comes up, then it clears")
+    stage.chunk(4)
+    assert player.moment.command == "a storm comes up, then it clears"
 
 
 def test_a_world_that_fails_twice_waits_for_the_person(monkeypatch: pytest.MonkeyPatch) -> None:
