@@ -86,7 +86,8 @@ def make_package(
 ) -> Path:
     """Write the package to ``folder`` and return it."""
     commands = tuple(
-        Command(name, c.phrases, c.held_out, c.keys) for name, c in config.commands.items()
+        Command(name, c.phrases, c.held_out, c.keys, c.opposite or None, c.chunks)
+        for name, c in config.commands.items()
     )
     spec = WorldSpec(
         name=config.name,
@@ -95,6 +96,7 @@ def make_package(
         fps=config.fps,
         commands=commands,
         default_command=config.default_command or None,
+        things=config.things,
         description=config.description,
         licence=config.licence,
         quality=dict(quality or {}),

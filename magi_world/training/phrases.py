@@ -19,11 +19,17 @@ Split = Literal["train", "held_out"]
 
 @dataclass(frozen=True)
 class CommandConfig:
-    """One command: key names that play it, phrasings trained on, phrasings kept for the test."""
+    """One command: key names that play it, phrasings trained on, phrasings kept for the test.
+
+    opposite: the command that undoes it, which "back" means, '' = none; chunks: how long it takes
+    by itself, in a sentence that goes on with something else.
+    """
 
     phrases: tuple[str, ...]
     held_out: tuple[str, ...] = ()
     keys: tuple[str, ...] = field(default=())
+    opposite: str = ""
+    chunks: int = 1
 
     def __post_init__(self) -> None:
         if not self.phrases:
