@@ -43,7 +43,7 @@ class Served:
 
     def check(self, state: Snapshot) -> None:
         """Raise ValueError unless play can go on from this state here."""
-        check_snapshot(state, self.spec, self.world.parts.config, self.alone._stream.chunk_shape)
+        check_snapshot(state, self.spec, self.alone._stream)
         if state.num_worlds != 1:
             raise ValueError(f"the state is of {state.num_worlds} worlds; it must be of one")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -208,8 +209,11 @@ class Visitor:
             self._nudge.clear()
             try:
                 await self._turn()
-            except (ValueError, OSError) as error:
-                self.outbox.say("note", level="error", text=str(error))
+            except Exception as error:
+                if not isinstance(error, ValueError | OSError):
+                    # Not foreseen: the terminal gets the whole story, the page its last line.
+                    traceback.print_exc()
+                self.outbox.say("note", level="error", text=str(error) or type(error).__name__)
                 self.paused, self.futures = True, None
                 self.tell()
 
