@@ -187,8 +187,7 @@ class PlanningAgent:
         return self._wide
 
     def _worlds(self, count: int) -> World:
-        config = self._source.config
-        return World(self._source.parts, count, config.attention, config.noise_scale)
+        return self._source.another(count)
 
 
 def reseeded(snapshot: Snapshot, seed: int) -> Snapshot:

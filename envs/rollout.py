@@ -71,7 +71,7 @@ class Rollout:
             return Box(0, 255, (*size, 3 * self.config.frames), np.uint8)
         # Latents have no bounds of their own; infinite ones are what Gymnasium warns of.
         most = np.finfo(np.float32).max
-        return Box(-most, most, self.world._stream.chunk_shape, np.float32)
+        return Box(-most, most, self.world.latent_shape, np.float32)
 
     def begin(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 from magi_world.loading import LoadOptions, open_world
 from magi_world.parts import WorldParts
+from magi_world.remote.world import RemoteWorld
 from magi_world.threads import settle_threads
 from magi_world.world import World
 
@@ -38,6 +39,7 @@ class Source:
         self.options = options = LoadOptions.of(load)
         self.name: str | None = None if isinstance(world, World) else str(world)
         self._parts: WorldParts | None = None
+        self._world: World | None = None
         if isinstance(world, World):
             for field in fields(options):
                 value = getattr(options, field.name)
@@ -49,10 +51,13 @@ class Source:
             config = world.config
             self.options = LoadOptions(attention=config.attention, noise_scale=config.noise_scale)
             self._parts = world.parts
+            self._world = world
             settle_threads("auto", world.device)
 
     def make(self, num_worlds: int) -> World:
         """A world of its own, not yet reset."""
+        if self._world is not None and isinstance(self._world, RemoteWorld):
+            return self._world.another(num_worlds)
         if self._parts is None:
             world = open_world(self.name or "", num_worlds, self.options)
             self._parts = world.parts

@@ -14,16 +14,27 @@ from gymnasium.envs.registration import register
 if TYPE_CHECKING:
     from magi_world.chunk import Chunk
     from magi_world.loading import LoadOptions, list_worlds, load_world
+    from magi_world.remote.world import RemoteWorld
     from magi_world.snapshot import Snapshot
     from magi_world.spec import WorldSpec
     from magi_world.world import World
 
 __version__ = "0.1.0"
-__all__ = ["Chunk", "LoadOptions", "Snapshot", "World", "WorldSpec", "list_worlds", "load_world"]
+__all__ = [
+    "Chunk",
+    "LoadOptions",
+    "RemoteWorld",
+    "Snapshot",
+    "World",
+    "WorldSpec",
+    "list_worlds",
+    "load_world",
+]
 
 _HOME = {
     "Chunk": "magi_world.chunk",
     "LoadOptions": "magi_world.loading",
+    "RemoteWorld": "magi_world.remote.world",
     "Snapshot": "magi_world.snapshot",
     "World": "magi_world.world",
     "WorldSpec": "magi_world.spec",

@@ -116,8 +116,9 @@ def load_world(
     """A world, ready for `World.reset`.
 
     Args:
-        name: a name of `list_worlds`, the folder of a world package, or one of the released
-            models ("magi-1-4.5b-distill", ...), which needs ``weights``.
+        name: a name of `list_worlds`, the folder of a world package, one of the released models
+            ("magi-1-4.5b-distill", ...), which needs ``weights``, or the address of a server
+            ("ws://...", see `magi_world.remote`), which chose all other options itself.
         num_worlds: worlds in the batch.
         others: as in `LoadOptions`.
 
@@ -134,6 +135,8 @@ def load_world(
 
 def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World:
     """`load_world`, with its options in one piece."""
+    if str(name).startswith(("ws://", "wss://")):
+        return _remote(str(name), num_worlds, options)
     device = options.chosen_device
     changes = (options.num_steps, options.window_size, options.frame_size)
     settle_threads(options.threads, device)
@@ -149,6 +152,18 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
                 raise ValueError(f"{extra} is for {', '.join(PRESETS)}; {name} is none of them")
         parts = read_package(find_package(name), device, options.dtype, *changes)
     return World(parts, num_worlds, options.attention, options.noise_scale)
+
+
+def _remote(url: str, num_worlds: int, options: LoadOptions) -> World:
+    from magi_world.remote.world import RemoteWorld
+
+    for field in fields(options):
+        if field.name != "threads" and getattr(options, field.name) != field.default:
+            raise ValueError(
+                f"{field.name} is {getattr(options, field.name)!r}, but {url} is a server, which "
+                "has loaded its world already; leave it out"
+            )
+    return RemoteWorld(url, num_worlds)
 
 
 def read_released(

@@ -92,6 +92,11 @@ class World:
         return self._stream.device
 
     @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """(C, t, h, l) of one world's chunk."""
+        return self._stream.chunk_shape
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """Seed of every world."""
         return tuple(lane.seed for lane in self._stream.lanes)
@@ -284,7 +289,7 @@ class World:
 
     def fork(self, n: int) -> list[World]:
         """``n`` worlds that continue from here; memory is shared until they diverge."""
-        forks = [self._like(self.num_worlds) for _ in range(at_least_one("n", n))]
+        forks = [self.another(self.num_worlds) for _ in range(at_least_one("n", n))]
         snapshot = self.snapshot()
         for twin in forks:
             twin.restore(snapshot)
@@ -292,7 +297,7 @@ class World:
 
     def fork_batch(self, n: int) -> World:
         """One world of n * B rows; rows i*n .. i*n + n - 1 continue world i. For planners."""
-        wide, snapshot = self._like(at_least_one("n", n) * self.num_worlds), self.snapshot()
+        wide, snapshot = self.another(at_least_one("n", n) * self.num_worlds), self.snapshot()
         for row in range(self.num_worlds):
             wide.restore(snapshot, range(row * n, row * n + n), row)
         return wide
@@ -316,7 +321,8 @@ class World:
                 raise ValueError(f"world {row} was not reset; call reset first")
         return rows
 
-    def _like(self, num_worlds: int) -> World:
+    def another(self, num_worlds: int) -> World:
+        """A world like this one, of so many rows, not yet reset; weights are shared."""
         return World(self.parts, num_worlds, self.config.attention, self.config.noise_scale)
 
     def _fill_window(self, rows: Sequence[int], captions: Sequence[TextKeys]) -> None:

@@ -22,6 +22,7 @@ from magi_world import __version__
 from magi_world.demos.server.access import COOKIE, Access, Refused
 from magi_world.demos.server.hub import Hub
 from magi_world.demos.server.journey import write_film
+from magi_world.demos.server.remote import remote_socket
 from magi_world.demos.server.socket import page_socket
 from magi_world.demos.server.visitor import Visitor
 
@@ -62,6 +63,9 @@ def make_app(hub: Hub) -> Starlette:
     async def play(socket: WebSocket) -> None:
         await page_socket(socket, hub)
 
+    async def remote(socket: WebSocket) -> None:
+        await remote_socket(socket, hub)
+
     routes: list[BaseRoute] = [
         Route("/", _page(hub)),
         Route("/page/{name}", _asset),
@@ -71,6 +75,7 @@ def make_app(hub: Hub) -> Starlette:
         Route("/session.jsonl", _session(hub)),
         Route("/slot/{number:int}", _slot(hub)),
         WebSocketRoute("/play", play),
+        WebSocketRoute("/remote", remote),
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.add_middleware(_Guard, access=Access(hub.config))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from torch import Tensor
 from magi_world.chunk import Chunk
 from magi_world.snapshot import Snapshot
 from magi_world.world import Steer, World
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,13 @@ class Step:
     state: Snapshot
     command: str | None = None
     steer: Steer = "now"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Something else that needs the world's parts, in the world's thread."""
+
+    function: Callable[[World], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +83,8 @@ class Made:
 @dataclass(eq=False)
 class _Request:
     owner: object
-    what: Begin | Step
-    answer: Future[Made] = field(default_factory=Future)
+    what: Begin | Step | Call
+    answer: Future[Any] = field(default_factory=Future)
 
 
 @dataclass(frozen=True)
@@ -124,13 +133,20 @@ class Batcher:
         Raises:
             RuntimeError: the batcher was closed.
         """
-        request = _Request(owner, what)
+        return self._put(_Request(owner, what))
+
+    def _put(self, request: _Request) -> Future[Any]:
         with self._news:
             if self._closed:
                 raise RuntimeError("the server is closing; there are no more chunks")
             self._waiting.append(request)
             self._news.notify()
         return request.answer
+
+    def call(self, owner: object, function: Callable[[World], Result]) -> Future[Result]:
+        """Have ``function`` called with the world, which it must not step."""
+        answer: Future[Any] = self._put(_Request(owner, Call(function)))
+        return answer
 
     def close(self) -> None:
         """Stop after the forward that is being computed; those who wait are cancelled."""
@@ -157,6 +173,8 @@ class Batcher:
             for request in picked:
                 if isinstance(request.what, Begin):
                     self._begin(request, request.what)
+                elif isinstance(request.what, Call):
+                    self._call(request, request.what)
             for steer in ("now", "queue"):
                 alike = [r for r in steps if isinstance(r.what, Step) and r.what.steer == steer]
                 if alike:
@@ -186,6 +204,15 @@ class Batcher:
             _fail([request], error)
         else:
             request.answer.set_result(made)
+
+    def _call(self, request: _Request, what: Call) -> None:
+        try:
+            with torch.inference_mode():
+                result = what.function(self._world)
+        except Exception as error:
+            _fail([request], error)
+        else:
+            request.answer.set_result(result)
 
     def _step(self, requests: Sequence[_Request]) -> None:
         begun = perf_counter()

@@ -1,0 +1,371 @@
+"""`RemoteWorld`: the interface of `World`, its work done by `magi-world serve` elsewhere.
+
+Shapes: B worlds, T video frames, H, W pixels, C latent channels, t latent frames, h, l latent size.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
+from magi_world.chunk import Chunk
+from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
+from magi_world.language import CommandQueue, Reading, Step
+from magi_world.parts import WorldParts
+from magi_world.remote.connection import Connection
+from magi_world.remote.wire import Parcel
+from magi_world.sampling.flight import Flight
+from magi_world.sampling.lane import Lane
+from magi_world.sampling.stream import Progress, StreamConfig, StreamState
+from magi_world.snapshot import Snapshot, Story
+from magi_world.spec import Command, WorldSpec
+from magi_world.start import Pixels
+from magi_world.world import Steer, World
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """What is known here of a state that lies on the server."""
+
+    lanes: tuple[Lane, ...]
+    newest_clean: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteSnapshot(Snapshot):
+    """A handle: the state lies on the server for as long as this object or its world lives."""
+
+    connection: Connection | None = None
+    handle: int = -1
+
+    def save(self, path: str | Path) -> None:
+        """Fetch it and write it to one file, whole or not at all."""
+        part = Path(f"{path}.part")
+        part.write_bytes(self._content())
+        os.replace(part, path)
+
+    def fetch(self) -> Snapshot:
+        """The state itself, as a `World` of the same package continues it."""
+        path = Path(_scratch())
+        try:
+            path.write_bytes(self._content())
+            return Snapshot.load(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _content(self) -> bytes:
+        assert self.connection is not None, "made by a RemoteWorld only"
+        seeds = [lane.seed for lane in self.state.lanes]
+        answer = self.connection.ask("download", None, {"state": self.handle, "seeds": seeds})
+        return answer.arrays["file"].tobytes()
+
+
+class RemoteInterpreter:
+    """Reads texts as the server's world does."""
+
+    def __init__(self, connection: Connection, spec: WorldSpec) -> None:
+        self._connection, self.spec = connection, spec
+
+    def read(self, text: str, now: CommandQueue | None = None) -> Reading:
+        """See `magi_world.language.Interpreter.read`."""
+        return self._reading(text, now, False)
+
+    def verbatim(self, text: str) -> Reading:
+        """See `magi_world.language.Interpreter.verbatim`."""
+        return self._reading(text, None, True)
+
+    def _reading(self, text: str, now: CommandQueue | None, verbatim: bool) -> Reading:
+        queue = None if now is None else now.to_record()
+        asked = {"text": text, "queue": queue, "verbatim": verbatim}
+        got = self._connection.ask("read", None, asked).fields
+        steps = tuple(Step(command, chunks) for command, chunks in got["steps"])
+        return Reading(got["text"], got["command"], got["confidence"], steps, got["answer"])
+
+
+class RemoteWorld(World):
+    """``num_worlds`` worlds on a server, stepped together with those of its other visitors.
+
+    Frames and latents come without loss. A snapshot is a handle to a state on the server; `save`
+    fetches it. One world differs from the same world here by the rounding of sums at most.
+    """
+
+    def __init__(
+        self, url: str, num_worlds: int = 1, world: str | None = None, timeout: float = 120.0
+    ) -> None:
+        """Args:
+            url: "ws://HOST:PORT" of `magi-world serve`, with ?token=... where it has one.
+            world: name of one of the server's worlds; None is its first.
+            timeout: seconds to wait for an answer.
+
+        Raises:
+            ValueError: no such url or world, or more worlds than the server allows.
+            OSError: nobody answers there, or lets us in.
+        """
+        connection = Connection(url, timeout)
+        asked = {"world": world, "num_worlds": at_least_one("num_worlds", num_worlds)}
+        answer = connection.ask("open", None, asked)
+        self._set_up(connection, _parts(connection, answer.fields), answer.fields, num_worlds)
+
+    def _set_up(
+        self, connection: Connection, parts: WorldParts, opened: Mapping[str, Any], count: int
+    ) -> None:
+        self.parts, self._connection = parts, connection
+        sampler, scale = parts.config.sampler, float(opened["noise_scale"])
+        self._config = StreamConfig(
+            sampler, parts.config.latent_size, count, opened["attention"], scale
+        )
+        self._opened = dict(opened)
+        self._id = int(opened["id"])
+        self._here: RemoteSnapshot | None = None
+        weakref.finalize(self, connection.forget_world, self._id)
+
+    @property
+    def config(self) -> StreamConfig:
+        """See `World`."""
+        return self._config
+
+    @property
+    def device(self) -> torch.device:
+        """Where its frames arrive: the CPU of this machine."""
+        return torch.device("cpu")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """See `World`."""
+        if self._here is None:
+            return (0,) * self.num_worlds
+        return tuple(lane.seed for lane in self._here.state.lanes)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the rolling cache, on the server."""
+        return int(self._opened["cache_bytes"]) * self.num_worlds
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """See `World`."""
+        return tuple(self._opened["latent_shape"])
+
+    def reset(
+        self,
+        seed: int | Sequence[int] | None = 0,
+        prompt: str | Sequence[str] | None = None,
+        image: Pixels | None = None,
+        video: Pixels | None = None,
+        start: int | Literal["text"] | None = None,
+        worlds: Sequence[int] | None = None,
+    ) -> Chunk:
+        """See `World.reset`."""
+        rows = world_rows(worlds, self.num_worlds)
+        pixels = {"image": image, "video": video}
+        arrays = {n: np.asarray(torch.as_tensor(x)) for n, x in pixels.items() if x is not None}
+        asked = {
+            "rows": rows,
+            "seeds": seeds_per_world(seed, len(rows)),
+            "prompts": per_world("prompt", prompt, len(rows), str),
+            "start": start,
+        }
+        return self._chunk_of(self._ask("reset", arrays, asked))
+
+    def step(
+        self,
+        command: str | Sequence[str] | None = None,
+        steer: Steer = "now",
+        progress: Progress | None = None,
+        worlds: Sequence[int] | None = None,
+    ) -> Chunk:
+        """See `World.step`. ``progress`` is called before and after, not in between."""
+        rows = world_rows(worlds, self.num_worlds)
+        steps = self.parts.config.sampler.steps_per_stage
+        asked = {
+            "rows": rows,
+            "commands": per_world("command", command, len(rows), str),
+            "steer": steer,
+        }
+        if progress is not None:
+            progress(0, steps)
+        chunk = self._chunk_of(self._ask("step", None, asked))
+        if progress is not None:
+            progress(steps, steps)
+        return chunk
+
+    def step_latents(
+        self,
+        command: str | Sequence[str] | None = None,
+        steer: Steer = "now",
+        progress: Progress | None = None,
+        worlds: Sequence[int] | None = None,
+    ) -> Chunk:
+        """`step`: the server has decoded the chunk already."""
+        return self.step(command, steer, progress, worlds)
+
+    def decode(self, chunk: Chunk) -> Chunk:
+        """See `World.decode`."""
+        if chunk.pixels is not None:
+            return chunk
+        arrays = {"latents": chunk.latents.float().cpu().numpy()}
+        pixels = self._connection.ask("decode", arrays, {"id": self._id}).arrays["pixels"]
+        return chunk.with_pixels(torch.from_numpy(pixels))
+
+    def snapshot(self, worlds: Sequence[int] | None = None) -> Snapshot:
+        """A handle to the state of all worlds, or of some."""
+        if worlds is None and self._here is not None:
+            return self._here
+        rows = world_rows(worlds, self.num_worlds)
+        return self._state_of(self._ask("snapshot", None, {"rows": rows}))
+
+    def restore(
+        self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
+    ) -> None:
+        """See `World.restore`. A snapshot that is not of this server is sent there."""
+        if not isinstance(snapshot, Snapshot):
+            raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
+        targets = world_rows(worlds, self.num_worlds)
+        if worlds is None and row is None and snapshot.num_worlds != self.num_worlds:
+            raise ValueError(
+                f"the snapshot holds {snapshot.num_worlds} worlds, this has {self.num_worlds}"
+            )
+        sources = [target if row is None else row for target in targets]
+        handle = self._handle(snapshot)
+        seeds = [lane.seed for lane in snapshot.state.lanes]
+        asked = {"state": handle, "targets": targets, "sources": sources, "seeds": seeds}
+        self._here = self._state_of(self._ask("restore", None, asked))
+
+    def fork(self, n: int) -> list[World]:
+        """See `World.fork`."""
+        forks = [self.another(self.num_worlds) for _ in range(at_least_one("n", n))]
+        snapshot = self.snapshot()
+        for twin in forks:
+            twin.restore(snapshot)
+        return forks
+
+    def close(self) -> None:
+        """Hang up, for this world and those that were forked from it."""
+        self._connection.close()
+
+    def another(self, num_worlds: int) -> RemoteWorld:
+        """See `World.another`."""
+        asked = {"world": self._opened["world"], "num_worlds": num_worlds}
+        twin = object.__new__(RemoteWorld)
+        opened = self._connection.ask("open", None, asked).fields
+        twin._set_up(self._connection, self.parts, opened, num_worlds)
+        return twin
+
+    def _ask(
+        self, do: str, arrays: Mapping[str, np.ndarray] | None, asked: Mapping[str, Any]
+    ) -> Parcel:
+        answer = self._connection.ask(do, arrays, {"id": self._id, **asked})
+        if do in ("reset", "step"):
+            started = answer.fields.get("state") is not None
+            self._here = self._state_of(answer) if started else None
+        return answer
+
+    def _handle(self, snapshot: Snapshot) -> int:
+        if isinstance(snapshot, RemoteSnapshot) and snapshot.connection is self._connection:
+            return snapshot.handle
+        whole = snapshot.fetch() if isinstance(snapshot, RemoteSnapshot) else snapshot
+        path = Path(_scratch())
+        try:
+            whole.save(path)
+            content = np.frombuffer(path.read_bytes(), np.uint8)
+        finally:
+            path.unlink(missing_ok=True)
+        answer = self._connection.ask("upload", {"file": content}, {"id": self._id})
+        handle = int(answer.fields["state"])
+        weakref.finalize(snapshot, self._connection.forget, handle)
+        return handle
+
+    def _chunk_of(self, answer: Parcel) -> Chunk:
+        got = answer.fields
+        return Chunk(
+            torch.from_numpy(answer.arrays["latents"]),
+            index=tuple(got["index"]),
+            prompts=tuple(got["prompts"]),
+            lands=tuple(got["lands"]),
+            skip=tuple(got["skip"]),
+            pixels=torch.from_numpy(answer.arrays["pixels"]),
+        )
+
+    def _state_of(self, answer: Parcel) -> RemoteSnapshot:
+        got, handle = answer.fields, int(answer.fields["state"])
+        lanes = tuple(
+            Lane(
+                lane["seed"],
+                Flight(**lane["flight"]),
+                clean_pending=lane["clean_pending"],
+                start_chunk=lane["start_chunk"],
+            )
+            for lane in got["lanes"]
+        )
+        state = RemoteState(lanes, torch.from_numpy(answer.arrays["newest"]))
+        snapshot = RemoteSnapshot(
+            self.spec.fingerprint,
+            self.parts.config.sampler,
+            cast(StreamState, state),
+            tuple(Story(**story) for story in got["stories"]),
+            self._config.noise_scale,
+            self._connection,
+            handle,
+        )
+        weakref.finalize(snapshot, self._connection.forget, handle)
+        return snapshot
+
+
+class _Heads:
+    """The server's predictors, see `magi_world.envs.rewards.Heads`."""
+
+    def __init__(self, connection: Connection, world: int) -> None:
+        self._connection, self._world = connection, world
+
+    def __call__(self, latents: Tensor) -> dict[str, Any]:
+        arrays = {"latents": latents.float().cpu().numpy()}
+        got = self._connection.ask("heads", arrays, {"id": self._world}).arrays
+        said: dict[str, Any] = {"reward": torch.from_numpy(got["reward"])}
+        said["end"] = torch.from_numpy(got["end"])
+        events = {n[6:]: torch.from_numpy(x) for n, x in got.items() if n.startswith("event.")}
+        return {**said, "events": events}
+
+
+def _parts(connection: Connection, opened: Mapping[str, Any]) -> WorldParts:
+    """Facts of the world; what computes lies on the server."""
+    spec, config = _spec(opened["spec"]), _config(opened["config"])
+    heads = _Heads(connection, int(opened["id"])) if opened["heads"] else None
+    nothing = cast(Any, None)
+    parts = WorldParts(spec, config, nothing, nothing, nothing, heads=cast(Any, heads))
+    # A cached property is looked up here first.
+    parts.__dict__["interpreter"] = RemoteInterpreter(connection, spec)
+    return parts
+
+
+def _spec(record: Mapping[str, Any]) -> WorldSpec:
+    commands = tuple(_known(Command, command) for command in record["commands"])
+    return _known(WorldSpec, {**record, "commands": commands})
+
+
+def _config(record: Mapping[str, Any]) -> MagiConfig:
+    kinds: dict[str, Any] = {"dit": DiTConfig, "vae": VAEConfig, "sampler": SamplerConfig}
+    built = {name: _known(kind, record[name]) for name, kind in kinds.items()}
+    return _known(MagiConfig, {**record, **built})
+
+
+def _known(kind: type[Any], record: Mapping[str, Any]) -> Any:
+    """The dataclass; fields that a newer server adds are left out, lists become tuples."""
+    names = {f.name for f in fields(kind)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in names}
+    return kind(**values)
+
+
+def _scratch() -> str:
+    handle, name = tempfile.mkstemp(suffix=".safetensors")
+    os.close(handle)
+    return name
