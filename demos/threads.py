@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from magi_world.remote.world import RemoteWorld
 from magi_world.world import World
 
 GAIN = 0.87  # more threads must be at least this much quicker; the window needs a core as well
@@ -23,8 +24,10 @@ def choose_threads(world: World, most: int | None = None) -> int | None:
     thread that steps the world must call it.
 
     Returns:
-        None where it makes no difference: on a GPU, or with a single core.
+        None where it makes no difference: on a GPU, on another machine, or with a single core.
     """
+    if isinstance(world, RemoteWorld):
+        return None
     most = torch.get_num_threads() if most is None else most
     if world.device.type != "cpu" or most <= 1:
         return None

@@ -21,11 +21,11 @@ def best_start(parts: WorldParts) -> int | None:
     It is what the package names (`WorldSpec.best_start`), else the one whose last picture has the
     most to see: a wall right in front of the eyes has not, a wide view with things in it has.
     """
+    named = parts.spec.best_start
+    if named is not None and named < parts.spec.num_starts:
+        return named
     if parts.starts is None or not len(parts.starts):
         return None
-    named = parts.spec.best_start
-    if named is not None and named < len(parts.starts):
-        return named
     return max(range(len(parts.starts)), key=[variety(f) for f in last_frames(parts)].__getitem__)
 
 

@@ -32,6 +32,23 @@ def add_world_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=count, metavar="N", help="threads of the CPU")
 
 
+_LOADING = (
+    "weights", "text_features", "text_device", "device", "dtype", "steps", "window", "size",
+    "attention",
+)  # fmt: skip
+
+
+def nothing_to_load(given: argparse.Namespace, instead: str) -> None:
+    """Raise ValueError where an option was given that only loading a world here obeys."""
+    for name in _LOADING:
+        if (value := getattr(given, name)) is not None:
+            option = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{option} {value} is for a world that is loaded here; with {instead} the server "
+                "has chosen it already, so leave it out"
+            )
+
+
 def open_world(
     given: argparse.Namespace,
     name: str,

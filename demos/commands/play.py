@@ -26,6 +26,9 @@ def add(commands: options.Commands) -> None:
         description="Open a window on a live world. F1 in the window lists its keys.",
     )
     parser.add_argument("world", metavar="WORLD", nargs="?", help="by default the shipped one")
+    parser.add_argument(
+        "--remote", metavar="URL", help="play a world of magi-world serve, ws://HOST:PORT"
+    )
     begin = parser.add_argument_group("the beginning")
     begin.add_argument(
         "--seed", type=_seed, default=BEST, help="a number, or random; by default the best start"
@@ -72,7 +75,27 @@ def run(given: argparse.Namespace) -> int:
         return options.open_world(given, name)
 
     agents = {name: _agent(name) for name in given.agent}
+    if given.remote is not None:
+        return _play_remote(given, agents)
     return play(given.world, _config(given), agents, load)
+
+
+def _play_remote(given: argparse.Namespace, agents: dict[str, Agent]) -> int:
+    from magi_world.demos.play import play
+    from magi_world.remote.world import RemoteWorld
+
+    options.nothing_to_load(given, "--remote")
+    # Who answers there, and what is wrong with the address, is told before a window opens.
+    first = RemoteWorld(given.remote, world=given.world)
+    names = first.served
+
+    def load(name: str) -> World:
+        return first if name == first.source else RemoteWorld(given.remote, world=name)
+
+    try:
+        return play(first.source, _config(given), agents, load, names)
+    finally:
+        first.close()
 
 
 def _config(given: argparse.Namespace) -> PlayConfig:

@@ -73,7 +73,7 @@ def run(given: argparse.Namespace) -> int:
     def load(name: str, batch: int) -> World:
         return options.open_world(given, name, num_worlds=batch)
 
-    return serve(names, load, _config(given), lambda text: print(text, flush=True))
+    return serve(names, load, _config(given), given.threads, lambda text: print(text, flush=True))
 
 
 def _config(given: argparse.Namespace) -> ServeConfig:

@@ -96,7 +96,7 @@ class _Clerk:
         return {
             "id": self._program.open(served, asked.fields["num_worlds"]),
             "world": served.source,
-            "spec": asdict(world.spec),
+            "spec": {**asdict(world.spec), "best_start": served.best_start},
             "config": asdict(world.parts.config),
             "attention": world.config.attention,
             "noise_scale": world.config.noise_scale,

@@ -18,6 +18,7 @@ def serve(
     names: Sequence[str],
     load: Callable[[str, int], World],
     config: ServeConfig,
+    threads: int | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
     """Load the worlds, then answer until Ctrl-C or a signal.
@@ -25,6 +26,7 @@ def serve(
     Args:
         names: worlds to serve; the first one is what visitors see by default.
         load: (name, worlds in the batch) -> world.
+        threads: of the CPU; None measures which number is quickest.
         say: for what the person at the terminal should know.
 
     Raises:
@@ -42,7 +44,7 @@ def serve(
     listener = _listen(config)
     port = listener.getsockname()[1]
     config = replace(config, port=port)
-    worlds: Mapping[str, Served] = {n: Served(n, load(n, config.batch)) for n in names}
+    worlds: Mapping[str, Served] = {n: Served(n, load(n, config.batch), threads) for n in names}
     hub = Hub(worlds, config)
     settings = uvicorn.Config(
         make_app(hub), log_level="warning", ws_max_size=64 * 2**20, ws_per_message_deflate=False,

@@ -6,7 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from magi_world.best_start import best_start
 from magi_world.demos.server.batching import Batcher, Begin, Made, Step
+from magi_world.demos.threads import choose_threads
 from magi_world.demos.window.steering import KeyMap
 from magi_world.language import Interpreter
 from magi_world.snapshot import Snapshot, check_snapshot
@@ -17,14 +21,28 @@ from magi_world.world import World
 class Served:
     """One world of the server, for all who play in it."""
 
-    def __init__(self, source: str, world: World) -> None:
-        """``source``: what the world was loaded by. ``world.num_worlds``: the size of the batch."""
+    def __init__(self, source: str, world: World, threads: int | None = None) -> None:
+        """Args:
+        source: what the world was loaded by.
+        world: ``world.num_worlds`` is the size of the batch.
+        threads: of the CPU; None measures which number is quickest.
+        """
         self.source = source
         self.batcher = Batcher(world)
         self.keymap = KeyMap(world.spec.commands)
         # For headers of session files: every visitor's world is one of a single row.
         config = world.config
         self.alone = World(world.parts, 1, config.attention, config.noise_scale)
+        self.best_start = best_start(world.parts)
+
+        def tune(world: World) -> None:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            else:
+                choose_threads(self.alone)
+
+        # In the thread that steps the world: the number of threads is a matter of each thread.
+        self.batcher.call(self, tune).result()
 
     @property
     def world(self) -> World:

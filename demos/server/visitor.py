@@ -90,7 +90,7 @@ class Visitor:
             name = f"{Path(served.source).name}-{secrets.token_hex(6)}.jsonl"
             path = self.config.folder / "sessions" / name
             self._record = Record(path, served.alone, served.source)
-        self.begin(begin or Begin(seed=secrets.randbits(31)))
+        self.begin(begin or Begin(seed=secrets.randbits(31), start=served.best_start))
 
     def begin(self, begin: Begin) -> None:
         """Start the open world anew."""

@@ -152,6 +152,16 @@ class RemoteWorld(World):
         return int(self._opened["cache_bytes"]) * self.num_worlds
 
     @property
+    def source(self) -> str:
+        """The name under which the server has this world."""
+        return str(self._opened["world"])
+
+    @property
+    def served(self) -> list[str]:
+        """Names of all worlds of the server."""
+        return list(self._connection.hello["worlds"])
+
+    @property
     def latent_shape(self) -> tuple[int, ...]:
         """See `World`."""
         return tuple(self._opened["latent_shape"])

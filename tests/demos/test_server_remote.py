@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -13,6 +14,8 @@ import torch
 
 import magi_world
 from magi_world import RemoteWorld, Snapshot
+from magi_world.best_start import best_start
+from magi_world.demos.cli import main
 from magi_world.demos.window import jobs
 from magi_world.demos.window.engine import Engine
 from magi_world.language import CommandQueue
@@ -34,7 +37,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def test_it_is_the_world(server: Running) -> None:
     far, near = RemoteWorld(server.ws, 2), tiny_world(2)
-    assert far.spec == near.spec
+    assert replace(far.spec, best_start=None) == near.spec
+    assert far.spec.best_start == best_start(near.parts)
     assert (far.num_worlds, far.latent_shape) == (2, near.latent_shape)
     assert_alike(
         far.reset([3, 9], ["a cave", None]).frames, near.reset([3, 9], ["a cave", None]).frames
@@ -215,3 +219,13 @@ def test_messages_are_what_they_were_and_damage_is_told() -> None:
     with pytest.raises(ValueError, match="float16"):
         pack({}, {"x": np.zeros(2, np.float16)})
     assert torch.from_numpy(got.arrays["latents"]).is_contiguous()
+
+
+def test_play_remote(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.chdir(tmp_path)
+    assert main(["play", "--remote", server.ws, "--max-seconds", "4"]) == 0
+    (session,) = Path("recordings").glob("session-*.jsonl")
+    assert '"event": "step"' in session.read_text()
+    assert main(["play", "--remote", server.ws, "--steps", "2"]) == 2
+    assert main(["play", "--remote", "ws://127.0.0.1:9"]) == 2
