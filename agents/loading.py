@@ -53,7 +53,7 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
     if first == "planner":
         from magi_world.agents.planning import load_planner
 
-        return load_planner(rest, seed, env)
+        return load_planner(rest, seed, env, lambda policy: load_agent(policy, seed))
     if (folder := policy_folder(name)) is not None:
         from magi_world.agents.learning.policy import PolicyAgent
 

@@ -6,7 +6,7 @@ Shapes: A commands, k futures of each, n = A k worlds in one batch, T video fram
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -204,7 +204,9 @@ def _predicted(world: World, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
     return said["reward"].double().cpu().numpy(), said["end"].double().cpu().numpy()
 
 
-def load_planner(options: str, seed: int = 0, env: Any = None) -> PlanningAgent:
+def load_planner(
+    options: str, seed: int = 0, env: Any = None, load_policy: Callable[[str], Agent] | None = None
+) -> PlanningAgent:
     """A planner from words such as "futures=4,chunks=2,world=NAME".
 
     Args:
@@ -212,6 +214,7 @@ def load_planner(options: str, seed: int = 0, env: Any = None) -> PlanningAgent:
             agent's name, which futures go on with.
         env: where it plays. A `MagiWorldEnv` is forked, unless ``world`` is given; otherwise the
             world is ``world``, or the one that is named as the simulator's configuration.
+        load_policy: the agent of a name.
 
     Raises:
         ValueError: an unknown option, a value that cannot be, or no world.
@@ -231,8 +234,6 @@ def load_planner(options: str, seed: int = 0, env: Any = None) -> PlanningAgent:
         except ValueError:
             kind = kinds[option].__name__
             raise ValueError(f"planner: {option} is {text!r}; it must be of type {kind}") from None
-    from magi_world.agents.loading import load_agent
-
     inner = getattr(env, "unwrapped", None)
     dream = inner if isinstance(inner, MagiWorldEnv) and name is None else None
     if dream is not None:
@@ -242,7 +243,9 @@ def load_planner(options: str, seed: int = 0, env: Any = None) -> PlanningAgent:
         if name is None:
             raise ValueError("planner does not know its world; say 'planner:world=NAME'")
         world = load_world(name)
-    follow = None if policy is None else load_agent(policy, seed)
+    if policy is not None and load_policy is None:
+        raise ValueError(f"planner has policy={policy}, but nobody to load it")
+    follow = load_policy(policy) if policy is not None and load_policy is not None else None
     return PlanningAgent(world, PlanningConfig(**values), dream, follow)
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from magi_world.chunk import Chunk
 from magi_world.envs.chunks import repeated, rows_of, with_rows
 from magi_world.envs.config import EnvConfig
-from magi_world.envs.rewards import Moment, Prediction, RewardLike, Score, make_reward, reward_terms
+from magi_world.envs.rewards import RewardLike, make_reward, reward_terms
+from magi_world.envs.score import Moment, Prediction, Score
 from magi_world.envs.source import Source
 from magi_world.envs.spaces import commands_of
 from magi_world.envs.starts import Begin, begin

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from magi_world.envs.rewards import Moment, Score
+from magi_world.envs.score import Moment, Score
 
 MODEL, PRETRAINED = "ViT-B-32", "laion2b_s34b_b79k"
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_world.envs.rewards import Heads, Moment, Score
+from magi_world.envs.score import Heads, Moment, Score
 
 
 @dataclass(frozen=True)

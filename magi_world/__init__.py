@@ -6,6 +6,7 @@ with the first public name that is used.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,10 @@ _HOME = {
     "list_worlds": "magi_world.loading",
     "load_world": "magi_world.loading",
 }
+
+if not os.path.isdir(os.path.join(__path__[0], "envs")):
+    # A clone on a system without symbolic links: the upper rooms are found beside this folder.
+    __path__.append(os.path.dirname(__path__[0]))
 
 register(
     id="MagiWorld-v0",

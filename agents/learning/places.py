@@ -17,8 +17,9 @@ from torch import Tensor
 
 from magi_world.agents.learning.config import TrainAgentConfig
 from magi_world.agents.learning.starts import recorded_starts, with_starts
-from magi_world.envs.rewards import LearnedReward, Reward
+from magi_world.envs.rewards import LearnedReward
 from magi_world.envs.sb3 import SB3VecEnv
+from magi_world.envs.score import Reward
 from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.uncertainty import UncertaintyPenalty
 from magi_world.envs.vector import MagiWorldVectorEnv

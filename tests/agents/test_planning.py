@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_world.agents.loading import load_agent
 from magi_world.agents.planning import PlanningAgent, PlanningConfig, load_planner, reseeded
 from magi_world.agents.scripted import ScriptedAgent
 from magi_world.envs.env import MagiWorldEnv
@@ -141,7 +142,7 @@ def test_options_in_words() -> None:
     agent = load_planner("futures=3, chunks=2,penalty=0.5,continuation=random", 7, env)
     assert agent.config == PlanningConfig(2, 3, penalty=0.5, continuation="random", seed=7)
     assert agent.env is env
-    led = load_planner("policy=constant:turn left", env=env)
+    led = load_planner("policy=constant:turn left", env=env, load_policy=load_agent)
     assert led.policy is not None
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import tomllib
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import gymnasium as gym
@@ -181,7 +182,8 @@ def test_the_two_commands_are_one_line_each() -> None:
 
 def test_versions_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["version"] == magi_world.__version__
+    assert project["dynamic"] == ["version"]
+    assert version("magi-world") == magi_world.__version__
     assert "Apache License" in (ROOT / "LICENSE").read_text("utf-8")
     assert project["license"] == "Apache-2.0"
 
