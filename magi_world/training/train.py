@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from magi_world.loading import world_folders
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
@@ -35,7 +36,7 @@ from magi_world.training.obedience import obedience
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.record import load_object, record
 from magi_world.training.settings import WorldTrainConfig, read_settings
-from magi_world.training.text import make_text_encoder
+from magi_world.training.text import existing_table, make_text_encoder
 from magi_world.world import World
 
 
@@ -124,8 +125,13 @@ def text_encoder(run: Run) -> StaticTextEncoder:
     """Make the text encoder, once."""
     folder = run.folder / TEXT
     if not (folder / "features.safetensors").exists():
-        phrases = [p for c in run.config.commands.values() for p in (*c.phrases, *c.held_out)]
-        make_text_encoder(run.config.text, phrases, folder)
+        commands = run.config.commands.items()
+        said = [p for name, c in commands for p in (name, *c.phrases, *c.held_out)]
+        there = existing_table(run.config.text, said, world_folders().values())
+        if there is None:
+            make_text_encoder(run.config.text, said, folder)
+        else:
+            there.save(folder)
     return StaticTextEncoder(folder)
 
 
