@@ -219,8 +219,10 @@ def find_package(name: str | Path) -> Path:
     folders = world_folders()
     if str(name) in folders:
         return folders[str(name)]
-    if (Path(name) / RECORD).is_file():
-        return Path(name)
+    # The folder of a training run has its world inside, finished or not.
+    for folder in (Path(name), Path(name) / "world"):
+        if (folder / RECORD).is_file():
+            return folder
     known = ", ".join([*folders, *PRESETS])
     raise ValueError(
         f"there is no world {str(name)!r}; it must be one of {known}, or a folder with {RECORD}"

@@ -32,6 +32,8 @@ def disagreements(sections: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _commands(record: Any, commands: Any) -> Found:
     actions = list(record.actions)
+    if len(actions) < 2:
+        yield "record.actions", f"record.actions is {actions}; a world needs two commands or more"
     for name in [c for c in commands if c not in actions]:
         yield f"commands.{name}", f"command {name!r} is none of record.actions, {actions}"
     if lacking := [a for a in actions if a not in commands]:

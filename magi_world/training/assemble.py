@@ -29,36 +29,43 @@ AHEAD = 3  # chunks after a start in which its event must come
 def pick_starts(
     data: LatentDataset, count: int, chunks: int, seed: int, before: int | None = None
 ) -> Tensor:
-    """Latents (K, C, T, h, w) of ``count`` real clips of ``chunks`` chunks, one an episode.
+    """Latents (K, C, T, h, w) of at most ``count`` real clips of ``chunks`` chunks.
+
+    One an episode; where there are fewer episodes, clips that do not overlap.
 
     Args:
         before: column of the recorded events that happens soon after every start, so that there
             is something to do; None takes any clip.
 
     Raises:
-        ValueError: the recording has too few episodes.
+        ValueError: the recording has none.
     """
     generator = torch.Generator().manual_seed(seed)
-    # No start is an episode's last moment.
-    rows, _ = data.windows(chunks + AHEAD)
-    if before is not None:
-        soon = torch.stack([data.data.events[rows + chunks + i, before] for i in range(AHEAD)])
+    # No start is an episode's last moment, if the episodes are long enough for that.
+    ahead = next((n for n in range(AHEAD, -1, -1) if len(data.windows(chunks + n)[0])), 0)
+    rows, _ = data.windows(chunks + ahead)
+    if before is not None and ahead:
+        soon = torch.stack([data.data.events[rows + chunks + i, before] for i in range(ahead)])
         rows = rows[(soon > 0).any(0)]
-    rows = rows[torch.randperm(len(rows), generator=generator)]
+    if len(rows) == 0:
+        raise ValueError(
+            f"no episode has {chunks} chunks to start from; lower start_chunks, or empty "
+            "starts_before"
+        )
+    order = rows[torch.randperm(len(rows), generator=generator)].tolist()
     seen: set[int] = set()
-    chosen = []
-    for row in rows.tolist():
+    chosen: list[int] = []
+    for row in order:
         episode = int(data.data.episode[row])
-        if episode not in seen:
+        if episode not in seen and len(chosen) < count:
             seen.add(episode)
             chosen.append(row)
-        if len(chosen) == count:
-            break
-    if len(chosen) < count:
-        raise ValueError(f"starts is {count}, but the recording has {len(chosen)} episodes for it")
+    for row in order:
+        if len(chosen) < count and all(abs(row - other) >= chunks for other in chosen):
+            chosen.append(row)
     index = torch.tensor(chosen)[:, None] + torch.arange(chunks)
     z = data.latents(torch.zeros(index.numel(), dtype=torch.long), index.flatten())
-    return z.unflatten(0, (count, chunks)).transpose(1, 2).flatten(2, 3)
+    return z.unflatten(0, (len(chosen), chunks)).transpose(1, 2).flatten(2, 3)
 
 
 def world_config(config: WorldTrainConfig) -> MagiConfig:

@@ -193,7 +193,7 @@ def evaluate_package(
     rolled = {"reconstruction": torch.stack([through_codec(parts, shown), shown])}
     quality["rollout_psnr_db"] = {}
     before = history_of(data)
-    for length in possible(data, (1, 4, 16, 64)):
+    for length in possible(data, config.lengths):
         count = min(config.clips, config.worlds if length > 4 else config.clips)
         start = situations(data, count, length, config.seed)
         dream = rollouts(world, data, names, start, length, config.seed)

@@ -152,8 +152,8 @@ def _own(section: Mapping[str, Any]) -> dict[str, Any]:
 def _mirror(look: Look) -> list[str]:
     if look.mirrors:
         return [
-            "  # Chunks are also trained on as their mirror images, these words swapped. Delete it if",
-            "  # a mirrored picture would be a false one (text, a map, a sword in the right hand).",
+            "  # Chunks are also trained on as their mirror images, these words swapped. Delete",
+            "  # it if a mirrored picture is a false one (text, a map, a sword in the right hand).",
             "  mirror: {left: right}",
         ]
     return [

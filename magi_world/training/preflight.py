@@ -164,8 +164,8 @@ def room(config: WorldTrainConfig, folder: Path) -> Iterator[Finding]:
         )
     if (memory := free_memory()) and latent_bytes(config) + 1e9 > memory:
         yield Finding(
-            f"the latents of {config.record.chunks} chunks need {latent_bytes(config) / 1e9:.1f} GB "
-            f"of memory; {memory / 1e9:.1f} GB are free. Lower record.chunks",
+            f"the latents of {config.record.chunks} chunks need {latent_bytes(config) / 1e9:.1f} "
+            f"GB of memory; {memory / 1e9:.1f} GB are free. Lower record.chunks",
             ("record", "chunks"),
         )
     threads, cores = os.environ.get("OMP_NUM_THREADS"), os.cpu_count() or 1
@@ -269,7 +269,7 @@ def against_play(config: WorldTrainConfig, played: Played) -> Iterator[Finding]:
     if not fits and longest <= clip:
         right = max(2, longest - 1)
         yield Finding(
-            f"dynamics.chunks is {clip}; none of the {len(played.lengths)} episodes that were played "
+            f"dynamics.chunks is {clip}; none of the {len(played.lengths)} episodes played "
             f"has {clip + 1} chunks (the longest has {longest}). Set it to {right}, and "
             f"dynamics.history to at most {max(1, right - 1)}, or lower record.frames_per_chunk",
             ("dynamics", "chunks"),
@@ -299,7 +299,7 @@ def against_play(config: WorldTrainConfig, played: Played) -> Iterator[Finding]:
     still = [not np.ptp(r[1].frames, axis=0).any() for r in played.rows]
     if np.mean(still) > 0.5:
         yield Finding(
-            f"nothing moves within {np.mean(still):.0%} of the chunks: the commands cannot be seen. "
+            f"nothing moves within {np.mean(still):.0%} of the chunks: commands cannot be seen. "
             "Is the picture the right one (record.frame_key)? Is record.frame_size large enough?",
             ("record", "frame_key"),
             fatal=False,

@@ -1,4 +1,4 @@
-"""One line a minute while a stage trains: where it is, how good, how long it and all the rest take."""
+"""One line a minute while a stage trains: how far, how good, how long until all is done."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from magi_world.training.environment import as_picture, open_env
 from magi_world.training.policies import StickyRandom
-from magi_world.training.record import ChunkSimulator, RecordConfig, as_picture, load_object
+from magi_world.training.record import ChunkSimulator, RecordConfig
 from magi_world.training.wording import mirrored, plain, unique
 
 MOST_COMBINED = 12  # commands for a space of many axes
@@ -143,7 +144,7 @@ def open_environment(env_id: str) -> tuple[Any, dict[str, Any], str, tuple[int, 
     tried: list[str] = []
     for options in ({"render_mode": "rgb_array"}, {}):
         try:
-            env = _make(env_id, options)
+            env = open_env(env_id, options)
         except (ImportError, ModuleNotFoundError) as error:
             raise ValueError(f"{env_id} needs a package that is missing: {error}") from error
         except Exception as error:
@@ -158,14 +159,6 @@ def open_environment(env_id: str) -> tuple[Any, dict[str, Any], str, tuple[int, 
             env.close()
             tried.append(str(error) or type(error).__name__)
     raise ValueError(f"{env_id} cannot be recorded: {'; '.join(dict.fromkeys(tried))}")
-
-
-def _make(env_id: str, options: Mapping[str, Any]) -> Any:
-    if env_id.endswith("()"):
-        return load_object(env_id[:-2])(**options)
-    import gymnasium
-
-    return gymnasium.make(env_id, **options)
 
 
 def picture_key(observation: Any) -> str:
@@ -376,7 +369,7 @@ def propose_actions(record: Mapping[str, Any]) -> dict[str, Any]:
     env: Any = None
     options = dict(record.get("env_options") or {})
     makers: list[Callable[[], Any]] = [
-        lambda: _make(str(record["env"]), options),
+        lambda: open_env(str(record["env"]), options),
         lambda: open_environment(str(record["env"]))[0],
     ]
     for make in makers:

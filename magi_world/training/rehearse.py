@@ -30,7 +30,12 @@ from magi_world.training.fit_heads import fit_heads
 from magi_world.training.latents import LatentDataset
 from magi_world.training.loop import LoopConfig
 from magi_world.training.phrases import PhraseTable
-from magi_world.training.preflight import Played, recording_bytes, small_recording
+from magi_world.training.preflight import (
+    Played,
+    latent_bytes,
+    recording_bytes,
+    small_recording,
+)
 from magi_world.training.settings import WorldTrainConfig
 
 
@@ -71,25 +76,32 @@ def rehearse(
     seconds: dict[str, float] = {"record": played.seconds / config.record.processes}
     with tempfile.TemporaryDirectory(prefix="magi-world-") as name, _quiet():
         folder = Path(name)
-        data = ChunkDataset([small_recording(config.record, played, folder / "data")])
+        data = ChunkDataset(
+            [small_recording(config.record, played, folder / "data")], config.record.mirror
+        )
         run = _Rehearsal(config, data, device, folder)
         for stage in stage_loops(config):
             try:
                 seconds[stage] = run.stage(stage, 1 + steps)
             except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
                 raise ValueError(f"{stage} cannot run: {error}") from error
-    counts = {name: loop.steps for name, loop in stage_loops(config).items()}
-    dreams, dream = dreamed_chunks(config), _dream_seconds(config, seconds["dynamics"])
-    return Estimate(
-        {
-            "record": config.record.shards * config.record.chunks_per_shard,
-            **counts,
-            "evaluate": dreams,
-        },
-        {**seconds, "evaluate": dream},
-        disk=recording_bytes(config) + run.checkpoint_bytes,
-        memory=_memory(device) + run.latent_bytes,
+    measured = Estimate(
+        {},
+        {**seconds, "evaluate": _dream_seconds(config, seconds["dynamics"])},
+        disk=run.checkpoint_bytes,
+        memory=_memory(device),
     )
+    return planned(config, measured)
+
+
+def planned(config: WorldTrainConfig, measured: Estimate) -> Estimate:
+    """The estimate for the lengths of ``config``'s stages, from measured seconds of their steps."""
+    counts = {name: loop.steps for name, loop in stage_loops(config).items()}
+    chunks = config.record.shards * config.record.chunks_per_shard
+    counts = {"record": chunks, **counts, "evaluate": dreamed_chunks(config)}
+    disk = measured.disk + (0 if measured.steps else recording_bytes(config))
+    memory = measured.memory + (0 if measured.steps else latent_bytes(config))
+    return Estimate(counts, measured.seconds, disk, memory)
 
 
 class _Rehearsal:
@@ -122,13 +134,6 @@ class _Rehearsal:
         """Of the checkpoints of all stages."""
         return sum(self.sizes.values())
 
-    @property
-    def latent_bytes(self) -> int:
-        """Of the latents of a whole recording, in memory."""
-        from magi_world.training.preflight import latent_bytes
-
-        return latent_bytes(self.config)
-
     def _codec(self, loop: LoopConfig, folder: Path) -> None:
         config = replace(self.config.codec, loop=loop, compile=False)
         self.vae = train_codec(config, self.data, self.data, folder, self.device)
@@ -159,14 +164,17 @@ class _Rehearsal:
         # A judge needs every command; here only those that were played are there.
         rows = (self.data.command[self.data.end == 0]).unique().tolist()
         if len(rows) == len(self.names):
-            train_classifier(config, self.data, self.names, folder, self.device)
+            moves = self.config.record.moves
+            train_classifier(config, self.data, self.names, folder, self.device, moves)
 
 
 def dreamed_chunks(config: WorldTrainConfig) -> int:
     """Chunks that the evaluation dreams, at most."""
     e = config.evaluate
     long = round(e.seconds * config.fps / config.record.frames_per_chunk)
-    return 2 * e.clips * len(config.commands) + 5 * e.clips + e.worlds * (16 + 64 + long)
+    lengths = sum(n * (e.clips if n <= 4 else e.worlds) for n in e.lengths)
+    choices = 4 * e.choices * len(config.commands)
+    return 2 * e.clips * len(config.commands) + lengths + choices + e.worlds * long
 
 
 def _dream_seconds(config: WorldTrainConfig, training_step: float) -> float:

@@ -30,6 +30,7 @@ class EvaluateConfig:
     """How much is measured.
 
     clips: held-out situations; seconds: length of the long dream; worlds: dreamed in one batch;
+    lengths: chunks after which a dream is held against the real episode;
     choices: held-out clips a command, at most, of which the true future is to be told; figures:
     'module:function' of further figures of this one world, called with (world, held-out
     recording, this configuration), '' = none.
@@ -38,6 +39,7 @@ class EvaluateConfig:
     clips: int = 32
     seconds: float = 60.0
     worlds: int = 8
+    lengths: tuple[int, ...] = (1, 4, 16, 64)
     choices: int = 12
     figures: str = ""
     seed: int = 0

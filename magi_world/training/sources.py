@@ -13,16 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from magi_world.training.environment import as_action, as_picture, entry, open_env, shrink
 from magi_world.training.record import (
     RecordConfig,
     SimulatedChunk,
-    as_action,
-    as_picture,
-    entry,
-    make_env,
     shard_path,
     shard_row,
-    shrink,
     write_shard,
 )
 
@@ -175,7 +171,7 @@ def dataset_episodes(config: RecordConfig) -> Iterator[list[SimulatedChunk]]:
             yield _whole_chunks(episode, commands, config)
         return
     nearest = NearestCommand(dataset.action_space, config.actions)
-    env = None if config.frame_key else make_env(config)
+    env = None if config.frame_key else open_env(config.env, config.env_options)
     for episode in dataset.iterate_episodes():
         seen = _entries(episode.observations, config.frame_key) if env is None else None
         pictures = seen if seen is not None else _replayed(env, dataset, episode, config)

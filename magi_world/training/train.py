@@ -9,6 +9,7 @@ the trained stages, the package in ``world/``. Removing a stage's checkpoint tra
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
 from magi_world.package import read_package
+from magi_world.training.again import drop_short_shards, go_on
 from magi_world.training.assemble import make_package, pick_starts
 from magi_world.training.classifier import train_classifier
 from magi_world.training.codec import train_codec, train_decoder
 from magi_world.training.dataset import ChunkDataset, split_shards
 from magi_world.training.distill import train_distill
 from magi_world.training.dream_heads import measure_dreamed_heads
-from magi_world.training.dynamics import start, train_dynamics
+from magi_world.training.dynamics import train_dynamics
 from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
 from magi_world.training.files import CODEC, TEXT
 from magi_world.training.fit_heads import fit_heads, labels, measure_heads
@@ -37,6 +39,7 @@ from magi_world.training.phrases import PhraseTable
 from magi_world.training.record import load_object, record
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.text import existing_table, make_text_encoder
+from magi_world.training.watch import Watcher, dream, newest_transformer
 from magi_world.world import World
 
 
@@ -57,7 +60,9 @@ class Run:
 
 
 def open_run(
-    config: str | Path, run_dir: str | Path, device: str | torch.device | None = None
+    config: str | Path | WorldTrainConfig,
+    run_dir: str | Path,
+    device: str | torch.device | None = None,
 ) -> Run:
     """Record what is missing and open the recording.
 
@@ -65,19 +70,45 @@ def open_run(
         ValueError: a field of the configuration is wrong.
         FileNotFoundError: no such configuration.
     """
-    settings = read_settings(config)
+    settings = config if isinstance(config, WorldTrainConfig) else read_settings(config)
     folder = Path(run_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    drop_short_shards(settings.record, folder / "data")
     record(settings.record, folder / "data")
     train, held_out = split_shards(folder / "data", settings.record.held_out_shards)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     mirror = settings.record.mirror
     seen, kept = ChunkDataset(train, mirror), ChunkDataset(held_out, mirror)
+    check_recording(settings, seen, kept)
     return Run(settings, folder, chosen, seen, kept)
 
 
+def check_recording(config: WorldTrainConfig, data: ChunkDataset, held_out: ChunkDataset) -> None:
+    """Whether what was recorded is enough for every later stage.
+
+    Raises:
+        ValueError: what is missing, all of it.
+    """
+    names, clip = list(config.commands), config.dynamics.chunks
+    found = []
+    whole = data.command[data.end == 0].unique().tolist()
+    if absent := [n for i, n in enumerate(names) if i not in whole and n in config.record.moves]:
+        found.append(f"commands {absent} do not occur in it; change the policy or record more")
+    for what, part in (("trained on", data), ("held out", held_out)):
+        starts = part.starts(clip)
+        if not bool((part.end[starts + clip - 1] == 0).any()):
+            found.append(
+                f"no episode of what is {what} has {clip + 1} chunks, which dynamics.chunks "
+                f"({clip}) needs"
+            )
+        if len(part.starts(3)) == 0:
+            found.append(f"no episode of what is {what} has three chunks")
+    if found:
+        raise ValueError(f"the recording does not do: {'; '.join(found)}")
+
+
 def train_world(
-    config: str | Path,
+    config: str | Path | WorldTrainConfig,
     run_dir: str | Path,
     device: str | torch.device | None = None,
     resume: bool = True,
@@ -86,7 +117,7 @@ def train_world(
     """Train everything that ``config`` describes and write the package.
 
     Args:
-        config: a YAML file (`magi_world.training.settings`).
+        config: a YAML file (`magi_world.training.settings`), or what was read from one.
         run_dir: folder of the run.
         device: None is the GPU where there is one, else the CPU.
         resume: go on with what is in ``run_dir``; False refuses a folder with checkpoints in it.
@@ -107,7 +138,16 @@ def train_world(
     run = open_run(config, run_dir, device)
     if start_from is not None:
         inherit(start_from, run.config, run.folder)
+    for stage in go_on(run.config, run.folder):
+        print(f"{stage} goes on; what was trained behind it is trained anew", file=sys.stderr)
     text = text_encoder(run)
+    with Watcher(run) as watcher:
+        _stages(run, text, watcher)
+    return run.world
+
+
+def _stages(run: Run, text: StaticTextEncoder, watcher: Watcher) -> None:
+    """The trained stages, in order."""
     phrases = PhraseTable(text, run.config.commands)
     vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
     names = list(run.config.commands)
@@ -117,8 +157,9 @@ def train_world(
     dit = train_distill(
         run.config.distill, run.config.dynamics, dit, latents, phrases, run.folder, run.device
     )
+    watcher.packed()
     finish(run, text, vae, dit, latents, seen)
-    return run.world
+    dream(run)
 
 
 def text_encoder(run: Run) -> StaticTextEncoder:
@@ -197,7 +238,7 @@ def evaluate_world(
         ValueError: there is no checkpoint of the transformer yet.
     """
     run = open_run(config, run_dir, device)
-    newest = newest_transformer(run)
+    newest, _ = newest_transformer(run)
     if not any((run.folder / name).exists() for name in ("codec.ckpt", CODEC)):
         raise ValueError(f"{run.folder} has no codec.ckpt; train first")
     vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
@@ -205,20 +246,3 @@ def evaluate_world(
     latents, seen = (LatentDataset(vae, d, names) for d in (run.data, run.held_out))
     finish(run, text_encoder(run), vae, newest, latents, seen)
     return json.loads((run.folder / "quality.json").read_text())
-
-
-def newest_transformer(run: Run) -> DiT:
-    """The averaged weights of the last stage that has a checkpoint.
-
-    Raises:
-        ValueError: no stage has one.
-    """
-    for stage in ("distill", "dynamics"):
-        path = run.folder / f"{stage}.ckpt"
-        if path.exists():
-            model = DiT(run.config.dynamics.dit)
-            start(model, 0)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            model.load_state_dict(state["ema"])
-            return model.to(run.device)
-    raise ValueError(f"{run.folder} has no dynamics.ckpt; train first")

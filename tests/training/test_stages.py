@@ -255,5 +255,7 @@ def test_starts_come_shortly_before_an_event(latents: LatentDataset) -> None:
         found.append(int(data.episode[row]))
         assert bool((data.events[row + 1 : row + 1 + AHEAD, 0] > 0).any())
     assert len(set(found)) == 2
-    with pytest.raises(ValueError, match="the recording has"):
-        pick_starts(latents, 10_000, 1, seed=0)
+    many = pick_starts(latents, 10_000, 1, seed=0)
+    assert len(data.episode.unique()) < len(many) <= len(data)
+    with pytest.raises(ValueError, match="no episode has 50 chunks"):
+        pick_starts(latents, 2, 50, seed=0)
