@@ -37,7 +37,7 @@ def quick_config(
         return int(SHARES[stage] * 60 * minutes / seconds)
 
     def short(loop: LoopConfig, stage: str) -> LoopConfig:
-        steps = max(LEAST, min(loop.steps, afford(stage)))
+        steps = min(loop.steps, max(LEAST, afford(stage)))
         warmup = min(loop.warmup, max(1, steps // 10))
         # The average of the weights must be able to follow within so few steps.
         return replace(loop, steps=steps, warmup=warmup, ema=min(loop.ema, 1 - 3 / (steps + 3)))

@@ -79,8 +79,8 @@ def test_rate_rises_and_falls() -> None:
     assert rates[20] == rates[49] == 1.0
     assert rates[75] == pytest.approx(0.5)
     assert rates[99] == pytest.approx(0.02)
-    with pytest.raises(ValueError, match="steps is 0"):
-        LoopConfig(steps=0, batch=1)
+    with pytest.raises(ValueError, match="steps is -1"):
+        LoopConfig(steps=-1, batch=1)
 
 
 def test_muon_gets_the_matrices_of_the_blocks() -> None:
