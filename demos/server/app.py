@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -22,6 +23,7 @@ from magi_world import __version__
 from magi_world.demos.server.access import COOKIE, Access, Refused
 from magi_world.demos.server.hub import Hub
 from magi_world.demos.server.journey import write_film
+from magi_world.demos.server.openenv import openenv_routes
 from magi_world.demos.server.remote import remote_socket
 from magi_world.demos.server.socket import page_socket
 from magi_world.demos.server.visitor import Visitor
@@ -58,7 +60,14 @@ def make_app(hub: Hub) -> Starlette:
                 sweep.cancel()
                 await hub.close()
 
+    doors: list[BaseRoute] = openenv_routes(hub)
     extra_lifespans: list[Callable[[], contextlib.AbstractAsyncContextManager[object]]] = []
+    if find_spec("mcp") is not None:
+        from magi_world.demos.server.mcp import mcp_door
+
+        routes_of_mcp, enter_mcp = mcp_door(hub)
+        doors += routes_of_mcp
+        extra_lifespans.append(enter_mcp)
 
     async def play(socket: WebSocket) -> None:
         await page_socket(socket, hub)
@@ -76,6 +85,7 @@ def make_app(hub: Hub) -> Starlette:
         Route("/slot/{number:int}", _slot(hub)),
         WebSocketRoute("/play", play),
         WebSocketRoute("/remote", remote),
+        *doors,
     ]
     app = Starlette(routes=routes, lifespan=lifespan)
     app.add_middleware(_Guard, access=Access(hub.config))
