@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 
@@ -11,8 +12,14 @@ from magi_world.remote.world import RemoteWorld
 from magi_world.world import World
 
 GAIN = 0.87  # more threads must be at least this much quicker; the window needs a core as well
-ROUNDS = 3
-ENOUGH = 2.0  # seconds, after which no further round is begun
+ROUNDS = 2
+ENOUGH = 1.5  # seconds, after which nothing more is measured
+HOPELESS = 2.0  # times as long as one thread: a chunk is given up there
+BUSY = 1.5  # programs a core that want to run; several threads then only wait for one another
+
+
+class _HopelessError(Exception):
+    """This number of threads takes far too long."""
 
 
 def choose_threads(world: World, most: int | None = None) -> int | None:
@@ -31,35 +38,57 @@ def choose_threads(world: World, most: int | None = None) -> int | None:
     most = torch.get_num_threads() if most is None else most
     if world.device.type != "cpu" or most <= 1:
         return None
-    world.reset(0)
-
-    def step(threads: int) -> float:
-        torch.set_num_threads(threads)
-        begun = time.perf_counter()
-        world.step()
-        return time.perf_counter() - begun
-
-    chosen = quickest((1, most), step)
+    chosen = 1
+    if not _busy():
+        world.reset(0)
+        chosen = quickest((1, most), lambda threads, limit: _seconds(world, threads, limit))
     torch.set_num_threads(chosen)
     return chosen
 
 
-def quickest(numbers: Sequence[int], seconds: Callable[[int], float]) -> int:
+def quickest(numbers: Sequence[int], seconds: Callable[[int, float], float]) -> int:
     """The number that takes least time; a larger one only where that pays.
 
-    The first time of each is a warm-up, the shortest of the others counts: what else the machine
-    does only ever adds to it.
+    ``seconds(number, limit)`` measures one, and need not go on beyond the limit. The first time of
+    each is a warm-up where there is another; the shortest of the others counts, because what else
+    the machine does only ever adds to it.
     """
     begun = time.perf_counter()
-    times: dict[int, list[float]] = {n: [] for n in numbers}
-    for _ in range(ROUNDS + 1):
-        for n in numbers:
-            times[n].append(seconds(n))
-        if time.perf_counter() - begun > ENOUGH:
-            break
-    best = {n: min(t[1:] or t) for n, t in times.items()}
+    best: dict[int, float] = {}
+    for n in numbers:
+        limit = HOPELESS * min(best.values(), default=float("inf"))
+        times: list[float] = []
+        for _ in range(ROUNDS + 1):
+            times.append(seconds(n, limit))
+            if times[-1] > limit or time.perf_counter() - begun > ENOUGH:
+                break
+        best[n] = min(times[1:] or times)
     chosen = numbers[0]
     for n in numbers[1:]:
         if best[n] < GAIN * best[chosen]:
             chosen = n
     return chosen
+
+
+def _seconds(world: World, threads: int, limit: float) -> float:
+    torch.set_num_threads(threads)
+    begun = time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        # As soon as the whole chunk would take too long.
+        if (time.perf_counter() - begun) * total / max(1, done) > 2 * limit:
+            raise _HopelessError
+
+    try:
+        world.step(progress=progress)
+    except _HopelessError:
+        return float("inf")
+    return time.perf_counter() - begun
+
+
+def _busy() -> bool:
+    """Whether more wants to run than there are cores for, where the system tells."""
+    try:
+        return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return False

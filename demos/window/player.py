@@ -177,7 +177,8 @@ class Player:
         """
         self.reading = reading = self.read(text)
         if reading is None:
-            self.notices.error("no world is open; M picks one")
+            busy = f"{self.work}; say it again in a moment" if self.work else ""
+            self.notices.error(busy or "no world is open; M picks one")
             return
         if self.futures is not None and reading.command is not None:
             self.drop_work()

@@ -12,6 +12,8 @@ import yaml
 
 from magi_world.agents.results import baseline_names
 from magi_world.demos import cli
+from magi_world.demos.commands.eval_agent import find_config
+from magi_world.demos.simulator_files import no_litter
 from magi_world.loading import load_world
 from magi_world.package import write_package
 from tests.envs.real_toy import SHIPPED, toy_config
@@ -44,8 +46,10 @@ def test_eval_agent(config_file: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["eval-agent", *agents, *common, "-o", "r.json", "--video", "v.mp4"]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines()[1].startswith("constant:go left  ")
-    assert "v.mp4: random, seed " in told.err
-    assert Path("v.mp4").is_file()
+    for name in ("constant:go left", "random"):
+        film = f"v-{name.replace(':', '-').replace(' ', '-')}.mp4"
+        assert f"{film}: {name}, seed " in told.err
+        assert Path(film).is_file()
     before = Path("r.json").read_bytes()
     assert cli.main(["eval-agent", "random", *common, "-o", "r.json", "--markdown"]) == 0
     assert capsys.readouterr().out.splitlines()[3].startswith("| random | 3 |")
@@ -56,6 +60,28 @@ def test_eval_agent(config_file: str, capsys: pytest.CaptureFixture[str]) -> Non
     for episode in (*record["agents"]["constant:go left"]["episodes"], *expected["episodes"]):
         del episode["seconds"]
     assert record["agents"]["constant:go left"]["episodes"] == expected["episodes"]
+
+
+def test_a_world_is_found_by_name_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "configs" / "arena.yaml"
+    own.parent.mkdir()
+    own.write_text("name: arena")
+    assert find_config("arena").resolve() == own
+    assert find_config(str(own)) == own
+    assert find_config("vizdoom-arena") == SHIPPED
+    with pytest.raises(FileNotFoundError, match="--config is 'nowhere'.*looked for nowhere"):
+        find_config("nowhere")
+
+
+def test_what_a_simulator_leaves_behind_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "_vizdoom.ini").write_text("somebody's own")
+    with pytest.raises(KeyboardInterrupt), no_litter(tmp_path):
+        (tmp_path / "_vizdoom").mkdir()
+        (tmp_path / "_vizdoom" / "save").write_text("litter")
+        (tmp_path / "results.json").write_text("{}")
+        raise KeyboardInterrupt
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["_vizdoom.ini", "results.json"]
 
 
 def test_baselines(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:

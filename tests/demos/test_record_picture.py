@@ -12,7 +12,7 @@ from magi_world.chunk import Chunk
 from magi_world.demos.captions import Caption, draw_caption
 from magi_world.demos.outputs import Gif, Sheet, open_output
 from magi_world.demos.picture import Painter, PictureConfig
-from magi_world.events import Fork, Reset, Step
+from magi_world.events import Fork, Note, Reset, Step
 from magi_world.media import enlarge
 from magi_world.world import World
 from tests.tiny import tiny_world
@@ -48,6 +48,26 @@ def test_pixels_are_repeated_and_nothing_else() -> None:
     chunk = chunk_of(world)
     painter = Painter((32, 48), PictureConfig(upscale=3), ())
     assert np.array_equal(painter.paint(chunk), enlarge(chunk.frames[0], 3))
+
+
+def test_notes_follow_one_another_and_go_away() -> None:
+    """Chunks of 8 frames at 8 frames a second: one second each."""
+    world = tiny_world()
+    chunk = chunk_of(world)
+    config = PictureConfig(upscale=12, captions=True)
+    painter = Painter((32, 48), config, (), fps=8)
+    bare = painter.paint(chunk)
+    painter.remark(Note("a title"))
+    painter.remark(Note("everything is generated"))
+    shown = [painter.paint(chunk) for _ in range(8)]
+    names = ["?"] * len(shown)
+    for i, frames in enumerate(shown):
+        same = [j for j in range(i) if np.array_equal(frames, shown[j])]
+        names[i] = names[same[0]] if same else chr(ord("a") + i)
+        if np.array_equal(frames[:, :40], bare[:, :40]):
+            names[i] = "-"
+    # The title for two chunks, as the next note waits; that one for four; then nothing.
+    assert "".join(names) == "aacccc--"
 
 
 def test_a_fork_is_shown_side_by_side_at_the_same_size() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from magi_world.best_start import best_start
 from magi_world.demos import script as script_module
 from magi_world.demos.script import read_script
 from magi_world.demos.session_script import script_text
@@ -190,6 +191,35 @@ def test_a_mistake_during_the_performance_names_the_line(tmp_path: Path) -> None
     world = tiny_world()
     with pytest.raises(ValueError, match=r"a\.yaml, line 1: start is 9; it must be 'text' or 0"):
         list(replay(read_script(path).session(world), world))
+
+
+def test_a_start_that_another_world_lacks_becomes_its_best(tmp_path: Path) -> None:
+    path = written(tmp_path, "world: large\nstart: 46\nscript:\n- say: turn left\n")
+    world = tiny_world()
+    script, told = read_script(path).fitting(world)
+    assert script.events[0].start == best_start(world.parts)
+    assert "3 start videos, not number 46" in told
+    assert len(list(replay(script.session(world), world))) == 2
+    same, told = read_script(written(tmp_path, "world: a\nstart: 2\nscript:\n- say: b\n")).fitting(
+        world
+    )
+    assert (same.events[0].start, told) == (2, "")
+
+
+def test_notes_of_a_session_are_in_its_script(tmp_path: Path) -> None:
+    world = tiny_world()
+    with SessionWriter(tmp_path / "n.jsonl", world) as writer:
+        writer.reset(world.reset(seed=4, start=1), world.seeds, start=1)
+        writer.note("a title")
+        writer.note("everything is generated")
+        for command in ("turn left", "turn left", "turn left"):
+            writer.step(world.step(command))
+        writer.note("now we turn")
+        writer.step(world.step("turn right"))
+    text = script_text(read_session(tmp_path / "n.jsonl"), "Again")
+    script = read_script(written(tmp_path, text))
+    heard = [(e.text if isinstance(e, Note) else e.chunk) for e in script.events[2:]]
+    assert heard == ["a title", "everything is generated", 1, 2, 3, "now we turn", 4]
 
 
 def test_a_session_as_a_script(tmp_path: Path) -> None:
