@@ -183,12 +183,12 @@ def states(desk: Desk) -> list[tuple[str, Color]]:
 def score_words(player: Player) -> list[tuple[str, str]]:
     """(label, number) of what this world counts; empty where it counts nothing or nothing yet."""
     score = None if player.moment is None else player.moment.score
-    if score is None:
+    counted = (
+        [] if score is None else [(n, str(count)) for n, count in score.counts.items() if count]
+    )
+    if score is None or not counted:
         return []
-    return [(name, str(n)) for name, n in score.counts.items() if n] and [
-        *((name, str(n)) for name, n in score.counts.items() if n),
-        ("points", f"{score.points:g}"),
-    ]
+    return [*counted, ("points", f"{score.points:g}")]
 
 
 def _draw_score(brush: Brush, right: int, middle: int, player: Player) -> None:

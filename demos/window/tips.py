@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from magi_world.demos.window.controllers import RANDOM
 from magi_world.demos.window.player import Player
+from magi_world.spec import Command
 
 SECONDS = 90.0  # after which they go away by themselves
 
@@ -80,5 +81,5 @@ def _company(player: Player) -> Tip:
     return Tip("fork", ("f",), "see four futures side by side", player.what_if)
 
 
-def _commands(player: Player) -> tuple:
+def _commands(player: Player) -> tuple[Command, ...]:
     return () if player.opened is None else player.opened.spec.commands

@@ -79,6 +79,8 @@ class View:
         else:
             words = player.work or "No world is open: M picks one"
             self._letters.text(brush.surface, words, area.center, "large", theme.DIM, "center")
+            if player.work:
+                _draw_busy(brush, area, player.now)
 
     def _draw_plates(self, brush: Brush, layout: Layout) -> None:
         screen = brush.surface.get_rect()
@@ -109,6 +111,18 @@ def layout_of(screen: pygame.Rect, desk: Desk) -> Layout:
     """Where everything is, for the world that is open."""
     opened = desk.player.opened
     return arrange(screen, SQUARE if opened is None else opened.spec.frame_size)
+
+
+def _draw_busy(brush: Brush, area: pygame.Rect, now: float) -> None:
+    """A bar that runs back and forth while a world is opened: how long that takes is not known."""
+    groove = pygame.Rect(0, 0, min(220, area.width - 20), 4)
+    groove.midtop = (area.centerx, area.centery + 28)
+    theme.bar(brush.surface, groove, 0.0, theme.ACCENT)
+    width = groove.width // 4
+    phase = now / 1.6 % 1.0
+    share = 1 - abs(2 * phase - 1)
+    piece = pygame.Rect(groove.left + round((groove.width - width) * share), groove.top, width, 4)
+    pygame.draw.rect(brush.surface, theme.ACCENT, piece, border_radius=2)
 
 
 def _draw_paused(brush: Brush, rect: pygame.Rect) -> None:

@@ -70,17 +70,21 @@ def test_a_world_is_found_by_name_or_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert find_config("arena").resolve() == own
     assert find_config(str(own)) == own
     assert find_config("vizdoom-arena") == SHIPPED
-    with pytest.raises(FileNotFoundError, match="--config is 'nowhere'.*looked for nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"--config is 'nowhere'.*looked for nowhere"):
         find_config("nowhere")
 
 
 def test_what_a_simulator_leaves_behind_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "_vizdoom.ini").write_text("somebody's own")
-    with pytest.raises(KeyboardInterrupt), no_litter(tmp_path):
+
+    def play() -> None:
         (tmp_path / "_vizdoom").mkdir()
         (tmp_path / "_vizdoom" / "save").write_text("litter")
         (tmp_path / "results.json").write_text("{}")
         raise KeyboardInterrupt
+
+    with no_litter(tmp_path), pytest.raises(KeyboardInterrupt):
+        play()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["_vizdoom.ini", "results.json"]
 
 
