@@ -142,7 +142,12 @@ def _draw_charge(brush: Brush, left: int, middle: int, player: Player) -> int:
     right = brush.letters.pill(brush.surface, words, left, middle, color).right
     if other == charge:
         return right
-    text = "Take over" if other == HUMAN else f"Let {other} play"
+    if not human:
+        place = pygame.Rect(right + 8, middle - 15, brush.width("Take over"), 30)
+        tip = "So does any key that steers; C goes on to the next"
+        brush.button("take over", place, lambda: player.hand_to(HUMAN), "Take over", tip=tip)
+        return place.right
+    text = f"Let {other} play"
     width = brush.width(text, ("C",))
     place = pygame.Rect(right + 8, middle - 15, width, 30)
     brush.button("hand over", place, player.hand_over, text, keys=("C",), tip="Hand over (C)")
