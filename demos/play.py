@@ -28,7 +28,7 @@ from magi_world.demos.window.scripts import script_agent, script_start
 from magi_world.demos.window.story import SessionFile
 from magi_world.demos.window.watching import Watcher
 from magi_world.demos.window.worker import Worker
-from magi_world.loading import find_package, list_worlds, load_world
+from magi_world.loading import DEFAULT_WORLD, find_package, list_worlds, load_world
 from magi_world.released import PRESETS
 from magi_world.world import World
 
@@ -139,8 +139,8 @@ def play(
     desk = make_desk(Engine(load, policies_for, tune), others, names, config)
     if config.script is not None:
         desk.player.hand_to("script")
-    if world is None and len(names) == 1:
-        world = names[0]
+    if world is None and (DEFAULT_WORLD in names or len(names) == 1):
+        world = DEFAULT_WORLD if DEFAULT_WORLD in names else names[0]
     if world is None:
         desk.show("worlds")
     else:

@@ -81,6 +81,9 @@ class LoadOptions:
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+DEFAULT_WORLD = "vizdoom-arena"  # where none is named
+
+
 def list_worlds() -> list[str]:
     """Names of the worlds that `load_world` finds without a path: shipped ones first.
 

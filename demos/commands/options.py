@@ -106,12 +106,12 @@ def default_world() -> str:
     Raises:
         ValueError: no world is installed.
     """
-    from magi_world.loading import list_worlds
+    from magi_world.loading import DEFAULT_WORLD, list_worlds
 
     names = list_worlds()
     if not names:
         raise ValueError("no world is installed; name the folder of one")
-    return names[0]
+    return DEFAULT_WORLD if DEFAULT_WORLD in names else names[0]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-
 _ENTERING = threading.Lock()  # the current folder is the whole process's
 
 
