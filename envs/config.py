@@ -24,6 +24,7 @@ class EnvConfig:
     """Checked arguments; `MagiWorldEnv` explains them.
 
     frames: that an observation "image" is stacked of.
+    strict: whether texts are read (`magi_world.language`) or taken as they are.
     output: whether a vector environment gives arrays, or tensors on the world's device.
     """
 
@@ -35,6 +36,7 @@ class EnvConfig:
     render_mode: RenderMode | None = None
     actions: Actions = "text"
     frames: int = 4
+    strict: bool = True
     output: Output = "numpy"
 
     def __post_init__(self) -> None:
@@ -42,6 +44,7 @@ class EnvConfig:
         check_choice("actions", self.actions, get_args(Actions))
         check_choice("steer", self.steer, get_args(Steer))
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
+        check_choice("strict", self.strict, (True, False))
         check_choice("output", self.output, get_args(Output))
         require(
             self.max_chunks is None or (is_int(self.max_chunks) and self.max_chunks >= 1),

@@ -29,6 +29,7 @@ from magi_world.envs.source import Source
 from magi_world.envs.spaces import CommandSpace, command_at, teach_torchrl
 from magi_world.envs.starts import Begin, StartLike, read_start
 from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
+from magi_world.language import Reading
 from magi_world.loading import LoadOptions
 from magi_world.snapshot import Snapshot
 from magi_world.world import Steer, World
@@ -43,8 +44,11 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
     ## Action
     Text: what the next chunk should show, e.g. ``"turn left"``. `action_space.sample()` draws from
     the commands that the world was trained on (`action_space.commands`); any other printable
-    ASCII text of 1 .. 1024 characters is a prompt. With ``actions="discrete"`` a number 0 .. n - 1
-    that stands for one of the commands.
+    ASCII text of 1 .. 1024 characters is read as a sentence (docs/words.md): "turn lfet", "turn
+    left twice, then walk forward". What comes next of it is in ``info["understood"]["queue"]``, and
+    "keep going" does it; any other text replaces it. What is not understood changes nothing: the
+    command in force goes on. ``strict=False`` gives every text to the world as it is. With
+    ``actions="discrete"`` a number 0 .. n - 1 that stands for one of the commands.
 
     ## Observation
     ``"chunk"``: all frames, uint8 (T, H, W, 3). ``"frame"``: the last one, (H, W, 3). ``"image"``:
@@ -60,8 +64,10 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
     ``chunk``: index since the world was reset. ``prompt``: the command in force. ``lands``: index
     of the first chunk that it conditions. ``skip``: frames at the front that only repeat the start.
     ``seed``: of the episode. ``events``: what the heads predict. ``rewards``: terms of the reward,
-    0 after a reset. With discrete actions there is no text: ``command`` is the number of the one in
-    force (-1: none of the world's) in place of ``prompt``.
+    0 after a reset. ``understood``: of the action, after a reset of the command in force:
+    ``{"command": name or None, "confidence": 0 .. 1, "queue": [names still to come]}``. With
+    discrete actions there is no text: ``command`` is the number of the one in force (-1: none of
+    the world's) in place of ``prompt`` and ``understood``.
 
     ## Start
     ``reset(seed=s)`` starts the world with seed s; without, a seed is drawn from `np_random`.
@@ -88,6 +94,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         render_mode: RenderMode | None = None,
         actions: Actions = "text",
         frames: int = 4,
+        strict: bool = True,
         load: LoadOptions | Mapping[str, Any] | None = None,
     ) -> None:
         """Args:
@@ -104,6 +111,8 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
             steer: with several chunks in flight, "now" puts them all under a new command, "queue"
                 only those that begin then.
             actions: "text", or "discrete" for the numbers of the world's commands.
+            strict: read actions as sentences, and obey only what is understood; False gives every
+                text to the world as it is.
             frames: k of the observation "image", at most those of a chunk.
             load: device, number of denoising steps and the like, as `magi_world.LoadOptions` or a
                 mapping of some of its fields.
@@ -113,7 +122,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
             FileNotFoundError: a file that is not there.
         """
         config = EnvConfig(
-            observation, max_chunks, prompt, seed, steer, render_mode, actions, frames
+            observation, max_chunks, prompt, seed, steer, render_mode, actions, frames, strict
         )
         scenes_per_world(prompt, 1)
         self._setup(Rollout(Source(world, load), 1, config, reward))
@@ -137,6 +146,11 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         """Texts, or numbers of the commands."""
         teach_torchrl()  # whenever it may have been loaded since
         return self._actions
+
+    @property
+    def reading(self) -> Reading | None:
+        """What the last action was read as; None after a reset or a restore."""
+        return self._rollout.readings[0]
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Any] | None = None

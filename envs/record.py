@@ -93,6 +93,9 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             chunk = self._world_env.shown_chunk()
             self._write(chunk)
             if self._session is not None:
+                reading = self._world_env.reading
+                if reading is not None and not reading.plain:
+                    self._session.said(reading)
                 self._session.step(chunk, self._world_env.steer)
         return result
 

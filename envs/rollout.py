@@ -25,6 +25,7 @@ from magi_world.envs.spaces import commands_of
 from magi_world.envs.starts import Begin, begin
 from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.stats import Stats
+from magi_world.language import Reading, understood
 from magi_world.snapshot import Snapshot
 
 
@@ -33,6 +34,7 @@ class Rollout:
 
     chunk: the one on show, all B rows; None before the first reset.
     first, ended: as in `EnvSnapshot`.    jumps: how often the past was changed by `restore`.
+    readings: per world, what its last action was read as; None before the first.
     begins: per world, what its episode began with: (Begin, prompt), or None after a restore.
     """
 
@@ -53,6 +55,7 @@ class Rollout:
         self.first = [0] * num_worlds
         self.ended = np.zeros(num_worlds, bool)
         self.begins: list[tuple[Begin, str | None] | None] = [None] * num_worlds
+        self.readings: list[Reading | None] = [None] * num_worlds
         self.jumps = 0
 
     @property
@@ -104,7 +107,8 @@ class Rollout:
             The score, which worlds reached their last chunk (B,), and the infos.
         """
         with self.stats.step(self.num_worlds, self.world.spec.frames_per_chunk):
-            given: Any = list(commands)
+            self.readings = self._read(commands)
+            given: Any = [None if self.config.strict else text for text in commands]
             chunk = self.world.step_latents(given, self.config.steer)
             if self.config.observation != "latent" or self.reward.needs_pixels:
                 chunk = self.world.decode(chunk)
@@ -208,11 +212,24 @@ class Rollout:
         twin.first = [f for f in self.first for _ in range(n)]
         twin.ended = np.repeat(self.ended, n)
         twin.begins = [b for b in self.begins for _ in range(n)]
+        twin.readings = [r for r in self.readings for _ in range(n)]
         return twin
+
+    def _read(self, commands: Sequence[str | None]) -> list[Reading | None]:
+        """Say the commands to the worlds; or, where they are taken as they are, only read them."""
+        world = self.world
+        if self.config.strict:
+            said = iter(world.say(list(commands)))
+            return [None if text is None else next(said) for text in commands]
+        return [
+            None if text is None else world.interpreter.read(text, queue)
+            for text, queue in zip(commands, world.queues, strict=True)
+        ]
 
     def _show(self, rows: Sequence[int], part: Chunk) -> None:
         everything = list(rows) == list(range(self.num_worlds))
         self.chunk = part if everything else with_rows(self._chunk, rows, part)
+        self.readings = [None if row in rows else r for row, r in enumerate(self.readings)]
         for row, index in zip(rows, part.index, strict=True):
             self.first[row], self.ended[row] = index, False
 
@@ -234,6 +251,7 @@ class Rollout:
         ]
         for place, (row, info) in enumerate(zip(rows, infos, strict=True)):
             info["seed"] = int(self.world.seeds[row])
+            info["understood"] = understood(self.readings[row], self.world.queues[row])
             if predicted is not None:
                 info["events"] = predicted.of(place)
             if terms := reward_terms(self.reward):

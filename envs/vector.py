@@ -74,6 +74,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         render_mode: RenderMode | None = None,
         actions: Actions = "text",
         frames: int = 4,
+        strict: bool = True,
         load: LoadOptions | Mapping[str, Any] | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         output: Output = "numpy",
@@ -96,7 +97,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
             raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number from 1")
         horizon = min((n for n in (max_chunks, max_episode_steps) if n is not None), default=None)
         config = EnvConfig(
-            observation, horizon, prompt, seed, steer, render_mode, actions, frames, output
+            observation, horizon, prompt, seed, steer, render_mode, actions, frames, strict, output
         )
         mode = _mode(autoreset_mode)
         scenes_per_world(prompt, num_envs)

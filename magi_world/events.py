@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from magi_world.language import Reading
+
 PerWorld = int | tuple[int, ...]
 MAX_FUTURES = 1024
 
@@ -116,6 +118,31 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A text was typed, and what it was read as; what came of it are the commands of the steps.
+
+    command, confidence, answer: as in `magi_world.language.Reading`.
+    steps: (command, chunks) of each step, chunks None for no end; () was not obeyed.
+    world: which one was told, of several; None told all.
+    """
+
+    kind: ClassVar[str] = "said"
+    text: str
+    command: str | None = None
+    confidence: float = 0.0
+    answer: str = ""
+    steps: tuple[tuple[str, int | None], ...] = ()
+    world: int | None = None
+
+    @staticmethod
+    def of(reading: Reading, world: int | None = None) -> Said:
+        """What was read."""
+        steps = tuple((step.command, step.chunks) for step in reading.steps)
+        sure, answer = reading.confidence, reading.answer
+        return Said(reading.text, reading.command, sure, answer, steps, world)
+
+
+@dataclass(frozen=True)
 class Note:
     """A remark, e.g. who took over; it changes nothing."""
 
@@ -123,7 +150,7 @@ class Note:
     text: str
 
 
-Event = Reset | Step | Rewind | Save | Load | Fork | Keep | Note
+Event = Reset | Step | Rewind | Save | Load | Fork | Keep | Said | Note
 
 
 def frames_digest(frames: np.ndarray) -> str:
@@ -173,7 +200,7 @@ def from_record(record: Mapping[str, Any]) -> Event:
         raise ValueError(f"{name} lacks {', '.join(missing)}") from None
 
 
-_EVENTS: tuple[type[Event], ...] = (Reset, Step, Rewind, Save, Load, Fork, Keep, Note)
+_EVENTS: tuple[type[Event], ...] = (Reset, Step, Rewind, Save, Load, Fork, Keep, Said, Note)
 
 
 def _checked(field: str, value: Any) -> Any:
@@ -232,6 +259,18 @@ def _start(value: Any) -> int | str | StartFile | None:
     return StartFile(kind, _text(value[kind]), _text(value["sha256"]))
 
 
+def _chance(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError
+    return float(value)
+
+
+def _lengths(value: Any) -> tuple[tuple[str, int | None], ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return tuple((_text(command), _maybe(_whole)(chunks)) for command, chunks in value)
+
+
 def _steer(value: Any) -> str:
     return ("now", "queue")[("now", "queue").index(value)]
 
@@ -253,6 +292,11 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "steer": (_steer, '"now" or "queue"'),
     "slot": _LINE,
     "text": _LINE,
+    "command": (_maybe(_text), "a command, or null"),
+    "confidence": (_chance, "a number from 0 to 1"),
+    "answer": (str, "a text"),
+    "steps": (_lengths, "a list of [command, chunks or null]"),
+    "world": (_maybe(_whole), "the number of a world, or null"),
     "path": (_maybe(_text), "the path of a file"),
     "sha256": (_maybe(_text), "the SHA-256 of a file"),
     "digest": (_maybe(_text), "a checksum"),

@@ -28,6 +28,7 @@ from magi_world.events import (
     PerWorld,
     Reset,
     Rewind,
+    Said,
     Save,
     StartFile,
     Step,
@@ -35,6 +36,7 @@ from magi_world.events import (
     from_record,
     to_record,
 )
+from magi_world.language import Reading
 from magi_world.model.attention import Backend
 from magi_world.records import build
 from magi_world.world import World
@@ -263,6 +265,10 @@ class SessionWriter:
     def keep(self, future: int) -> None:
         """One future goes on."""
         self.write(Keep(future))
+
+    def said(self, reading: Reading, world: int | None = None) -> None:
+        """A text was typed and read (`magi_world.language`); ``world`` is which one was told."""
+        self.write(Said.of(reading, world))
 
     def note(self, text: str) -> None:
         """A remark, e.g. that an agent took over."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from magi_world.arguments import MAX_SEED
 from magi_world.config import SamplerConfig
+from magi_world.language import CommandQueue
 from magi_world.model.text import check_prompt
 from magi_world.records import build, field, parse_json, value
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
@@ -35,12 +36,14 @@ class Story:
     """What has been said to one world: its scene, the command in force, and how far it is.
 
     steps: chunks since its reset.    lands: index of the first chunk under the command in force.
+    queue: what else it was told to do.
     """
 
     scene: str = ""
     command: str = ""
     steps: int = 0
     lands: int = 0
+    queue: CommandQueue = CommandQueue()  # noqa: RUF009
 
 
 @dataclass(frozen=True)

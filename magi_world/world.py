@@ -15,7 +15,7 @@ from torch import Tensor
 from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.chunk import Chunk
 from magi_world.interrupts import uninterrupted
-from magi_world.language import Interpreter
+from magi_world.language import CommandQueue, Interpreter, Reading
 from magi_world.model.attention import Backend
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.text import check_prompt
@@ -25,7 +25,7 @@ from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.lane import Lane
 from magi_world.sampling.stream import ChunkStream, Progress, StageResult, StreamConfig
 from magi_world.snapshot import Snapshot, Story, check_snapshot, placed
-from magi_world.spec import WorldSpec
+from magi_world.spec import MAX_CHARACTERS, WorldSpec
 from magi_world.start import Pixels, choose_start, first_chunk
 
 Steer = Literal["now", "queue"]
@@ -138,7 +138,9 @@ class World:
         scenes = per_world("prompt", prompt, len(rows), str)
         scenes = [self.spec.scene if s is None else self._understood(s) for s in scenes]
         chosen = choose_start(self.parts, seeds, image, video, start)
-        stories = [Story(scene, self.spec.default_command or "") for scene in scenes]
+        first = self.spec.default_command
+        queue = CommandQueue(command=first, rest=first)
+        stories = [Story(scene, first or "", queue=queue) for scene in scenes]
         captions = [self._keys(self.spec.caption(s.scene, s.command)) for s in stories]
         for row, story in zip(rows, stories, strict=True):
             # Whoever interrupts this has to reset these again.
@@ -158,6 +160,58 @@ class World:
             self._started[row] = True
         return chunk
 
+    def say(
+        self,
+        text: str | Sequence[str | None],
+        worlds: Sequence[int] | None = None,
+        strict: bool = True,
+    ) -> tuple[Reading, ...]:
+        """Tell worlds, in sentences, what to do; steps without a command then do it.
+
+            world.say("turn left twice, then walk forward for 3 seconds")
+            chunk = world.step()
+
+        Args:
+            text: one for all or one per world; None tells a world nothing.
+            worlds: which ones, by default all.
+            strict: what is not understood is not obeyed, and what was said before goes on; False
+                takes the text as it is, without matching it.
+
+        Returns:
+            What each text was read as, in order (`magi_world.language`).
+
+        Raises:
+            ValueError: a text that is no str, too long, or the wrong number of them; a world that
+                was not reset. Nothing has changed then.
+        """
+        rows = self._started_rows(worlds)
+        readings, stories = [], []
+        for row, said in zip(rows, per_world("text", text, len(rows), str), strict=True):
+            if said is None:
+                continue
+            story = self._stories[row]
+            if strict:
+                if (long := len(said)) > MAX_CHARACTERS:
+                    raise ValueError(f"text has {long:,} characters; at most {MAX_CHARACTERS:,}")
+                reading = self.interpreter.read(said, story.queue)
+            else:
+                reading = self.interpreter.verbatim(self._understood(said))
+            readings.append(reading)
+            stories.append((row, replace(story, queue=story.queue.say(reading))))
+        for row, story in stories:
+            self._stories[row] = story
+        return tuple(readings)
+
+    @property
+    def queues(self) -> tuple[CommandQueue, ...]:
+        """What every world has been told and not done yet."""
+        return tuple(story.queue for story in self._stories)
+
+    def set_queue(self, queue: CommandQueue, world: int = 0) -> None:
+        """Replace what a world still has to do, e.g. by ``world.queues[0].drop(1)``."""
+        (row,) = self._started_rows([world])
+        self._stories[row] = replace(self._stories[row], queue=queue)
+
     def step(
         self,
         command: str | Sequence[str] | None = None,
@@ -168,7 +222,8 @@ class World:
         """The next chunk of every world, or of some, under the given command.
 
         Args:
-            command: one for all or one per world; None goes on with the command in force.
+            command: one for all or one per world, taken as it is; None goes on with what was said
+                (`say`), or else with the command in force.
             steer: with several chunks in flight, "now" puts them all under the new command,
                 "queue" only those that begin now.
             progress: called with (denoising steps done, steps in all).
@@ -211,9 +266,14 @@ class World:
         stories, captions = [], []
         for row, text in zip(rows, commands, strict=True):
             story = self._stories[row]
-            text = story.command if text is None else self._understood(text)
+            if text is None:
+                due, queue = story.queue.next()
+                text = story.command if due is None else self._understood(due)
+            else:
+                text = self._understood(text)
+                queue = story.queue.told(text)
             lands = story.lands if text == story.command else self._landing(row, steer)
-            stories.append(replace(story, command=text, steps=story.steps + 1, lands=lands))
+            stories.append(Story(story.scene, text, story.steps + 1, lands, queue))
             captions.append(self._keys(self.spec.caption(story.scene, text)))
         # All that takes time comes before the world moves on, so that an end in the middle of it
         # leaves the world, and the window that the first step fills, as they were.

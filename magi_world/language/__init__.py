@@ -13,7 +13,8 @@ same answer everywhere. docs/words.md is the grammar for people.
 `Reading` (frozen): ``text`` as typed. ``command`` that the next chunk is made under, None where the
 text was not understood. ``confidence`` 0 .. 1, of the least certain part. ``steps`` the whole
 meaning, () where not understood. ``answer`` one sentence for people: what was understood, or why
-nothing was. ``obeyed`` is whether there are steps. ``threshold``: below it nothing is obeyed.
+nothing was. ``obeyed``: whether there are steps. ``plain``: whether it is just a name of a command
+(sessions need not note it). `Interpreter.threshold`: below it nothing is obeyed.
 
 `Step` (frozen): ``command``, a name of the world; ``chunks`` that it lasts, None for until
 something else is said.
@@ -23,6 +24,11 @@ something else is said.
 (``chunks`` counts down); ``names``: their commands; ``drop(i)``, ``edit(i, step)``, ``clear()``:
 i counts ``to_come``; ``to_record()`` and ``from_record()`` for JSON. When nothing is to come,
 `next` gives ``rest``; with ``rest`` None it gives None, and the command in force goes on.
+
+`World.say(text)` does all this for worlds: it keeps a queue for each (``World.queues``,
+``set_queue``; in snapshots and forks too) and ``World.step()`` without a command follows it.
+``World.step(text)`` gives the text as it is, and ends the queue. `SessionWriter.said(reading)`
+notes what was typed and what became of it.
 
 A world without commands (the released weights) takes every text as it is: one step, confidence 1.
 ``Interpreter.verbatim(text)`` gives that reading for any world (``strict=False``).

@@ -19,11 +19,11 @@ from magi_world.language.vocabulary import FILLERS, LITTLE
 from magi_world.language.words import stem, tokens
 from magi_world.spec import Command
 
-# What the curve is without any evidence: bias, likeness, margin, strange, unknown words.
-PRIOR = np.array([-9.0, 13.0, 4.0, -3.0, -2.5])
+# What the curve is without any evidence: bias, likeness, margin, clear, strange, unknown words.
+PRIOR = np.array([-11.0, 13.0, 3.0, 2.5, -3.0, -2.5])
 PRIOR_WIDTH = 3.0
 OWN_PHRASES = 8  # of each command, at most
-LEAST, MOST = 0.5, 0.9  # what a threshold may be
+LEAST, MOST = 0.6, 0.9  # what a threshold may be
 
 
 @dataclass(frozen=True)

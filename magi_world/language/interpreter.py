@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from magi_world.language import grammar
@@ -12,7 +12,7 @@ from magi_world.language.grammar import ONCE, Amount, GrammarError
 from magi_world.language.matching import Encoder, Matcher
 from magi_world.language.queue import CommandQueue
 from magi_world.language.reading import MAX_CHUNKS, Reading, Step, meaning, refusal
-from magi_world.language.vocabulary import FILLERS, LITTLE, VOCABULARY
+from magi_world.language.vocabulary import FILLERS, LITTLE, STRENGTHENED, VOCABULARY
 from magi_world.language.words import number, respell, stem, tokens
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.spec import WorldSpec
@@ -29,6 +29,14 @@ class _Part:
     command: str
     amount: Amount = ONCE
     confidence: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Context:
+    """now: what was said before this sentence.    dead: words after an "and" that mean nothing."""
+
+    now: CommandQueue
+    dead: set[tuple[str, ...]] = field(default_factory=set)
 
 
 class _UnknownError(ValueError):
@@ -93,7 +101,7 @@ class Interpreter:
         if not any(w[0].isalnum() for w in words):
             raise GrammarError("nothing was said")
         words, respelt = self._spelt(words)
-        parts = self._sentence(words, now)
+        parts = self._sentence(words, _Context(now))
         sure = min(p.confidence for p in parts) * TYPO**respelt
         if sure < self.threshold:
             raise _UnknownError([w for w in words if w[0].isalnum()], sure, ())
@@ -110,7 +118,7 @@ class Interpreter:
             return word
         if stem(word) in self._matcher.stems:
             return word
-        if isinstance(self._encoder, StaticTextEncoder) and self._encoder.is_word(word):
+        if isinstance(self._encoder, StaticTextEncoder) and len(self._encoder.pieces(word)) == 1:
             return word
         return respell(word, own) or respell(word, VOCABULARY) or word
 
@@ -118,21 +126,26 @@ class Interpreter:
     def _english(self) -> frozenset[str]:
         return VOCABULARY | FILLERS | LITTLE | foreign_words()
 
-    def _sentence(self, words: Sequence[str], now: CommandQueue) -> list[_Part]:
+    def _sentence(self, words: Sequence[str], context: _Context) -> list[_Part]:
         parts: list[_Part] = []
         ahead: Amount | None = None  # "for 3 seconds, walk forward"
+        repeated: tuple[tuple[str, ...], list[_Part]] | None = None  # "again, 3 times"
         for piece in grammar.clauses(words):
             if self._matcher.find(piece) is None and grammar.is_manners(piece):
                 continue
-            found = self._piece(piece, parts, now)
+            found = self._piece(piece, parts, context)
             if isinstance(found, Amount):
                 if not parts and ahead is None:
                     ahead = found
+                elif repeated is not None and found.length is None and not found.endless:
+                    parts = self._special(repeated[0], found, repeated[1], context.now) or parts
                 elif parts and not parts[-1].amount.given:
                     parts[-1] = replace(parts[-1], amount=found)
                 else:
                     raise GrammarError(f'"{" ".join(piece)}" is a second duration; say one')
                 continue
+            kind = grammar.special(piece)
+            repeated = (piece, parts) if kind in ("again", "all again") else None
             if ahead is not None and not found[0].amount.given:
                 found, ahead = [replace(found[0], amount=ahead), *found[1:]], None
             parts = found
@@ -143,25 +156,29 @@ class Interpreter:
         return parts
 
     def _piece(
-        self, words: tuple[str, ...], before: list[_Part], now: CommandQueue
+        self, words: tuple[str, ...], before: list[_Part], context: _Context, split: bool = True
     ) -> list[_Part] | Amount:
-        """The parts of a sentence up to and with this piece, or an amount that stands alone."""
-        bare = grammar.strip(words)
-        if (done := self._special(bare, Amount(), before, now)) is not None:
-            return done
+        """The parts of a sentence up to and with this piece, or an amount that stands alone.
+
+        split: whether it may be several commands that "and" joins.
+        """
+        bare = grammar.strip(self._without_emphasis(words))
+        for said in (words, bare):
+            if (done := self._special(said, ONCE, before, context.now)) is not None:
+                return done
         for said in (words, bare):
             if (name := self._named(said)) is not None:
                 return [*before, _Part(name)]
         whole = self._with_amount_outside(bare)
         if whole is not None:
             return [*before, whole]
-        if (several := self._joined(bare, before, now)) is not None:
+        if split and (several := self._joined(bare, before, context)) is not None:
             return several
         rest, amount = grammar.amount(bare)
         rest = grammar.steps_as_verb(bare, grammar.strip(rest))
         if not rest or grammar.is_manners(rest):
             return amount
-        if (done := self._special(rest, amount, before, now)) is not None:
+        if (done := self._special(rest, amount, before, context.now)) is not None:
             return done
         if (name := self._named(rest)) is not None:
             return [*before, _Part(name, amount)]
@@ -174,6 +191,14 @@ class Interpreter:
             raise _UnknownError(rest, sure, score.unknown)
         return [*before, _Part(score.command, amount, sure)]
 
+    def _without_emphasis(self, words: tuple[str, ...]) -> tuple[str, ...]:
+        """ "stay right there" -> stay; but "strafe right now" -> strafe right."""
+        for i in range(1, len(words) - 1):
+            if words[i] == "right" and words[i + 1] in STRENGTHENED:
+                end = i + ((stem(words[i - 1]), "right") in self._matcher.pairs)
+                return self._without_emphasis(words[:end] + words[i + 2 :])
+        return words
+
     def _named(self, words: Sequence[str]) -> str | None:
         """The command whose phrase these words are."""
         found = self._matcher.find(words) if words else None
@@ -185,24 +210,28 @@ class Interpreter:
             rest, amount = grammar.amount(words)
         except GrammarError:
             return None
-        name = self._named(rest)
+        name = None if grammar.special(rest) else self._named(rest)
         together = f" {' '.join(rest)} " in f" {' '.join(words)} "
         return _Part(name, amount) if name is not None and amount.given and together else None
 
     def _joined(
-        self, words: tuple[str, ...], before: list[_Part], now: CommandQueue
+        self, words: tuple[str, ...], before: list[_Part], context: _Context
     ) -> list[_Part] | None:
         """Commands on both sides of an "and", where each is understood by itself."""
         for at in [i for i, w in enumerate(words) if w == "and"]:
             left, right = words[:at], words[at + 1 :]
-            if not left or not right:
+            if not left or not right or right in context.dead:
                 continue
             try:
-                first = self._piece(left, before, now)
-                if isinstance(first, Amount):
-                    continue
-                second = self._piece(right, first, now)
+                first = self._piece(left, before, context, split=False)
             except (GrammarError, _UnknownError):
+                continue
+            if isinstance(first, Amount):
+                continue
+            try:
+                second = self._piece(right, first, context)
+            except (GrammarError, _UnknownError):
+                context.dead.add(right)
                 continue
             if not isinstance(second, Amount):
                 return second
@@ -214,7 +243,7 @@ class Interpreter:
         """Phrases one after the other with nothing between: "turn left walk forward"."""
         if len(words) == len([w for w in words if self._named((w,))]) and len(words) > 1:
             return [_Part(str(self._named((w,)))) for w in words]
-        for end in range(len(words) - 2, 1, -1):
+        for end in range(2, len(words) - 1):
             if (name := self._named(words[:end])) is None:
                 continue
             rest = words[end:]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from magi_world.language.vocabulary import FILLERS, LITTLE
 from magi_world.language.words import stem, tokens
+from magi_world.model.static_text import StaticTextEncoder
 from magi_world.spec import Command
 
 # Cosines of the text table below LOW mean nothing, those above HIGH the same.
@@ -42,7 +44,7 @@ class Score:
 
     likeness: of the nearest phrase, 0 .. 1.    margin: to that of the nearest other command.
     strange: share of the words, by weight, that are like nothing in the command.
-    exact: the words are a phrase.    unknown: words that the world has none like.
+    exact: the words are a phrase.    unknown: words of other worlds, like none of the command.
     """
 
     command: str
@@ -53,15 +55,24 @@ class Score:
     unknown: tuple[str, ...]
 
     @property
-    def features(self) -> tuple[float, float, float, float]:
-        """What the confidence is computed from."""
-        return self.likeness, min(self.margin, 0.3), self.strange, float(min(len(self.unknown), 2))
+    def features(self) -> tuple[float, ...]:
+        """What the confidence is computed from; a margin below 0.04 is hardly one."""
+        clear = min(self.margin / 0.04, 1.0)
+        strangers = float(min(len(self.unknown), 2))
+        return self.likeness, min(self.margin, 0.3), clear, self.strange, strangers
 
 
 def plain(words: Sequence[str]) -> tuple[str, ...]:
-    """Words without fillers, stemmed; what two phrasings of one phrase have in common."""
-    kept = [w for w in words if w not in FILLERS and w not in ("the", "a", "an")]
-    return tuple(stem(w) for w in kept or words)
+    """What phrasings of one phrase have in common: no fillers, no articles, no endings.
+
+    Behind the first word, "turning" stays what it is: "walk forward turning left" is one thing,
+    "walk forward turn left" are two.
+    """
+    kept = [w for w in words if w not in FILLERS and w not in _LOOSE] or list(words)
+    return tuple(w if i and w.endswith("ing") else stem(w) for i, w in enumerate(kept))
+
+
+_LOOSE = frozenset(("the", "a", "an", "to", "towards", "toward", "your"))
 
 
 class Matcher:
@@ -74,16 +85,23 @@ class Matcher:
         said = [(i, p) for i, c in enumerate(commands) for p in (c.name, *c.phrases)]
         self.phrases = [tuple(t for t in tokens(p) if t[0].isalnum()) for _, p in said]
         self.owner = np.array([i for i, _ in said])
-        self._plain = [plain(p) for p in self.phrases]
+        self._same: dict[tuple[str, ...], list[int]] = {}
         # A phrase of two commands belongs to the one that has it for a name, else to the first.
         self.exact: dict[tuple[str, ...], int] = {}
         self.loose: dict[tuple[str, ...], int] = {}
+        clashing: set[tuple[str, ...]] = set()
         names = {tuple(t for t in tokens(n) if t[0].isalnum()): i for i, n in enumerate(self.names)}
-        for (i, _), words, bare in zip(said, self.phrases, self._plain, strict=True):
-            self.exact.setdefault(words, names.get(words, i))
-            self.loose.setdefault(bare, names.get(words, i))
+        for row, ((i, _), words) in enumerate(zip(said, self.phrases, strict=True)):
+            bare = plain(words)
+            self._same.setdefault(bare, []).append(row)
+            owner = self.exact.setdefault(words, names.get(words, i))
+            if self.loose.setdefault(bare, owner) != owner:
+                clashing.add(bare)
+        for bare in clashing:  # "turn" and "turn to" may be two things
+            del self.loose[bare]
         self.words = frozenset(w for p in self.phrases for w in p)
         self.stems = frozenset(stem(w) for w in self.words)
+        self.pairs = frozenset(pair for p in self.phrases for pair in pairwise(map(stem, p)))
         self._index(encoder)
 
     def find(self, words: Sequence[str]) -> int | None:
@@ -102,14 +120,13 @@ class Matcher:
         bare = [w for w in words if w not in FILLERS] or list(words)
         rows = np.stack([self._likeness(w) for w in bare])  # (n, V + 1)
         weights = np.array([self._weight_of(w) for w in bare])
-        pairs = rows[:, self._places]  # (n, P, L)
-        theirs, mine = pairs.max(0), pairs.max(2)  # (P, L), (n, P)
-        covered = (weights[:, None] * mine).sum(0) / weights.sum()
-        present = self._phrase_weights  # (P, L)
-        echoed = (present * theirs).sum(1) / present.sum(1)
+        pairs = rows[:, self._places]  # (n, L, P)
+        theirs, mine = pairs.max(0), pairs.max(1)  # (L, P), (n, P)
+        covered = weights @ mine / weights.sum()
+        echoed = (self._phrase_weights * theirs).sum(0)
         fit = covered**0.6 * echoed**0.4
         if without is not None:
-            fit = np.where([p == without for p in self._plain], 0.0, fit)
+            fit[self._same.get(without, [])] = 0.0
         best_of = np.zeros(len(self.names))
         np.maximum.at(best_of, self.owner, fit)
         order = np.argsort(-best_of, kind="stable")
@@ -120,7 +137,9 @@ class Matcher:
         strange = float((weights * (1 - near)).sum() / weights.sum())
         unknown = tuple(
             dict.fromkeys(
-                w for w, row in zip(bare, rows, strict=True) if row.max() < 0.5 and w not in LITTLE
+                w
+                for w, alike in zip(bare, near, strict=True)
+                if alike < 0.5 and w not in LITTLE and stem(w) not in self._row
             )
         )
         likeness = float(fit[of_best].max())
@@ -140,14 +159,15 @@ class Matcher:
             together[np.ix_(rows, rows)] = True
         self._uses = uses
         spread = uses[:, :size].sum(0)
-        little = np.array([s in _LITTLE_STEMS for s in stems])
+        little = self._little = np.array([s in _LITTLE_STEMS for s in stems])
         self._weight = np.log1p(count / spread) * np.where(little, 0.2, 1.0)
         self._rare = float(np.log1p(count))
         longest = max(map(len, self.phrases))
-        self._places = np.full((len(self.phrases), longest), size)
-        for row, phrase in enumerate(self.phrases):
-            self._places[row, : len(phrase)] = [self._row[stem(w)] for w in phrase]
-        self._phrase_weights = np.append(self._weight, 0.0)[self._places]
+        self._places = np.full((longest, len(self.phrases)), size)
+        for column, phrase in enumerate(self.phrases):
+            self._places[: len(phrase), column] = [self._row[stem(w)] for w in phrase]
+        weights = np.append(self._weight, 0.0)[self._places]  # (L, P)
+        self._phrase_weights = weights / weights.sum(0)
         shortest: dict[str, str] = {}  # of each stem: "walk" for walks, walking, walk
         for word in sorted(self.words, key=lambda w: (len(w), w)):
             shortest.setdefault(stem(word), word)
@@ -186,7 +206,8 @@ class Matcher:
         # Like one of two words that tell commands apart only as far as it is more like that one.
         rival = np.where(self._apart, cosine[None], -1.0).max(1)
         likeness = _ramp(cosine) * np.clip((cosine - rival) / 0.2, 0.0, 1.0)
-        out[:-1] = np.where(self._known, likeness, 0.0) * 0.9
+        # A likeness to "it" or "do" is none.
+        out[:-1] = np.where(self._known, likeness, 0.0) * np.where(self._little, 0.2, 0.9)
         return out
 
     def _weight_of(self, word: str) -> float:
@@ -205,6 +226,12 @@ def _ramp(cosine: np.ndarray) -> np.ndarray:
 
 
 def _unit(encoder: Encoder, word: str) -> np.ndarray | None:
+    """Direction of a word's features; None where they say nothing about it."""
+    if isinstance(encoder, StaticTextEncoder):
+        pieces = encoder.pieces(word)
+        # Letters and scraps (h ##j ##k ##l) have features, but no meaning.
+        if len(pieces) > 1 and sum(len(p.removeprefix("##")) for p in pieces) < 3 * len(pieces):
+            return None
     features = encoder.encode(word)
     if len(features) == 0:
         return None

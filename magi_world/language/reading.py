@@ -52,6 +52,11 @@ class Reading:
         """Whether there is anything to do."""
         return bool(self.steps)
 
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but a command of the world was said, by its name."""
+        return len(self.steps) == 1 and self.text == self.command and self.steps[0].chunks is None
+
 
 def meaning(text: str, confidence: float, steps: Sequence[Step]) -> Reading:
     """The reading of a text that was understood."""

@@ -23,13 +23,16 @@ def phrases(text: str) -> tuple[Phrase, ...]:
 # Said for manners or rhythm, anywhere in a sentence; they mean nothing to a world.
 FILLERS = words(
     """please now okay ok just kindly thanks thank hey hi hello well so yes yeah then maybe perhaps
-    quickly slowly gently carefully simply really actually immediately straightaway"""
+    quickly slowly gently carefully simply really actually immediately straightaway pls plz
+    completely totally fully entirely exactly"""
 )
 # Words that carry little by themselves.
 LITTLE = words(
     """the a an to towards toward of and at in on with your my you me it its is be over this that
-    there here up off for from by bit little some one i we us our while as"""
+    there here up off for from by bit little some one i we us our while as do"""
 )
+# What "right" only strengthens, unless the world turns right with the word before it.
+STRENGTHENED = words("there here now away")
 # A clause of these alone asks for nothing.
 MANNERS = words(
     """no you and very much there first firstly second secondly third thirdly next also instead
@@ -93,12 +96,12 @@ LEADS = phrases(
     i want you to|i would like you to|i like you to|i need you to|i want to|i would like to|
     i like to|i need to|we should|we must|let us|let me|try to|be so kind and|be so kind as to|
     i would like to see you|i want to see you|would you mind to|time to|it is time to|
-    your task is to|your job is to|please do|start to|begin to|start by|begin by|end by|finish by|
-    first|firstly|second|secondly|third|lastly|finally|at last|to begin with|to start|at first|
+    your task is to|your job is to|please do|start to|begin to|start by|start|begin|begin by|end by|finish by|
+    go and|come and|try and|first|firstly|second|secondly|third|lastly|finally|at last|to begin with|to start|at first|
     in the end|now|and|then|but|so|next|also|instead"""
 )
 TAILS = phrases(
-    """for me|if you please|if you can|if possible|right now|right away|at once|thank you|
+    """for me|if you please|if you can|if possible|at once|thank you|
     thank you very much|first|as well|too|and then|will you|would you|could you|can you|
     in the end|and|then|next|instead|again|once again|in total|in all|at the same time|more"""
 )

@@ -69,10 +69,11 @@ class StaticTextEncoder:
         """Channels of a feature."""
         return int(self._table.shape[1])
 
-    def is_word(self, word: str) -> bool:
-        """Whether a word is one piece of the vocabulary."""
-        encoding = self._tokenizer.encode(word, add_special_tokens=False)
-        return len(encoding.ids) == 1 and encoding.ids[0] != self._tokenizer.token_to_id("[UNK]")
+    def pieces(self, text: str) -> list[str]:
+        """The pieces of the vocabulary that a text is made of; [] where it has none of it."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        unknown = self._tokenizer.token_to_id("[UNK]")
+        return [p for p, i in zip(encoding.tokens, encoding.ids, strict=True) if i != unknown]
 
     def encode(self, prompt: str) -> Tensor:
         """Features (L, C) float32 of ``prompt``; L = 0 where nothing is left to read (e.g. "").
