@@ -22,7 +22,18 @@ from magi_world.demos.outputs import ENDINGS, check_ending, open_output
 from magi_world.demos.picture import Painter, PictureConfig
 from magi_world.demos.resume import ResumeFolder
 from magi_world.demos.stopping import Stopped, StopRequest
-from magi_world.events import Event, Fork, Keep, Load, Note, Reset, StartFile, Step, frames_digest
+from magi_world.events import (
+    Event,
+    Fork,
+    Keep,
+    Load,
+    Note,
+    Reset,
+    Said,
+    StartFile,
+    Step,
+    frames_digest,
+)
 from magi_world.replaying import Stage, check_batch, rewound_to
 from magi_world.session import Session, SessionWriter, step_event
 from magi_world.snapshot import Snapshot
@@ -31,7 +42,7 @@ from magi_world.world import World
 # Chunks that take longer than this show their denoising steps.
 SLOW_SECONDS = 2.0
 # Events after which going on needs the newest state only.
-_PLAIN = Reset | Step | Note | Fork | Keep
+_PLAIN = Reset | Step | Said | Note | Fork | Keep
 
 
 @dataclass(frozen=True)

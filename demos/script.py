@@ -15,6 +15,7 @@
       - fork: [turn left, turn right]     # both at once, side by side
         for: 3
         keep: turn right                  # which one goes on; the first if nothing is said
+    strict: false                    # optional: give texts to the world as they are
     length: 30                       # optional: the last command goes on up to this chunk
 
 A script becomes events, the same as in a session file, so one player performs both.
@@ -29,6 +30,7 @@ from typing import Any, Literal
 from magi_world.best_start import best_start
 from magi_world.config import require
 from magi_world.demos.marked_yaml import Node, read_yaml
+from magi_world.demos.reading import read_events
 from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step
 from magi_world.session import Header, Session
 from magi_world.world import World
@@ -36,7 +38,7 @@ from magi_world.world import World
 MAX_CHUNKS = 100_000  # half a day of video; more is a mistake
 _TOP = (
     "title", "world", "seed", "start", "scene", "steer", "num_steps", "window_size",
-    "frame_size", "script", "length",
+    "frame_size", "strict", "script", "length",
 )  # fmt: skip
 _ENTRIES = {
     "say": ("say", "at", "for", "note", "steer"),
@@ -54,6 +56,7 @@ class Script:
 
     events, lines: what happens, and the line of the file that says so.
     num_steps, window_size, frame_size: options of `load_world`; None is the world's own.
+    strict: texts are read as sentences; otherwise the world gets them as they are.
     """
 
     path: Path
@@ -64,6 +67,7 @@ class Script:
     num_steps: int | None = None
     window_size: int | None = None
     frame_size: tuple[int, int] | None = None
+    strict: bool = True
 
     @property
     def chunks(self) -> int:
@@ -95,9 +99,15 @@ class Script:
         Args:
             world: on which it will be.
             source: what that was loaded by, where it is not what the script says.
+
+        Raises:
+            ValueError: the world does not understand what the script says; with the line.
         """
         header = Header.of(world, source or self.world)
-        return Session(header, self.events, self.lines, self.path)
+        events, lines = self.events, self.lines
+        if self.strict:
+            events, lines = read_events(events, lines, world.interpreter, f"{self.path}, line")
+        return Session(header, events, lines, self.path)
 
 
 def read_script(path: str | Path) -> Script:
@@ -134,6 +144,7 @@ def read_script(path: str | Path) -> Script:
         num_steps=top["num_steps"].whole(1) if "num_steps" in top else None,
         window_size=top["window_size"].whole(1) if "window_size" in top else None,
         frame_size=size,
+        strict=top["strict"].choice("true", "false") == "true" if "strict" in top else True,
     )
 
 

@@ -42,8 +42,8 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
     Where the simulator says both at once, it is its limit, as ViZDoom reports it.
 
     ## Info
-    ``chunk``, ``prompt``, ``lands``, ``skip`` and ``seed`` as in `MagiWorldEnv`. ``events``: how
-    often each happened in the chunk, with ``end`` and the configuration's name of death 0 or 1.
+    ``chunk``, ``prompt``, ``lands``, ``skip``, ``seed`` and ``understood`` as in `MagiWorldEnv`.
+    ``events``: how often each happened in the chunk, with ``end`` and the name of death 0 or 1.
     ``simulator_reward``: the simulator's own, summed over the chunk.
 
     ## Start
@@ -191,6 +191,11 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
             "lands": self._lands,
             "skip": 0,
             "seed": self._seed,
+            "understood": {
+                "command": self.commands[chunk.command],
+                "confidence": 1.0,
+                "queue": [],
+            },
             "events": {
                 **{name: float(count) for name, count in counts},
                 self.config.heads.death: died,

@@ -30,8 +30,8 @@ def sentences(spec: WorldSpec) -> list[Sentence]:
     mine = ("everywhere", "goals" if "go to the red wall" in spec.command_names else "moves")
     found = []
     for kind in mine:
-        for one in kinds[kind]["known"]:
-            found.append(Sentence(**{**one, "means": tuple(one["means"])}))
+        known = kinds[kind]["known"]
+        found += [Sentence(**{**one, "means": tuple(one["means"])}) for one in known]
         found += [Sentence(text) for text in kinds[kind]["unknown"]]
     return found
 
