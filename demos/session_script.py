@@ -43,7 +43,11 @@ def script_text(session: Session, title: str, folder: Path = Path()) -> str:
     if isinstance(reset.scene, str):
         lines.append(f"scene: {_quoted(reset.scene)}")
     lines += [f"num_steps: {session.header.num_steps}"]
-    lines += [f"window_size: {session.header.window_size}", "script:"]
+    lines += [
+        f"window_size: {session.header.window_size}",
+        "strict: false  # what is said is taken as it is; without this line it is read as sentences",
+        "script:",
+    ]
     for said, run in groupby(said_list):
         count = len(list(run)) if not said.notes else 1
         *alone, last = said.notes or ("",)

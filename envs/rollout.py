@@ -268,7 +268,7 @@ class Rollout:
         numbers = {name: i for i, name in enumerate(commands_of(self.world.spec))}
         return [
             {"command": numbers.get(info["prompt"], -1)}
-            | {key: value for key, value in info.items() if not isinstance(value, str)}
+            | {k: v for k, v in info.items() if not isinstance(v, str) and k != "understood"}
             for info in infos
         ]
 

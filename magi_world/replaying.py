@@ -13,8 +13,10 @@ from magi_world.events import (
     Fork,
     Keep,
     Load,
+    Note,
     Reset,
     Rewind,
+    Said,
     Save,
     StartFile,
     Step,
@@ -61,7 +63,7 @@ class Stage:
             ValueError: the event cannot happen here. The world is as before.
             FileNotFoundError: a start file is gone.
         """
-        if self.futures is not None and not isinstance(event, Step | Keep):
+        if self.futures is not None and not isinstance(event, Step | Keep | Note | Said):
             raise ValueError(f"{event.kind} is not possible in a fork; keep one future first")
         match event:
             case Reset():

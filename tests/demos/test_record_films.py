@@ -183,7 +183,7 @@ def test_after_a_kill_the_film_plays_and_is_resumed(tmp_path: Path) -> None:
 
 
 def test_a_film_that_cannot_be_leaves_nothing_to_resume(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("world: tiny\nstart: 99\nscript: [{say: on}]\n")
+    (tmp_path / "a.yaml").write_text("world: tiny\nstart: 99\nscript: [{say: turn left}]\n")
     world = tiny_world()
     session = read_script(tmp_path / "a.yaml").session(world)
     with pytest.raises(ValueError, match=r"a\.yaml, line 1: start is 99"):
