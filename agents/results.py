@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from magi_world.agents.judging import Episode, figures
 from magi_world.agents.loading import policy_folder
+from magi_world.files import only_one, write_text
+from magi_world.records import build, field, read_json
 from magi_world.training.settings import WorldTrainConfig
 
 SCHEMA = 1
@@ -49,6 +51,15 @@ class Setting:
         return cls(config.name, hashlib.sha256(text.encode()).hexdigest()[:16], max_chunks, dream)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What the file says of one agent; its figures are made anew."""
+
+    digest: str
+    episodes: tuple[Episode, ...]
+    figures: dict[str, Any]
+
+
 class Results:
     """Episodes of several agents in one setting.
 
@@ -66,6 +77,22 @@ class Results:
         self._digests: dict[str, str] = {}
         if self.path is not None and self.path.exists():
             self._read(self.path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Inside, no other process adds to the file.
+
+        Raises:
+            BlockingIOError: one does.
+        """
+        if self.path is None:
+            yield
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with only_one(self.path.with_name(f".{self.path.name}.lock"), str(self.path)):
+            if self.path.exists():
+                self._read(self.path)  # another one may have added to it before
+            yield
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -99,7 +126,7 @@ class Results:
         """Keep an episode of an agent that was opened."""
         self._episodes[agent][episode.seed] = episode
         if self.path is not None:
-            _write(self.path, self.record())
+            write_text(self.path, json.dumps(self.record(), indent=1) + "\n")
 
     def record(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
@@ -116,15 +143,16 @@ class Results:
 
     def _read(self, path: Path) -> None:
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["schema"] != SCHEMA:
-                raise ValueError(f"{path} has schema {record['schema']}; this reads {SCHEMA}")
-            setting = Setting(**record["setting"])
-            for name, entry in record["agents"].items():
-                self._digests[name] = entry["digest"]
-                self._episodes[name] = {e["seed"]: Episode(**e) for e in entry["episodes"]}
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no file of results: {error!r:.200}") from error
+            record = read_json(path)
+            schema = field(record, "schema", int, str(path))
+            if schema != SCHEMA:
+                raise ValueError(f"{path} has schema {schema}; this reads {SCHEMA}")
+            setting = build(Setting, field(record, "setting", dict[str, Any], str(path)), "setting")
+            for name, entry in field(record, "agents", dict[str, _Entry], str(path)).items():
+                self._digests[name] = entry.digest
+                self._episodes[name] = {episode.seed: episode for episode in entry.episodes}
+        except ValueError as error:
+            raise ValueError(f"{path} is no file of results: {error}") from error
         if setting != self.setting:
             raise ValueError(
                 f"{path} holds results of {setting}, not of {self.setting}; write to another file"
@@ -146,10 +174,3 @@ def baseline_names(commands: Sequence[str], dream: bool = False) -> list[str]:
     """What every agent is to be compared with; the collection policy cannot play in a dream."""
     plain = ["random", *(f"constant:{command}" for command in commands)]
     return plain if dream else [*plain, "collect", "gather"]
-
-
-def _write(path: Path, record: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

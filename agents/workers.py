@@ -63,7 +63,7 @@ def _serve(pipe: Connection, start: Callable[[], Callable[[Any], Any]], threads:
         work = start()
         while (job := pipe.recv()) is not None:
             pipe.send((True, work(job)))
-    except KeyboardInterrupt:
-        return  # the process that started this one says so
+    except (KeyboardInterrupt, EOFError, BrokenPipeError):
+        return  # the process that started this one says so, or is gone
     except Exception as error:
         pipe.send((False, error))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from magi_world.envs.stacking import Stacking
+from magi_world.files import write_text
+from magi_world.records import build, read_json
 
 # What may differ between a run and its continuation: it decides no number that is learnt.
 FREE = ("device", "save_seconds")
@@ -125,11 +126,11 @@ def read_config(folder: Path) -> TrainAgentConfig | None:
     path = folder / "config.json"
     if not path.exists():
         return None
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = read_json(path)
     names = {f.name for f in fields(TrainAgentConfig)}
-    if not isinstance(stored, dict) or set(stored) != names:
+    if set(stored) != names:
         raise ValueError(f"{path} is of another version; its run cannot go on, use another folder")
-    return TrainAgentConfig(**stored)
+    return build(TrainAgentConfig, stored, str(path))
 
 
 def keep_config(config: TrainAgentConfig, folder: Path) -> None:
@@ -153,6 +154,4 @@ def keep_config(config: TrainAgentConfig, folder: Path) -> None:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a file that is either whole or not there."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, json.dumps(record, indent=1) + "\n")

@@ -9,9 +9,9 @@ Shapes: T video frames, H, W pixels, k frames in a picture, A commands.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from dataclasses import field as default
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from magi_world.agents.learning.config import write_json
 from magi_world.agents.learning.network import NetworkConfig, PolicyNet
 from magi_world.agents.protocol import info_field
 from magi_world.envs.stacking import Batch, Stacking
+from magi_world.records import build, field, read_json
 from magi_world.weights import load_into, save_tensors
 
 SCHEMA = 1
@@ -47,8 +48,8 @@ class PolicyRecord:
     world: str = ""
     fingerprint: str = ""
     steps: int = 0
-    training: Mapping[str, Any] = field(default_factory=dict)
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = default(default_factory=dict)
+    figures: Mapping[str, Any] = default(default_factory=dict)
 
     @property
     def network(self) -> NetworkConfig:
@@ -86,8 +87,8 @@ def read_policy(folder: str | Path) -> tuple[PolicyRecord, PolicyNet]:
     try:
         with torch.device("meta"):
             net = PolicyNet(record.network)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no policy: {error!r:.100}") from error
+    except RuntimeError as error:  # torch, of sizes that no tensor has
+        raise ValueError(f"{path} is no policy: {error}") from error
     weights = path.with_name(WEIGHTS)
     net = load_into(net, weights)
     if _checksum(weights) != checksum:
@@ -100,19 +101,15 @@ def _read_record(path: Path) -> tuple[PolicyRecord, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} is no policy: there is no {RECORD} in it")
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        schema, checksum = stored.pop("schema"), stored.pop("weights")
-    except (json.JSONDecodeError, AttributeError, KeyError) as error:
-        raise ValueError(f"{path} is no policy: {error!r:.100}") from error
-    if schema != SCHEMA:
-        raise ValueError(f"{path} has schema {schema}; this package reads {SCHEMA}")
-    try:
-        stored["stacking"] = Stacking(**stored["stacking"])
-        for name in ("commands", "frame_size"):
-            stored[name] = tuple(stored[name])
-        return PolicyRecord(**stored), checksum
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no policy: {error!r:.100}") from error
+        stored = read_json(path)
+        schema = field(stored, "schema", int, str(path))
+        checksum = field(stored, "weights", str, str(path))
+        if schema != SCHEMA:
+            raise ValueError(f"{path} has schema {schema}; this package reads {SCHEMA}")
+        rest = {name: v for name, v in stored.items() if name not in ("schema", "weights")}
+        return build(PolicyRecord, rest, str(path)), checksum
+    except ValueError as error:
+        raise ValueError(f"{path} is no policy: {error}") from error
 
 
 class PolicyAgent:

@@ -22,9 +22,18 @@ from magi_world.agents.learning.places import Place, PlaceState
 from magi_world.agents.learning.ppo import PPO, learner_tensors, set_learner_tensors
 from magi_world.agents.learning.progress import Episodes
 from magi_world.envs.options import MAX_SEED
+from magi_world.records import field, read_json
 from magi_world.weights import load_tensors, save_tensors
 
 SCHEMA = 1
+_FIELDS: dict[str, Any] = {
+    "steps": int,
+    "updates": int,
+    "numpy": dict[str, Any],
+    "python": list[Any],
+    "running": dict[str, list[float]],
+    "extra": dict[str, Any],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +92,15 @@ class RunState:
             learner._last_obs = tensors["last.obs"].numpy().copy()
             learner._last_episode_starts = tensors["last.starts"].numpy().copy()
             sums.running = {n: np.array(total) for n, total in record["running"].items()}
-        state = {**record["numpy"], "state": dict(record["numpy"]["state"])}
-        state["state"]["key"] = np.array(state["state"]["key"], np.uint32)
-        np.random.set_state(state)  # noqa: NPY002
-        version, internal, gauss = record["python"]
-        random.setstate((version, tuple(internal), gauss))
-        torch.set_rng_state(tensors["rng.torch"].clone())
+        try:
+            state = {**record["numpy"], "state": dict(record["numpy"]["state"])}
+            state["state"]["key"] = np.array(state["state"]["key"], np.uint32)
+            np.random.set_state(state)  # noqa: NPY002
+            version, internal, gauss = record["python"]
+            random.setstate((version, tuple(internal), gauss))
+            torch.set_rng_state(tensors["rng.torch"].clone())
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise ValueError(f"the saved generators are damaged: {error!r:.120}") from error
         if "rng.cuda" in tensors and place.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"].clone(), place.device)
         return dict(record["extra"])
@@ -106,7 +118,7 @@ class RunState:
             self.episodes.save(part)
         (part / "state.json").write_text(json.dumps(self.record), encoding="utf-8")
         os.replace(part, place)
-        for other in folder.iterdir():
+        for other in folder.glob("step_*"):
             if other != place:
                 shutil.rmtree(other)
 
@@ -117,12 +129,16 @@ class RunState:
         Raises:
             ValueError: of another version, or damaged.
         """
-        found = [path for path in folder.glob("step_*") if path.suffix != ".part"]
+        found = [path for path in folder.glob("step_*") if path.name[5:].isdecimal()]
         if not found:
             return None
-        place = max(found, key=lambda path: int(path.name.removeprefix("step_")))
-        record = json.loads((place / "state.json").read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            raise ValueError(f"{place} has schema {record['schema']}; this package reads {SCHEMA}")
+        place = max(found, key=lambda path: int(path.name[5:]))
+        path = place / "state.json"
+        record = read_json(path)
+        schema = field(record, "schema", int, str(path))
+        if schema != SCHEMA:
+            raise ValueError(f"{place} has schema {schema}; this package reads {SCHEMA}")
+        for name, kind in _FIELDS.items():
+            field(record, name, kind, str(path))
         tensors = {n: t.clone() for n, t in load_tensors(place / "learner.safetensors").items()}
         return RunState(tensors, record, PlaceState.load(place))

@@ -14,6 +14,7 @@ from magi_world.agents.learning.policy import PolicyRecord, save_policy
 from magi_world.agents.learning.ppo import BaseCallback, make_learner, policy_weights
 from magi_world.agents.learning.progress import Episodes, ProgressFile, losses, told
 from magi_world.agents.learning.state import RunState
+from magi_world.files import only_one
 from magi_world.training.loop import Stopped, clean_stop
 
 QUIET_SECONDS = 10.0  # without an update, after which the run says how far it is
@@ -43,13 +44,14 @@ def train_agent(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    keep_config(config, folder)
-    place = place or open_place(config, folder)
-    try:
-        with clean_stop() as asked:
-            _Run(config, folder, place, asked, tell or _silent).train()
-    finally:
-        place.vec.close()
+    with only_one(folder / ".lock", str(folder)):
+        keep_config(config, folder)
+        place = place or open_place(config, folder)
+        try:
+            with clean_stop() as asked:
+                _Run(config, folder, place, asked, tell or _silent).train()
+        finally:
+            place.vec.close()
     return folder
 
 

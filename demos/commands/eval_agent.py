@@ -103,7 +103,7 @@ def run(given: argparse.Namespace) -> int:
     wanted = judging.JudgeConfig(given.episodes, given.seed, given.processes)
     make_env, dream = _place(given, config)
     results = Results(Setting.of(config, given.max_chunks, dream), given.output)
-    with no_litter(Path.cwd()):
+    with no_litter(Path.cwd()), results.alone():
         for name in names:
             _judge(name, make_env, wanted, results, quiet=given.json)
         for name in names if given.video is not None else ():
