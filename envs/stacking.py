@@ -16,6 +16,7 @@ from torch import Tensor
 from magi_world.envs.config import is_int
 
 Batch = np.ndarray | Tensor
+MOST = 1000  # a picture of more frames, or from further apart, is a mistake
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Stacking:
     def __post_init__(self) -> None:
         for name in ("frames", "every"):
             value = getattr(self, name)
-            if not is_int(value) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number from 1")
+            if not is_int(value) or not 1 <= value <= MOST:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number from 1 to {MOST}")
 
     @property
     def kept(self) -> int:

@@ -304,7 +304,8 @@ class MagiConfig:
             f"MagiConfig {self.name}: the transformer takes {self.dit.latent_channels} latent "
             f"channels but the VAE gives {self.vae.latent_channels}",
         )
-        right = len(self.frame_size) == 2 and all(type(s) is int for s in self.frame_size)
+        pair = isinstance(self.frame_size, tuple | list) and len(self.frame_size) == 2
+        right = pair and all(type(s) is int for s in self.frame_size)
         require(
             right and max(self.frame_size) <= MOST["frame_size"],
             f"MagiConfig.frame_size is {self.frame_size!r:.60}; it must be (height, width) in "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -78,7 +79,7 @@ class LoadOptions:
     @property
     def chosen_device(self) -> torch.device:
         """Where the world goes."""
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return checked_device(self.device)
 
 
 DEFAULT_WORLD = "vizdoom-arena"  # where none is named
@@ -147,7 +148,7 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
         if options.weights is None:
             raise ValueError(f"{name} needs weights=DIR, the folder with the released weights")
         config = preset(str(name)).with_options(*changes, options.dtype)
-        text_device = options.text_device or device
+        text_device = checked_device(options.text_device or device)
         parts = read_released(config, options.weights, device, options.captions, text_device)
     else:
         for extra in ("weights", "captions", "text_device"):
@@ -213,20 +214,45 @@ def _home(folder: Path) -> Path:
         return folder
 
 
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """The device of that name; None is the GPU where there is one.
+
+    Raises:
+        ValueError: there is none of that name here.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    right = "it must be 'cpu', 'cuda', 'cuda:1', ..., or None"
+    if not isinstance(device, str | torch.device) or not str(device):
+        raise ValueError(f"device is {device!r:.60}; {right}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = str(error).startswith(("Expected one of", "Invalid device"))
+        reason = "no such device is known" if known else str(error).splitlines()[0]
+        raise ValueError(f"device is {str(device)!r:.60}: {reason}; {right}") from error
+    return torch.device(device)
+
+
 def find_package(name: str | Path) -> Path:
     """The folder of a world package, by name or path.
 
     Raises:
         ValueError: there is no such world; the message lists those there are.
     """
+    if not isinstance(name, str | Path):
+        raise ValueError(
+            f"world is {name!r:.60}, a {type(name).__name__}; it must be a name or path"
+        )
     folders = world_folders()
     if str(name) in folders:
         return folders[str(name)]
-    # The folder of a training run has its world inside, finished or not.
-    for folder in (Path(name), Path(name) / "world"):
-        if (folder / RECORD).is_file():
-            return folder
+    with suppress(OSError, ValueError):  # a name that no file can have
+        # The folder of a training run has its world inside, finished or not.
+        for folder in (Path(name), Path(name) / "world"):
+            if (folder / RECORD).is_file():
+                return folder
     known = ", ".join([*folders, *PRESETS])
     raise ValueError(
-        f"there is no world {str(name)!r}; it must be one of {known}, or a folder with {RECORD}"
+        f"there is no world {str(name)!r:.200}; it must be one of {known}, or a folder with {RECORD}"
     )

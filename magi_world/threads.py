@@ -32,10 +32,10 @@ def settle_threads(threads: Threads | None, device: torch.device | None = None) 
     Raises:
         ValueError: no number from 1, and not "auto".
     """
-    number = isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+    number = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= 1024
     if not (number or threads in (None, "auto")):
         raise ValueError(
-            f"threads is {threads!r}; it must be a whole number from 1, 'auto' or None"
+            f"threads is {threads!r:.60}; it must be a whole number from 1 to 1,024, 'auto' or None"
         )
     global _settled
     gpu = device is not None and device.type != "cpu"
