@@ -199,7 +199,11 @@ class _Plan:
             self.add(Note(given["note"].text()), given["note"])
         if kind == "repeat":
             require("do" in given, f"{item.where}: repeat needs do: the entries to repeat")
-            for _ in range(given["repeat"].whole(1)):
+            times = given["repeat"].whole(1)
+            require(
+                times <= MAX_CHUNKS, f"{item.where}: repeat is {times}; it may be {MAX_CHUNKS:,}"
+            )
+            for _ in range(times):
                 before = len(self.events)
                 self.entries(given["do"])
                 require(len(self.events) > before, f"{item.where}: what is repeated does nothing")

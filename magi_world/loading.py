@@ -254,5 +254,6 @@ def find_package(name: str | Path) -> Path:
                 return folder
     known = ", ".join([*folders, *PRESETS])
     raise ValueError(
-        f"there is no world {str(name)!r:.200}; it must be one of {known}, or a folder with {RECORD}"
+        f"there is no world {str(name)!r:.200}; it must be one of {known}, or a folder with "
+        f"{RECORD}"
     )

@@ -82,7 +82,9 @@ class Header:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be {least} .. {most}")
-        if not self.world.strip() or "\0" in self.world:
+        if not self.world.strip() or any(
+            c == "\0" or "\ud800" <= c <= "\udfff" for c in self.world
+        ):
             raise ValueError(f"world is {self.world!r:.60}; it must be a name or a folder")
         if not 0 < self.noise_scale < float("inf"):
             raise ValueError(f"noise_scale is {self.noise_scale}; it must be positive")

@@ -87,7 +87,7 @@ def read_policy(folder: str | Path) -> tuple[PolicyRecord, PolicyNet]:
     try:
         with torch.device("meta"):
             net = PolicyNet(record.network)
-    except RuntimeError as error:  # torch, of sizes that no tensor has
+    except (ValueError, RuntimeError) as error:  # torch's, of sizes that no tensor has
         raise ValueError(f"{path} is no policy: {error}") from error
     weights = path.with_name(WEIGHTS)
     net = load_into(net, weights)

@@ -13,9 +13,9 @@ CLEAR = (ValueError, OSError, gym.error.Error)
 # Words of torch, numpy and Python that nobody should have to read.
 RAW = (
     "mat1", "size mismatch", "Expected all tensors", "'NoneType'", "unsupported operand", "aten::",
-    "object is not", "object has no attribute", "invalid literal", "unhashable", "not subscriptable",
-    "positional argument", "__init__", "list index", "c10", "setting an array element",
-    "could not convert", "must be real number", "'<' not supported", "'>' not supported",
+    "object is not", "object has no attribute", "invalid literal", "unhashable", "c10",
+    "not subscriptable", "positional argument", "__init__", "list index", "could not convert",
+    "setting an array element", "must be real number", "'<' not supported", "'>' not supported",
 )  # fmt: skip
 SECONDS = 20.0  # far more than any refusal takes, far less than a hang
 
