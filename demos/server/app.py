@@ -69,6 +69,14 @@ def make_app(hub: Hub) -> Starlette:
         doors += routes_of_mcp
         extra_lifespans.append(enter_mcp)
 
+    if find_spec("aiortc") is not None:
+        from magi_world.demos.server.video import Videos
+
+        videos = Videos()
+        hub.video = True
+        doors.append(Route("/video", _video(hub, videos.answer), methods=["POST"]))
+        extra_lifespans.append(lambda: contextlib.aclosing(_Closing(videos.close)))
+
     async def play(socket: WebSocket) -> None:
         await page_socket(socket, hub)
 
@@ -90,6 +98,13 @@ def make_app(hub: Hub) -> Starlette:
     app = Starlette(routes=routes, lifespan=lifespan)
     app.add_middleware(_Guard, access=Access(hub.config))
     return app
+
+
+class _Closing:
+    """Something that is closed when the server ends."""
+
+    def __init__(self, close: Callable[[], Awaitable[None]]) -> None:
+        self.aclose = close
 
 
 class _Guard:
@@ -228,6 +243,19 @@ def _slot(hub: Hub) -> Handler:
         return Response(picture, media_type=kind, headers={"Cache-Control": "no-store"})
 
     return slot
+
+
+def _video(hub: Hub, answer: Callable[[Visitor, object], Awaitable[dict[str, str]]]) -> Handler:
+    async def video(request: Request) -> Response:
+        visitor = _who(hub, request)
+        if isinstance(visitor, Response):
+            return visitor
+        try:
+            return JSONResponse(await answer(visitor, await request.json()))
+        except ValueError as error:
+            return PlainTextResponse(f"{error}\n", 422)
+
+    return video
 
 
 def _who(hub: Hub, request: Request) -> Visitor | Response:

@@ -63,7 +63,7 @@ class Visitor:
         self.paused = False
         self.delay: float | None = None
         self.futures: Futures | None = None
-        self.film_frame: np.ndarray | bytes | None = None
+        self.picture: bytes | None = None
         self._key = key
         self._nudge = asyncio.Event()
         self._single = False
@@ -324,7 +324,7 @@ class Visitor:
         for number, picture in enumerate(pictures):
             frame = first + number
             self.outbox.show(PictureHeader(moment.index, frame), picture)
-            self.film_frame = picture
+            self.picture = picture
             due += period
             while True:
                 if self.past.current is not moment or self._jobs or self.futures is not None:
@@ -426,7 +426,7 @@ class Visitor:
         """The last frame of a moment."""
         frame = len(moment.pictures) - 1
         self.outbox.show(PictureHeader(moment.index, frame, still=True), moment.pictures[-1])
-        self.film_frame = moment.pictures[-1]
+        self.picture = moment.pictures[-1]
 
     def tell(self) -> None:
         """Where the play stands."""

@@ -18,7 +18,7 @@ from tests.tiny import COMMANDS, FRAME_SIZE, tiny_world
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from tests.demos.server_stage import Running, running
+from tests.demos.server_stage import Running, page, running
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,38 @@ async def _mcp(url: str) -> None:
         wrong = await session.call_tool("fork", {"texts": ["turn left"]})
         assert wrong.isError
         assert "must have 2 .. 4" in wrong.content[0].text
+
+
+def test_video_over_webrtc(server: Running) -> None:
+    pytest.importorskip("aiortc")
+    pytest.importorskip("httpx")
+    with page(server) as one:
+        assert one.until("welcome")["video"]
+        one.until("chunk")
+        frame = asyncio.run(_first_frame(f"{server.http}/video?visit={1:032x}"))
+    assert frame.shape[0] >= 256
+    assert frame.shape[1] * FRAME_SIZE[0] == frame.shape[0] * FRAME_SIZE[1]
+
+
+async def _first_frame(url: str) -> np.ndarray:
+    import httpx
+    from aiortc import RTCPeerConnection, RTCSessionDescription
+
+    peer = RTCPeerConnection()
+    peer.addTransceiver("video", direction="recvonly")
+    tracks: asyncio.Queue[Any] = asyncio.Queue()
+    peer.on("track", tracks.put_nowait)
+    try:
+        await peer.setLocalDescription(await peer.createOffer())
+        offer = {"type": peer.localDescription.type, "sdp": peer.localDescription.sdp}
+        async with httpx.AsyncClient() as client:
+            answer = (await client.post(url, json=offer, timeout=30)).json()
+            refused = await client.post(url, json={"type": "x"})
+            assert (refused.status_code, "offer" in refused.text) == (422, True)
+        assert "H264" in answer["sdp"]
+        await peer.setRemoteDescription(RTCSessionDescription(**answer))
+        track = await tracks.get()
+        frame = await asyncio.wait_for(track.recv(), 60)
+        return frame.to_ndarray(format="rgb24")
+    finally:
+        await peer.close()

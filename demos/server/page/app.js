@@ -6,6 +6,7 @@ import { Link } from "./link.js";
 import { Menus } from "./menus.js";
 import { Picture } from "./picture.js";
 import { Timeline } from "./timeline.js";
+import { Stream } from "./stream.js";
 import { Line } from "./words.js";
 
 const at = (id) => document.getElementById(id);
@@ -17,6 +18,7 @@ const futures = new Futures(at("futures"), link);
 const timeline = new Timeline(at("strip"), at("slider"), (chunk) => link.say("rewind", { chunk }));
 const line = new Line({ form: at("line"), text: at("text"), ghost: at("ghost"), matches: at("matches") }, tell);
 const menus = new Menus(link, note);
+const stream = new Stream(at("video"), link, (text) => { note(text, "error"); at("stream").checked = false; });
 const now = { world: null, paused: false, command: "", shown: -1, last: null, frames: 0, since: performance.now(), ping: 0, figures: {} };
 
 function tell(text) {
@@ -58,6 +60,8 @@ link.addEventListener("welcome", ({ detail }) => {
   at("tries").replaceChildren(...tries(world).map((text) => element("button", { textContent: text, onclick: () => tell(text) })));
   at("welcome").hidden = detail.back || !at("tries").children.length;
   at("gone").hidden = true;
+  at("stream-label").hidden = !detail.video || !window.RTCPeerConnection;
+  if (at("stream").checked) stream.open();
   if (fresh) timeline.clear();
   if (!fresh) note("connected again");
 });
@@ -171,6 +175,7 @@ at("pause").onclick = () => link.say("pause", { on: !now.paused });
 at("step").onclick = () => link.say("step");
 at("whatif").onclick = () => { at("welcome").hidden = true; link.say("whatif"); };
 at("figures-button").onclick = () => { at("figures").hidden = !at("figures").hidden; };
+at("stream").onchange = () => (at("stream").checked ? stream.open() : stream.close());
 at("help-button").onclick = () => at("help").showModal();
 at("world").onchange = () => link.say("world", { name: at("world").value });
 
@@ -216,7 +221,7 @@ setInterval(() => {
     "frames dropped": f.dropped ?? 0, "there and back": `${now.ping.toFixed(0)} ms`,
     "chunk": f.index ?? "–", "seed": f.seed ?? "–",
   };
-  at("figures").replaceChildren(...Object.entries(rows).flatMap(([k, v]) => [element("dt", { textContent: k }), element("dd", { textContent: v })]));
+  at("rows").replaceChildren(...Object.entries(rows).flatMap(([k, v]) => [element("dt", { textContent: k }), element("dd", { textContent: v })]));
 }, 2000);
 
 link.open();

@@ -1,0 +1,218 @@
+"""Load on `magi-world serve`: frames a second, words to picture, memory; and a long soak.
+
+    python -m benchmarks.serve                                 1, 4 and 16 visitors, 30 s each
+    python -m benchmarks.serve --soak 600                      16 visitors who come and go, 10 min
+
+The server runs in a process of its own; visitors are WebSocket clients that only count. In the
+soak every visitor also checks that the seed and the commands of what it sees are its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from benchmarks.common import report
+from magi_world.demos.server.pictures import HEADER
+
+EVERY = 2.5  # seconds between two commands of a visitor
+
+
+@dataclass
+class Seen:
+    """What one visitor counted."""
+
+    frames: int = 0
+    dropped: int = 0
+    together: list[int] = field(default_factory=list)
+    delays: list[float] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    visits: int = 0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is up: its address and its process."""
+
+    url: str
+    pid: int
+
+    def memory(self) -> float:
+        """Resident memory in MiB; 0 where /proc is missing."""
+        status = Path(f"/proc/{self.pid}/status")
+        if not status.exists():
+            return 0.0
+        found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
+        return int(found[1]) / 1024 if found else 0.0
+
+
+@contextlib.contextmanager
+def serving(options: list[str]) -> Iterator[Server]:
+    """`magi-world serve` on a free port, with a scratch folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "magi_world.demos.cli", "serve", "--port", "0",
+            "--folder", folder, *options,
+        ]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if found := re.search(r"http://(\S+?)/", line):
+                    yield Server(f"ws://{found[1]}", process.pid)
+                    break
+            else:
+                raise OSError("the server did not start")
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+async def visit(server: Server, number: int, seed: int, seconds: float, seen: Seen) -> None:
+    """Play for so long: a new command every few seconds, everything counted."""
+    name = f"{number:032x}"
+    end = time.monotonic() + seconds
+    address = f"{server.url}/play?visit={name}&key={name}"
+    async with connect(address, max_size=None) as socket:
+        welcome = json.loads(await socket.recv())
+        if welcome["type"] == "refused":
+            seen.strangers.append(f"refused: {welcome['message']}")
+            return
+        commands = [c["name"] for c in welcome["world"]["commands"]] or ["walk", "turn"]
+        await _say(socket, "reset", seed=seed, start=None, scene=None)
+        chance = random.Random(number)
+        mine = {welcome["world"]["default_command"]}
+        asked: tuple[str, float] | None = None
+        shown, index, ready, settled = "", -1, False, False
+        next_at = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            now = time.monotonic()
+            if now >= next_at and asked is None:
+                text = chance.choice([c for c in commands if c != shown])
+                mine.add(text)
+                asked, next_at = (text, now), now + EVERY
+                await _say(socket, "say", text=text)
+            try:
+                got = await asyncio.wait_for(socket.recv(), max(0.01, min(next_at, end) - now))
+            except TimeoutError:
+                next_at = max(next_at, now)
+                continue
+            if isinstance(got, bytes):
+                seen.frames += 1
+                chunk = HEADER.unpack(got[: HEADER.size])[4]
+                if asked is not None and ready and chunk == index:
+                    seen.delays.append(time.monotonic() - asked[1])
+                    asked = None
+                continue
+            message = json.loads(got)
+            if message["type"] == "chunk":
+                index, shown = message["index"], message["command"]
+                seen.dropped = message["dropped"]
+                ready = asked is not None and shown == asked[0]
+                if message["seed"] == seed:
+                    settled = True
+                    seen.together.append(message["together"])
+                # Until the reset was obeyed it is the world that a visit opens with.
+                if settled and (message["seed"] != seed or shown not in mine):
+                    seen.strangers.append(f"visitor {number}: {message}")
+    seen.visits += 1
+
+
+async def _say(socket: ClientConnection, kind: str, **fields: object) -> None:
+    await socket.send(json.dumps({"type": kind, **fields}))
+
+
+async def load(server: Server, visitors: int, seconds: float) -> dict[str, object]:
+    """So many visitors at once."""
+    seen = [Seen() for _ in range(visitors)]
+    await asyncio.gather(
+        *(visit(server, 1000 * visitors + i, i, seconds, s) for i, s in enumerate(seen))
+    )
+    delays = [d for s in seen for d in s.delays]
+    rates = [s.frames / seconds for s in seen]
+    return {
+        "visitors": visitors,
+        "frames_a_second_each": float(np.mean(rates)),
+        "frames_a_second_least": float(min(rates)),
+        "words_to_picture_p50": float(np.percentile(delays, 50)) if delays else None,
+        "words_to_picture_p95": float(np.percentile(delays, 95)) if delays else None,
+        "commands": len(delays),
+        "together": float(np.mean([n for s in seen for n in s.together] or [0])),
+        "dropped": sum(s.dropped for s in seen),
+        "memory_mib": server.memory(),
+    }
+
+
+async def soak(server: Server, visitors: int, seconds: float) -> dict[str, object]:
+    """Visitors who come, play a while, hang up without a word, and come again as somebody else."""
+    end = time.monotonic() + seconds
+    seen = [Seen() for _ in range(visitors)]
+    memory: list[float] = []
+
+    async def regular(row: int) -> None:
+        chance, number = random.Random(row), row * 1_000_000
+        while (left := end - time.monotonic()) > 1:
+            number += 1
+            stay = min(left, chance.uniform(3, 40))
+            with contextlib.suppress(ConnectionClosed, OSError):
+                await visit(server, number, number, stay, seen[row])
+            await asyncio.sleep(chance.uniform(0, 2))
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            memory.append(server.memory())
+            await asyncio.sleep(min(5.0, seconds / 20))
+
+    await asyncio.gather(*(regular(row) for row in range(visitors)), watch())
+    third = max(1, len(memory) // 3)
+    return {
+        "visitors": visitors,
+        "seconds": seconds,
+        "visits": sum(s.visits for s in seen),
+        "frames": sum(s.frames for s in seen),
+        "strangers": [x for s in seen for x in s.strangers][:5],
+        "memory_mib_second_third": float(np.mean(memory[third : 2 * third] or memory)),
+        "memory_mib_last_third": float(np.mean(memory[-third:])),
+        "memory_mib_most": max(memory),
+    }
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("world", nargs="?", help="by default the shipped one")
+    parser.add_argument("--visitors", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--soak", type=float, help="seconds of visitors who come and go")
+    parser.add_argument("--threads", type=int, help="of the CPU")
+    given = parser.parse_args()
+    options = ["--visitors", "64", *([given.world] if given.world else [])]
+    options += ["--threads", str(given.threads)] if given.threads else []
+    if given.soak:
+        with serving(options) as server:
+            figures = asyncio.run(soak(server, max(given.visitors), given.soak))
+        report("serve: soak", figures)
+        return
+    for visitors in given.visitors:
+        with serving(options) as server:
+            figures = asyncio.run(load(server, visitors, given.seconds))
+        report("serve: load", figures)
+
+
+if __name__ == "__main__":
+    main()
