@@ -9,7 +9,7 @@ Legend: B clips, n chunks of a clip, K = copies * n targets, C W h w latents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -37,7 +37,8 @@ class DynamicsConfig:
     in the loss by this power of its variance, so that walls and motion are not outvoted by specks;
     until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
     the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
-    autocast: compute in bfloat16, None = where that is faster.
+    own_history: share of the steps whose history the model has dreamed itself (`dreamed`), so that
+    it learns to go on from what it makes; autocast: compute in bfloat16, None = where that is faster.
     """
 
     dit: DiTConfig
@@ -51,6 +52,7 @@ class DynamicsConfig:
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
     until: float = 1.0
+    own_history: float = 0.0
     autocast: bool | None = None
     compile: bool = True
 
@@ -139,6 +141,24 @@ def draw_batch(
     )
 
 
+@torch.no_grad()
+def dreamed(model: DiT, config: DynamicsConfig, b: Batch, generator: torch.Generator) -> Batch:
+    """The batch with a history that the model finished itself (arXiv 2512.15702).
+
+    Every history chunk is noised to a time of its own and taken to the end in one step, behind the
+    real chunks before it and under its own command; the targets stay what really came.
+    """
+    n = b.clean.shape[1]
+    place = torch.rand(b.t[:, :n].shape, generator=generator) * config.until
+    t = grid_time(place).to(b.t)
+    noise = torch.randn(b.clean.shape, generator=generator).to(b.clean)
+    told = b.captions
+    captions = Captions(told.rows[:, :n], told.mask[:, :n], told.dropped[:, :n])
+    x = mix(b.clean, noise, t)
+    v = velocity(model, b.clean, x, t, b.after[:n], captions, b.interval[:, :n], config.history)
+    return replace(b, clean=x + v * (1 - t)[..., None, None, None, None])
+
+
 def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """x_t of (B, K, ...) latents at times (B, K)."""
     t = t[..., None, None, None, None]
@@ -194,7 +214,10 @@ def train_dynamics(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = draw_batch(config, data, phrases, generator, device)
+        own = float(torch.rand((), generator=generator)) < config.own_history
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+            if own:
+                batch = dreamed(model, config, batch, generator)
             return compiled(batch).mean(), {}
 
     @torch.no_grad()

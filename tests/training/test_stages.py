@@ -17,7 +17,14 @@ from magi_world.model.vae import VAE
 from magi_world.training.assemble import AHEAD, pick_starts
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
-from magi_world.training.dynamics import DynamicsConfig, draw_batch, mix, start, train_dynamics
+from magi_world.training.dynamics import (
+    DynamicsConfig,
+    draw_batch,
+    dreamed,
+    mix,
+    start,
+    train_dynamics,
+)
 from magi_world.training.fit_heads import FitHeadsConfig, fit_heads, labels, measure_heads
 from magi_world.training.forward import velocity
 from magi_world.training.latents import LatentDataset
@@ -97,6 +104,34 @@ def test_batches_put_targets_behind_their_history(
         assert nearly.abs().max() < config.history_noise * 8
     assert torch.equal(batch.target[:, :3], batch.target[:, 3:])
     assert not torch.equal(batch.noise[:, :3], batch.noise[:, 3:])
+
+
+def test_history_from_the_models_own_dreams(
+    latents: LatentDataset, phrases: PhraseTable, tmp_path: Path
+) -> None:
+    config = dynamics()
+    model = DiT(config.dit)
+    start(model, 0)
+    generator = torch.Generator().manual_seed(0)
+    batch = draw_batch(config, latents, phrases, generator, CPU)
+    own = dreamed(model, config, batch, generator)
+    assert own.clean.shape == batch.clean.shape
+    assert not own.clean.requires_grad
+    assert not torch.equal(own.clean, batch.clean)
+    assert own.target is batch.target
+    # A model that knows the way home dreams what was: nothing is left of the noise.
+    home = replace(config, until=1e-6)
+    truth = batch.clean
+
+    def perfect(model: DiT, clean: Tensor, x: Tensor, t: Tensor, *rest: object) -> Tensor:
+        return (truth - x) / (1 - t)[..., None, None, None, None]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("magi_world.training.dynamics.velocity", perfect)
+        exact = dreamed(model, home, batch, generator)
+    torch.testing.assert_close(exact.clean, truth, rtol=1e-5, atol=1e-5)
+    always = replace(config, own_history=1.0, loop=LoopConfig(steps=2, batch=2, warmup=1))
+    train_dynamics(always, latents, latents, phrases, tmp_path, CPU)
 
 
 def test_flow_matching_learns(latents: LatentDataset, phrases: PhraseTable, tmp_path: Path) -> None:
