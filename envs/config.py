@@ -13,6 +13,7 @@ from magi_world.config import require
 from magi_world.model.text import check_prompt
 from magi_world.world import Steer
 
+MOST_WORLDS = 65_536  # in a batch; far beyond any machine
 Observation = Literal["chunk", "frame", "image", "latent"]
 Actions = Literal["text", "discrete"]
 RenderMode = Literal["human", "rgb_array", "rgb_array_list"]
@@ -113,5 +114,5 @@ def autoreset_mode(value: str | AutoresetMode) -> AutoresetMode:
 
 def check_count(n: object) -> None:
     """Raise ValueError unless ``n`` worlds can be forked."""
-    if not is_int(n) or n < 1:  # type: ignore[operator]
-        raise ValueError(f"n is {n!r}; it must be a whole number from 1")
+    if not is_int(n) or not 1 <= n <= MOST_WORLDS:  # type: ignore[operator]
+        raise ValueError(f"n is {n!r}; it must be a whole number from 1 to {MOST_WORLDS:,}")

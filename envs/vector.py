@@ -18,6 +18,7 @@ from torch import Tensor
 
 from magi_world.envs.base import METADATA, RolloutEnv, metadata
 from magi_world.envs.config import (
+    MOST_WORLDS,
     Actions,
     EnvConfig,
     Observation,
@@ -93,8 +94,10 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         Raises:
             As `MagiWorldEnv`.
         """
-        if not is_int(num_envs) or num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number from 1")
+        if not is_int(num_envs) or not 1 <= num_envs <= MOST_WORLDS:
+            raise ValueError(
+                f"num_envs is {num_envs!r:.40}; it must be a whole number from 1 to {MOST_WORLDS:,}"
+            )
         horizon = min((n for n in (max_chunks, max_episode_steps) if n is not None), default=None)
         config = EnvConfig(
             observation, horizon, prompt, seed, steer, render_mode, actions, frames, strict, output

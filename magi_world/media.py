@@ -150,8 +150,9 @@ class VideoConfig:
             f"VideoConfig.frame_size is {self.frame_size}; it must be (height, width)",
         )
         require(
-            self.upscale is None or self.upscale >= 1,
-            f"VideoConfig.upscale is {self.upscale}; it must be a whole number from 1, or None",
+            self.upscale is None or (type(self.upscale) is int and 1 <= self.upscale <= 64),
+            f"VideoConfig.upscale is {self.upscale!r}; it must be a whole number from 1 to 64, "
+            "or None",
         )
         require(0 <= self.crf <= 51, f"VideoConfig.crf is {self.crf}; it must be 0 .. 51")
 

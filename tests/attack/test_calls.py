@@ -122,6 +122,13 @@ def test_steps(world: World, options: dict[str, Any], word: str) -> None:
     assert_refused(lambda: world.step(**options), word)
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, True, 10**9])
+def test_numbers_of_environments(running: World, env: MagiWorldEnv, count: Any) -> None:
+    assert_refused(lambda: MagiWorldVectorEnv(count, running), "num_envs")
+    assert_refused(lambda: env.fork_batch(count), "n is")
+    assert_refused(lambda: env.fork(count), "n is")
+
+
 def test_restores_and_forks(world: World) -> None:
     snapshot = world.snapshot()
     for bad in (None, 3, "a.safetensors", {}, Odd()):
@@ -209,6 +216,8 @@ def test_pictures_and_films(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "a.mp4", VideoConfig(8, (4, 4))) as writer:
         for frames in (FRAME, FRAME[:4, :4].astype(float), None, "a"):
             assert_refused(lambda frames=frames: writer.write(frames), "frames")
+    for upscale in (0, -1, 1.5, "2", 10**6, True):
+        assert_refused(lambda upscale=upscale: VideoConfig(8, (4, 4), upscale), "upscale")
 
 
 @pytest.mark.parametrize(
