@@ -12,7 +12,7 @@ from typing import Any
 from magi_world.training.wording import worded
 
 TEXT_CHANNELS = 96
-LATENT_CHANNELS = 48
+LATENT_CHANNELS = 64
 HISTORY = 4  # clean chunks that a chunk sees
 CLIP = 8  # chunks of a training clip
 PATCH_LENGTH = 4  # frames in one latent frame
@@ -82,8 +82,8 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
                 "final_proj": True,
                 "scale_factor": 1.0,
             },
-            "loop": loop(640, 24, 0.002, 0.0001, 0.98),
-            "decoder": loop(200, 24, 0.001, 0.0001, 0.98),
+            "loop": loop(400, 16, 0.002, 0.0003, 0.98),
+            "decoder": loop(300, 16, 0.001, 0.0001, 0.98),
         },
         "dynamics": {
             "dit": {
@@ -91,7 +91,7 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
                 "hidden": 256,
                 "ffn": 1024,
                 "heads": 8,
-                "kv_groups": 4,
+                "kv_groups": 8,
                 "head_dim": 32,
                 "latent_channels": latent,
                 "caption_channels": words,
@@ -99,8 +99,10 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
                 "prediction": "clean",
                 "condition": "caption",
             },
-            "loop": loop(6000, 4, 0.003, 0.001, 0.997),
+            "loop": {**loop(6000, 4, 0.004, 0.001, 0.995), "decay": 0.3},
             "chunks": CLIP,
+            "copies": 3,
+            "until": 0.9375,  # where the last of 16 steps begins
             "history": HISTORY,
         },
         "distill": {"loop": loop(400, 4, 0.001, 0.0003, 0.99), "num_steps": [4, 8]},

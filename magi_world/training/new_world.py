@@ -107,6 +107,7 @@ def world_yaml(look: Look, name: str) -> str:
     out += _section(_own(sections["dynamics"]), ("dit", "loop"))
     out += [
         f"  chunks: {clip:<27}# of a clip; episodes seen had {_lengths(look.lengths)} chunks",
+        "  copies: 3                          # of a chunk in a step, at other noise levels",
         f"  history: {history:<26}# clean chunks that are remembered",
         "",
         "distill:      # down to a few steps a chunk, so that it plays live",

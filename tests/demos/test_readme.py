@@ -127,12 +127,15 @@ def command_lines(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_parse(page: Path) -> None:
+    written = set()
     for line in command_lines(page):
         given = cli.parser().parse_args(shlex.split(line))
+        if given.command == "new-world" and given.output:
+            written.add(given.output)
         if given.command == "record" and not given.script.endswith(".yaml"):
             find_script(given.script)
         if given.command in ("train-world", "eval-world"):
-            assert (ROOT / given.config).is_file()
+            assert given.config in written or (ROOT / given.config).is_file()
 
 
 def test_commands_were_found() -> None:

@@ -66,6 +66,13 @@ class Roll:
         return str(self.rng.choice(self.commands))
 
 
+class Silent(Roll):
+    """A policy that says nothing."""
+
+    def command(self) -> str:
+        return None  # type: ignore[return-value]
+
+
 def make(most: int = 6, age: int = 40) -> Bar:
     """The environment, for a configuration."""
     return Bar(most=most, age=age)
