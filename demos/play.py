@@ -105,8 +105,8 @@ def play(
     """Open a window on a world and play until it is closed.
 
     Args:
-        world: a world with ``num_worlds=1``, or its name; None takes the script's, else the only
-            one there is, else lets the person pick.
+        world: a world with ``num_worlds=1``, or its name; None takes the script's, else the
+            default one, else the first there is.
         agents: name -> who else can be in charge; "random" is always there.
         load: opens a world by name.
         worlds: names that the picker offers; None is `list_worlds`.
@@ -139,7 +139,7 @@ def play(
     desk = make_desk(Engine(load, policies_for, tune), others, names, config)
     if config.script is not None:
         desk.player.hand_to("script")
-    if world is None and (DEFAULT_WORLD in names or len(names) == 1):
+    if world is None and names:
         world = DEFAULT_WORLD if DEFAULT_WORLD in names else names[0]
     if world is None:
         desk.show("worlds")

@@ -51,7 +51,8 @@ def _opened(player: Player, answer: jobs.Opened) -> None:
         # A setting of each thread; what is written about this one is what the worker has.
         torch.set_num_threads(answer.threads)
     player.steering = Steering(KeyMap(spec.commands), spec.default_command)
-    player.controllers.offer(answer.agents, spec)
+    for name in player.controllers.offer(answer.agents, spec):
+        player.notices.info(f"{name} does not know the commands of {spec.name}")
     bytes_kept = answer.world.cache_bytes + answer.moment.frames.nbytes
     ring = max(2, min(config.ring_chunks, config.ring_bytes // max(1, bytes_kept)))
     pace = Pace(spec.fps, spec.frames_per_chunk)

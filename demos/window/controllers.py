@@ -56,10 +56,13 @@ class Controllers:
         names = self.names
         return names[(names.index(self.name) + 1) % len(names)]
 
-    def offer(self, agents: Mapping[str, Agent], spec: WorldSpec) -> None:
+    def offer(self, agents: Mapping[str, Agent], spec: WorldSpec) -> list[str]:
         """These come along with the world that is open now; those of the one before go.
 
         Whoever says what this world does not know has nothing to do in it.
+
+        Returns:
+            Names of those that were brought along and have nothing to do here.
         """
         fitting = {n: a for n, a in self._own.items() if knows(a, spec)}
         own = {n: a for n, a in fitting.items() if n != RANDOM}
@@ -68,6 +71,7 @@ class Controllers:
         self._agents = {**own, **{n: a for n, a in agents.items() if n not in own}, **chance}
         if self.name not in self.names:
             self.name = HUMAN
+        return [name for name in self._own if name not in fitting]
 
     def add(self, name: str, agent: Agent) -> None:
         """Add an agent, or put another in its place."""

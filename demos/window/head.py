@@ -105,9 +105,13 @@ def _draw_reading(brush: Brush, rect: pygame.Rect, reading: Reading) -> None:
 
 
 def _draw_now(brush: Brush, rect: pygame.Rect, middle: int, player: Player) -> None:
-    """In one line: the command that is shown, an arrow, the one that comes."""
+    """In one line: the command that is shown, an arrow, the one that comes, what was typed."""
     moment, letters = player.moment, brush.letters
     assert moment is not None, "the caller has looked"
+    if player.reading is not None and rect.width > 420:
+        half = pygame.Rect(rect.centerx, rect.top, rect.width // 2, rect.height)
+        _draw_reading(brush, half, player.reading)
+        rect = pygame.Rect(rect.left, rect.top, rect.width // 2 - 16, rect.height)
     following, color = _following(player)
     words = letters.clipped(moment.command or "no command", rect.width // 2 - 30)
     place = letters.text(brush.surface, words, (rect.left, middle))

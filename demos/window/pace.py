@@ -94,6 +94,7 @@ class CommandDelay:
         """Nothing measured yet."""
         self._given: tuple[str, float] | None = None
         self._delays: deque[float] = deque(maxlen=kept)
+        self._count = 0
 
     def given(self, command: str, now: float) -> None:
         """The person gave a command."""
@@ -105,6 +106,11 @@ class CommandDelay:
         self._given = None
 
     @property
+    def count(self) -> int:
+        """How many delays were measured."""
+        return self._count
+
+    @property
     def waiting(self) -> bool:
         """Whether a command was given that no picture has shown yet."""
         return self._given is not None
@@ -113,6 +119,7 @@ class CommandDelay:
         """The first frame of a chunk under this command is on the screen."""
         if self._given is not None and self._given[0] == command:
             self._delays.append(now - self._given[1])
+            self._count += 1
             self._given = None
 
     @property
