@@ -45,7 +45,7 @@ def script_text(session: Session, title: str, folder: Path = Path()) -> str:
     lines += [f"num_steps: {session.header.num_steps}"]
     lines += [
         f"window_size: {session.header.window_size}",
-        "strict: false  # what is said is taken as it is; without this line it is read as sentences",
+        "strict: false  # what is said is taken as it is; without this it is read as sentences",
         "script:",
     ]
     for said, run in groupby(said_list):

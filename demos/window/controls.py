@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pygame
 
@@ -76,43 +78,62 @@ def _cross(surface: pygame.Surface, center: tuple[int, int]) -> None:
 
 
 def _draw_buttons(brush: Brush, room: pygame.Rect, desk: Desk) -> None:
-    """Every command of the world; the one that is shown is marked."""
+    """The commands of the world; the one that is shown is marked."""
     player = desk.player
     assert player.opened is not None, "the caller has looked"
     assert player.moment is not None, "the caller has looked"
-    left, top = room.left, room.top
     shown, coming = player.moment.command, player.command
     if (futures := player.futures) is not None:
         shown = coming = futures.commands[futures.selected]
-    commands = player.opened.spec.commands
-    if not commands:
+    names = list(player.opened.spec.command_names)
+    if not names:
         words = "any text: press Enter and describe what happens"
-        brush.letters.text(brush.surface, words, (left, top + 15), color=theme.DIM)
-    for command in commands:
-        keys = player.steering.keymap.keys_of(command.name)[:1]
-        # Of a chord, the arrow that walks comes first, as the words have it.
-        chord = keys[0].split("+") if keys else []
-        keys = tuple(sorted(chord, key=lambda key: key not in ("up", "down")))
-        width = min(brush.width(command.name, keys), room.width)
-        if left + width > room.right:
-            left, top = room.left, top + ROW + 2
-        if top + ROW - 4 > room.bottom:
-            return
-        color = None
-        if command.name == shown:
-            color = theme.ACCENT
-        elif command.name == coming:
-            color = theme.GOOD
-        place = pygame.Rect(left, top, width, ROW - 4)
+        brush.letters.text(brush.surface, words, (room.left, room.top + 15), color=theme.DIM)
+    caps = {name: _caps(player.steering.keymap.keys_of(name)) for name in names}
+    sizes = {name: min(brush.width(name, caps[name]), room.width) for name in names}
+    places = _flow([sizes[name] for name in names], room)
+    if len(places) < len(names):
+        # Not all of them fit: goals come first, arrows are known, and what is left out is said.
+        names.sort(key=lambda name: not player.steering.keymap.lasting(name))
+        rest = pygame.Rect(room.left, room.top, room.width, max(0, room.height - ROW))
+        places = _flow([sizes[name] for name in names], rest if room.height > 2 * ROW else room)
+    for name, place in zip(names, places, strict=False):
+        color = theme.ACCENT if name == shown else theme.GOOD if name == coming else None
         brush.button(
-            f"command {command.name}",
+            f"command {name}",
             place,
-            lambda name=command.name: desk.tap(name),
-            command.name,
-            keys=keys,
+            lambda name=name: desk.tap(name),
+            name,
+            keys=caps[name],
             color=color,
         )
-        left = place.right + GAP
+    if left := len(names) - len(places):
+        bottom = max((place.bottom for place in places), default=room.top)
+        if bottom + 26 <= room.bottom:
+            words = f"and {left} more: use their keys or type them, F1 lists all"
+            clipped = brush.letters.clipped(words, room.width, "tiny")
+            brush.letters.text(
+                brush.surface, clipped, (room.left, bottom + 16), "tiny", theme.FAINT
+            )
+
+
+def _caps(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Key caps of a command; of a chord, the arrow that walks comes first, as the words have it."""
+    chord = keys[0].split("+") if keys else []
+    return tuple(sorted(chord, key=lambda key: key not in ("up", "down")))
+
+
+def _flow(widths: Sequence[int], room: pygame.Rect) -> list[pygame.Rect]:
+    """Places for buttons, row by row; fewer of them where there is no room for all."""
+    places, left, top = list[pygame.Rect](), room.left, room.top
+    for width in widths:
+        if left + width > room.right and left > room.left:
+            left, top = room.left, top + ROW + 1
+        if top + ROW - 4 > room.bottom:
+            break
+        places.append(pygame.Rect(left, top, width, ROW - 4))
+        left += width + GAP
+    return places
 
 
 def _draw_tips(brush: Brush, rect: pygame.Rect, desk: Desk) -> int:

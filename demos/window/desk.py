@@ -103,13 +103,20 @@ class Desk:
             self.changing = place
 
     def tap(self, command: str) -> None:
-        """A command was clicked."""
+        """A command was clicked: one that is steered shapes a chunk, another is as if typed."""
         self.tips.did("steer")
-        self.player.tap(command)
+        if self.player.steering.keymap.lasting(command):
+            self.player.say(command)
+        else:
+            self.player.tap(command)
 
     def key(self, key: str) -> bool:
         """A key of the world went down; whether it has a meaning."""
-        meant = self.player.press(key)
+        keymap = self.player.steering.keymap
+        command = keymap.command([key]) if key.isdigit() else None
+        if command is not None:
+            self.player.say(command)
+        meant = command is not None or self.player.press(key)
         if meant:
             self.tips.did("steer")
         return meant

@@ -55,7 +55,7 @@ def _beside(screen: pygame.Rect, picture: pygame.Rect) -> Layout:
     timeline = pygame.Rect(left, transport.top - 26, width, 18)
     header = pygame.Rect(left, 20, width, 84)
     status = pygame.Rect(left, header.bottom + 14, width, 160)
-    commands = pygame.Rect(left, status.bottom + 12, width, 0)
+    commands = pygame.Rect(left, status.bottom + 8, width, 0)
     commands.height = max(0, timeline.top - 16 - commands.top)
     return Layout(picture, column, header, status, commands, timeline, transport, line)
 

@@ -46,6 +46,13 @@ class KeyMap:
         best = max(matching, key=lambda chord: (len(chord), max(order[key] for key in chord)))
         return self._chords[best]
 
+    def lasting(self, command: str) -> bool:
+        """Whether a command is not steered by holding a key: it has none, or a number only.
+
+        Those are goals and changes of scene; they stay in force until something else is said.
+        """
+        return all(key.isdigit() for key in self.keys_of(command))
+
     def keys_of(self, command: str) -> tuple[str, ...]:
         """The keys that give a command, for people to read."""
         return tuple("+".join(sorted(c)) for c, name in self._chords.items() if name == command)

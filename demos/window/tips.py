@@ -66,11 +66,11 @@ def _steer(player: Player) -> Tip | None:
 
 
 def _type(player: Player, say: Callable[[str], object]) -> Tip:
-    """Something that has no key comes first: it shows what words are for."""
+    """Something that no arrow does comes first: it shows what words are for."""
     keymap, commands = player.steering.keymap, _commands(player)
     others = [c.name for c in commands if c.name != player.steering.default]
-    keyless = [name for name in others if not keymap.keys_of(name)]
-    text = next(iter(keyless or others), "what happens next")
+    goals = [name for name in others if keymap.lasting(name)]
+    text = next(iter(goals or others), "what happens next")
     return Tip("type", ("return",), f'and type "{text}"', lambda: say(text))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from magi_world.language import Step
 from magi_world.media import load_image, load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
+from magi_world.spec import Command
+from magi_world.world import World
 from tests.demos.driver import Driver, quick_world
 
 
@@ -230,6 +233,24 @@ def test_three_things_to_try_go_away_when_they_were_tried(driver: Driver) -> Non
     driver.key(pygame.K_ESCAPE)
     driver.pixels()
     assert not any(name.startswith("tip") for name in driver.app.spots.names)
+
+
+def test_a_goal_stays_in_force_after_a_click_or_a_number(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goals = (Command("go to the cave", keys=("1",)), Command("make it night"))
+    parts = quick_world().parts
+    spec = replace(parts.spec, commands=(*parts.spec.commands, *goals))
+    monkeypatch.setattr("tests.demos.driver.quick_world", lambda: World(replace(parts, spec=spec)))
+    driver.opened()
+    assert not driver.player.steering.keymap.lasting("turn left")
+    driver.key(pygame.K_1, "1")
+    assert driver.player.steering.command == "go to the cave"
+    index = driver.player.moment.index
+    driver.until(lambda: driver.player.moment.index >= index + 3)
+    assert driver.player.moment.command == "go to the cave"
+    driver.click("command make it night")
+    driver.until(lambda: driver.player.moment.command == "make it night")
 
 
 def test_what_waits_is_shown_as_chips_that_can_be_changed_and_dropped(driver: Driver) -> None:
