@@ -263,7 +263,9 @@ class _Film:
         self.done = number
         if self.resumable and self.stage.futures is None:
             self.before_fork = None
-            self.folder.keep_state(number, self.world.snapshot())
+            # Of a world that has lost a process no state can be had: the first is kept at once.
+            first = self.world.parts.processes > 1 and self.folder.empty
+            self.folder.keep_state(number, self.world.snapshot(), always=first)
 
     def _keep_last_state(self) -> None:
         """The recording was stopped; what was made up to here will not be made again."""

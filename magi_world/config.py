@@ -203,6 +203,7 @@ class SamplerConfig:
     passes: 3 = base weights with guidance from three passes; 1 = guidance is in the weights.
     kv_range: how many chunks, itself included, a chunk sees; the first entry is for the noisiest.
     clean_kv_range: the same for a clean chunk whose keys are being cached; -1 = last of kv_range.
+    sink: first chunks of a video that count among those seen by a range above it, always.
     solo_above_t, solo_weight: one-pass sampler only; the oldest chunk in flight, once cleaner
         than this, is also run seeing only itself, with this share of its velocity.
     """
@@ -221,6 +222,7 @@ class SamplerConfig:
     solo_above_t: float = 0.3
     solo_weight: float = 0.3
     shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
+    sink: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "window_size", "chunk_width"):
@@ -258,6 +260,12 @@ class SamplerConfig:
         require(
             self.clean_kv_range == -1 or self.clean_kv_range >= 1,
             f"SamplerConfig.clean_kv_range is {self.clean_kv_range}; it must be -1 or at least 1",
+        )
+        require(
+            0 <= self.sink < max(min(self.kv_range), 2) - 1 or self.sink == 0,
+            f"SamplerConfig.sink is {self.sink}; with kv_range = {self.kv_range} it must be below "
+            f"{min(self.kv_range) - 1}, so that the newest chunk is seen as well; give a longer "
+            "history",
         )
         require(
             len(self.guidance_t) == len(self.prev_scales) == len(self.text_scales) > 0,
@@ -344,10 +352,25 @@ class MagiConfig:
         window_size: int | None = None,
         frame_size: tuple[int, int] | None = None,
         dtype: Literal["float32", "bfloat16"] | None = None,
+        history: int | None = None,
+        sink: int | None = None,
     ) -> MagiConfig:
-        """A copy with the options that a user may choose; ``None`` keeps what is there."""
+        """A copy with the options that a user may choose; ``None`` keeps what is there.
+
+        ``history`` chunks, ``sink`` of them the video's first, is what the noisiest chunk sees;
+        all ranges grow or shrink with it.
+        """
+        for name, value, least in (("history", history, 1), ("sink", sink, 0)):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(
+                value is None or (whole and value >= least),
+                f"{name} is {value!r:.40}; it must be a whole number of chunks from {least}",
+            )
+        longer = 0 if history is None else history + 1 - max(self.sampler.kv_range)
         sampler = replace(
             self.sampler,
+            kv_range=tuple(max(1, r + longer) for r in self.sampler.kv_range),
+            sink=self.sampler.sink if sink is None else sink,
             num_steps=self.sampler.num_steps if num_steps is None else num_steps,
             window_size=self.sampler.window_size if window_size is None else window_size,
         )

@@ -26,6 +26,7 @@ from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import T5TextEncoder
 from magi_world.model.text import SpecialTokenEncoder, SpecialTokens, TextEncoder
 from magi_world.model.vae import VAE
+from magi_world.parts import MakeDiT, whole_dit
 from magi_world.weights import Progress, TensorInfo, inspect_checkpoint, load_into
 
 SPECIAL_TOKENS = "special_tokens.npz"
@@ -170,6 +171,7 @@ def open_dit(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     progress: bool | Progress = False,
+    make_dit: MakeDiT = whole_dit,
 ) -> DiT:
     """Load a released transformer; each parameter in its own precision (`parameter_dtype`).
 
@@ -179,6 +181,7 @@ def open_dit(
         device: where it goes.
         dtype: precision of the stream, float32 or bfloat16.
         progress: True shows a bar; or a function of (bytes done, bytes in all).
+        make_dit: of a process that has a part of the transformer only.
 
     Raises:
         FileNotFoundError, WeightsError: see :func:`magi_world.weights.load_into`.
@@ -189,8 +192,10 @@ def open_dit(
         f"dtype is {dtype}; it must be torch.float32 or torch.bfloat16",
     )
     with torch.device("meta"):
-        dit = DiT(config)
-    load_into(dit, source, device, lambda n, i: parameter_dtype(n, i.dtype, dtype), progress)
+        dit, foreign = make_dit(config)
+    load_into(
+        dit, source, device, lambda n, i: parameter_dtype(n, i.dtype, dtype), progress, foreign
+    )
     return dit.eval().requires_grad_(False)
 
 

@@ -15,10 +15,15 @@ from magi_world.checkpoint import inspect_checkpoint
 from magi_world.config import MagiConfig
 from magi_world.layout import find_layout, open_dit, open_text, open_vae
 from magi_world.model.attention import Backend
+from magi_world.model.text import TextEncoder
 from magi_world.model.tiling import TileConfig
 from magi_world.package import DTYPES, RECORD, read_package
-from magi_world.parts import WorldParts
+from magi_world.parallel.ranks import rank_device
+from magi_world.parallel.split import Parallel
+from magi_world.parallel.start import Team, gather_team
+from magi_world.parts import MakeDiT, WorldParts, whole_dit
 from magi_world.released import PRESETS, preset
+from magi_world.sampling.long_history import HistoryPlan, make_place
 from magi_world.spec import WorldSpec
 from magi_world.threads import Threads, settle_threads
 from magi_world.world import World
@@ -44,6 +49,13 @@ class LoadOptions:
     noise_scale: standard deviation of the noise that chunks start from.
     threads: of the CPU, for the whole process: a number; "auto", which takes fewer than torch
         does where the machine is busy, once a process; None leaves them.
+    parallel: one world over the processes that torchrun started: "auto" takes them all, a number
+        says how many they are, "STAGESxRANKS" splits layers as well as heads. The world is
+        returned at rank 0 alone; the others work for it, and end in `load_world` with it.
+    history: clean chunks that are seen; None is what the world was trained for.
+    sink: how many of them are the first ones of the video.
+    history_place: where chunks older than the newest few lie: "card" (None), "host", or a folder,
+        for a file there that is mapped into memory and goes with the process.
     """
 
     device: str | torch.device | None = None
@@ -57,6 +69,10 @@ class LoadOptions:
     attention: Backend = "sdpa"
     noise_scale: float = 1.0
     threads: Threads | None = "auto"
+    parallel: Parallel = None
+    history: int | None = None
+    sink: int | None = None
+    history_place: str | Path | None = None
 
     @classmethod
     def of(cls, value: LoadOptions | Mapping[str, Any] | None) -> LoadOptions:
@@ -79,7 +95,8 @@ class LoadOptions:
     @property
     def chosen_device(self) -> torch.device:
         """Where the world goes."""
-        return checked_device(self.device)
+        device = checked_device(self.device)
+        return device if self.parallel is None else rank_device(device)
 
 
 DEFAULT_WORLD = "vizdoom-arena"  # where none is named
@@ -116,6 +133,10 @@ def load_world(
     attention: Backend = "sdpa",
     noise_scale: float = 1.0,
     threads: Threads | None = "auto",
+    parallel: Parallel = None,
+    history: int | None = None,
+    sink: int | None = None,
+    history_place: str | Path | None = None,
 ) -> World:
     """A world, ready for `World.reset`.
 
@@ -132,7 +153,7 @@ def load_world(
     """
     options = LoadOptions(
         device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
-        attention, noise_scale, threads,
+        attention, noise_scale, threads, parallel, history, sink, history_place,
     )  # fmt: skip
     return open_world(name, num_worlds, options)
 
@@ -142,20 +163,49 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
     if str(name).startswith(("ws://", "wss://")):
         return _remote(str(name), num_worlds, options)
     device = options.chosen_device
-    changes = (options.num_steps, options.window_size, options.frame_size)
     settle_threads(options.threads, device)
+    team = gather_team(options.parallel, device)
+    try:
+        parts = _read(name, options, device, team)
+    except Exception as error:
+        if team is None:
+            raise
+        raise team.failed(error) from error
+    if team is not None:
+        parts = team.enter(parts)
+    return World(parts, num_worlds, options.attention, options.noise_scale)
+
+
+def _read(
+    name: str | Path, options: LoadOptions, device: torch.device, team: Team | None
+) -> WorldParts:
+    """The parts of a world, or this process's part of them."""
+    make_dit = whole_dit if team is None else team.make_dit
+    size = (options.num_steps, options.window_size, options.frame_size)
+    past = (options.history, options.sink)
     if str(name) in PRESETS:
         if options.weights is None:
             raise ValueError(f"{name} needs weights=DIR, the folder with the released weights")
-        config = preset(str(name)).with_options(*changes, options.dtype)
-        text_device = checked_device(options.text_device or device)
-        parts = read_released(config, options.weights, device, options.captions, text_device)
+        config = preset(str(name)).with_options(*size, options.dtype, *past)
+        parts = read_released(
+            config,
+            options.weights,
+            device,
+            options.captions,
+            checked_device(options.text_device or device),
+            make_dit,
+            with_text=team is None or team.leads,
+        )
     else:
         for extra in ("weights", "captions", "text_device"):
             if getattr(options, extra) is not None:
                 raise ValueError(f"{extra} is for {', '.join(PRESETS)}; {name} is none of them")
-        parts = read_package(find_package(name), device, options.dtype, *changes)
-    return World(parts, num_worlds, options.attention, options.noise_scale)
+        parts = read_package(find_package(name), device, options.dtype, *size, *past, make_dit)
+    sink = parts.config.sampler.sink
+    if options.history is None and not sink and options.history_place is None:
+        return parts
+    plan = HistoryPlan(sink, make_place(options.history_place))
+    return replace(parts, make_cache=plan.make)
 
 
 def _remote(url: str, num_worlds: int, options: LoadOptions) -> World:
@@ -176,8 +226,13 @@ def read_released(
     device: torch.device,
     captions: str | Path | None = None,
     text_device: str | torch.device = "cpu",
+    make_dit: MakeDiT = whole_dit,
+    with_text: bool = True,
 ) -> WorldParts:
     """The released model of ``config`` from the folder ``weights``; a bar shows the progress.
+
+    A process that only has a part of the transformer says so with ``make_dit``, and that it reads
+    no text with ``with_text``.
 
     Raises:
         FileNotFoundError: a part is missing; the message says what was looked for.
@@ -185,11 +240,13 @@ def read_released(
     """
     layout, dtype = find_layout(weights), DTYPES[config.dtype]
     source = layout.dit(config)
-    vae = open_vae(layout.part("vae"), device, dtype, progress=True)
-    text = open_text(
-        layout, config.dit.caption_length, text_device, dtype, saved=captions, progress=True
-    )
-    dit = open_dit(source, config.dit, device, dtype, progress=True)
+    vae = open_vae(layout.part("vae"), device, dtype, progress=with_text)
+    text: TextEncoder = NoText()
+    if with_text:
+        text = open_text(
+            layout, config.dit.caption_length, text_device, dtype, saved=captions, progress=True
+        )
+    dit = open_dit(source, config.dit, device, dtype, progress=with_text, make_dit=make_dit)
     tensors = inspect_checkpoint(source)
     listing = sorted((n, str(i.dtype), i.shape, i.nbytes) for n, i in tensors.items())
     spec = WorldSpec(
@@ -204,6 +261,18 @@ def read_released(
     # The released model encodes and decodes in tiles of 256 x 256 pixels and half a second.
     tile = TileConfig(length=config.fps // 2)
     return WorldParts(spec, replace(config, vae=vae.config), dit, vae, text, tile=tile)
+
+
+class NoText:
+    """The text encoder of a process that is never asked for text."""
+
+    channels = 0
+
+    def encode(self, prompt: str) -> torch.Tensor:
+        """Raises:
+        RuntimeError: always.
+        """
+        raise RuntimeError(f"this process reads no text, and was asked for {prompt!r}")
 
 
 def _home(folder: Path) -> Path:

@@ -23,10 +23,10 @@ from torch import nn
 
 from magi_world.checkpoint import WeightsError
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
-from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.dit import parameter_dtype
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.parts import WorldParts
+from magi_world.parts import MakeDiT, WorldParts, whole_dit
 from magi_world.records import build, field, read_json
 from magi_world.spec import Command, WorldSpec
 from magi_world.weights import find_nan, load_into, load_tensors, save_tensors
@@ -78,12 +78,16 @@ def read_package(
     num_steps: int | None = None,
     window_size: int | None = None,
     frame_size: tuple[int, int] | None = None,
+    history: int | None = None,
+    sink: int | None = None,
+    make_dit: MakeDiT = whole_dit,
 ) -> WorldParts:
     """Load a world package.
 
     Args:
         dtype: "float32" or "bfloat16" for the transformer; None is the package's own.
-        num_steps, window_size, frame_size: instead of the package's own.
+        num_steps, window_size, frame_size, history, sink: instead of the package's own.
+        make_dit: of a process that has a part of the transformer only.
 
     Raises:
         FileNotFoundError: no package, or a file of it is missing.
@@ -92,18 +96,20 @@ def read_package(
     """
     folder = Path(folder)
     record = read_record(folder)
-    config = _config(record, folder).with_options(num_steps, window_size, frame_size, dtype)
+    own = _config(record, folder)
+    config = own.with_options(num_steps, window_size, frame_size, dtype, history, sink)
     for name in _files(record, folder):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} is incomplete: {name} is missing")
     stream_dtype = DTYPES[config.dtype]
     with torch.device("meta"):
-        dit, vae = DiT(config.dit), VAE(config.vae)
+        (dit, foreign), vae = make_dit(config.dit), VAE(config.vae)
     dit = load_into(
         dit,
         folder / "dit.safetensors",
         device,
         lambda name, info: parameter_dtype(name, torch.float32, stream_dtype),
+        ignore=foreign,
     )
     vae = load_into(vae, folder / "vae.safetensors", device, lambda name, info: torch.float32)
     written = _files(record, folder)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from magi_world.config import MagiConfig
+from magi_world.config import DiTConfig, MagiConfig
 from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
 from magi_world.model.pixels import video_to_frames
@@ -19,6 +20,14 @@ from magi_world.sampling.cache import KeyValueCache, MakeCache
 from magi_world.spec import WorldSpec
 from magi_world.weights import find_nan
 
+# (sizes) -> a transformer to be filled, and prefixes of stored tensors that it does not want.
+MakeDiT = Callable[[DiTConfig], tuple[DiT, tuple[str, ...]]]
+
+
+def whole_dit(config: DiTConfig) -> tuple[DiT, tuple[str, ...]]:
+    """All of the transformer, which wants everything that is stored."""
+    return DiT(config), ()
+
 
 @dataclass(frozen=True, eq=False)
 class WorldParts:
@@ -28,6 +37,7 @@ class WorldParts:
     heads: optional predictor of reward and end on latents.
     tile: how frames larger than the VAE was trained on are encoded and decoded; None = at once.
     make_cache: where the history is kept.    spread: what runs the tiles, here or elsewhere.
+    processes: that work on it together.
     """
 
     spec: WorldSpec
@@ -40,6 +50,7 @@ class WorldParts:
     tile: TileConfig | None = None
     make_cache: MakeCache = KeyValueCache
     spread: Spread = map
+    processes: int = 1
 
     @cached_property
     def interpreter(self) -> Interpreter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,17 @@ def add_world_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--window", type=count, metavar="N", help="chunks in flight")
     group.add_argument("--size", type=size, metavar="HxW", help="height x width of the frames")
     group.add_argument("--attention", choices=("sdpa", "flash", "reference"))
+    group.add_argument("--history", type=count, metavar="N", help="chunks of the past in sight")
+    group.add_argument("--sink", type=count, metavar="N", help="of them the first of the video")
+    group.add_argument(
+        "--history-place", metavar="P", help="card, host or a folder, for what is old of it"
+    )
+    group.add_argument(
+        "--parallel",
+        metavar="N",
+        help="one world over the N processes of torchrun; auto: all of them; PxR: P stages of "
+        "layers x R ranks",
+    )
     group.add_argument("--threads", type=count, metavar="N", help="threads of the CPU")
 
 
@@ -79,7 +91,21 @@ def open_world(
         attention=given.attention or "sdpa",
         noise_scale=noise_scale,
         threads=given.threads or "auto",
+        parallel=given.parallel or started_together(),
+        history=given.history,
+        sink=given.sink,
+        history_place=given.history_place,
     )
+
+
+def started_together() -> str | None:
+    """ "auto" where torchrun started this process, so that it need not be said twice."""
+    return "auto" if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def follows() -> bool:
+    """Whether torchrun started this process to work for rank 0, and not to talk to anybody."""
+    return started_together() is not None and os.environ.get("RANK", "0") != "0"
 
 
 def known_device(name: str | None) -> str | None:

@@ -67,6 +67,8 @@ def add(commands: options.Commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
+    if options.follows():
+        options.open_world(given, given.world or options.default_world())
     if given.else_record is not None and not _display():
         return _record_instead(given)
     from magi_world.demos.play import play

@@ -37,6 +37,50 @@ def attention(q: Tensor, k: Tensor, v: Tensor, backend: Backend = "sdpa") -> Ten
     return _reference(q, k, v)
 
 
+def attention_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, backend: Backend = "sdpa"
+) -> tuple[Tensor, Tensor]:
+    """`attention` and the log-sum-exp of every row's scores, so that parts can be merged.
+
+    Returns:
+        (B, Sq, Hq, D) in q's dtype, and (B, Sq, Hq) float32.
+    """
+    if backend == "flash":
+        return _flash_with_lse(q, k, v)
+    if backend == "reference" or (q.is_cuda and q.dtype == torch.float32):
+        return _reference_with_lse(q, k, v)
+    return _sdpa_with_lse(q, k, v)
+
+
+def _sdpa_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    # PyTorch's kernels know the log-sum-exp; its public function does not hand it out.
+    b, sq, hq, d = q.shape
+    groups = k.shape[2]
+    rows = q.reshape(b, sq, groups, hq // groups, d).permute(0, 2, 3, 1, 4)
+    rows = rows.reshape(b, groups, hq // groups * sq, d)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention
+    if not q.is_cuda:
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, lse = kernel(rows, k.transpose(1, 2), v.transpose(1, 2))[:2]
+    out = out.reshape(b, groups, hq // groups, sq, d).permute(0, 3, 1, 2, 4).reshape(b, sq, hq, d)
+    lse = lse.reshape(b, groups, hq // groups, sq).permute(0, 3, 1, 2).reshape(b, sq, hq)
+    return out, lse.float()
+
+
+def _reference_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    share = q.shape[2] // k.shape[2]
+    k, v = (x.float().repeat_interleave(share, dim=2) for x in (k, v))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q.float(), k) * q.shape[-1] ** -0.5
+    out = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).to(q.dtype)
+    return out, scores.logsumexp(-1).transpose(1, 2)
+
+
+def _flash_with_lse(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    module = importlib.import_module("flash_attn")
+    out, lse, _ = module.flash_attn_func(q, k, v, return_attn_probs=True)
+    return out, lse.transpose(1, 2)
+
+
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attention by the plain formula: q (.., Sq, H, hd), k v (.., Sk, R, hd) -> like q.
 

@@ -32,6 +32,7 @@ class CaptionReads:
     def __init__(self, captions: Sequence[Sequence[TextKeys]], backend: Backend) -> None:
         """``captions[b][n]`` is what chunk n of batch row b reads."""
         self.backend, self.shape = backend, (len(captions), len(captions[0]))
+        self.captions = captions
         self.features = [c.features for chunks in captions for c in chunks]
         self.groups: dict[TextKeys, list[int]] = {}
         for row, caption in enumerate(c for chunks in captions for c in chunks):

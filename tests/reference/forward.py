@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from magi_world.config import SamplerConfig
+from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.model.attention import attention
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.released import dit_config_from_released
@@ -16,11 +17,17 @@ from magi_world.weights import load_tensors
 from tests.reference.compare import relative_error
 
 
-def check_forward(case: dict, tensors: dict[str, Tensor], folder: Path) -> dict[str, float]:
+def check_forward(
+    case: dict,
+    tensors: dict[str, Tensor],
+    folder: Path,
+    make_dit: Callable[[DiTConfig], DiT] = DiT,
+) -> dict[str, float]:
     """Relative error of each expected velocity."""
     config = case["config"]
     dtype = getattr(torch, config["model_config"]["params_dtype"].removeprefix("torch."))
-    dit = load_reference_dit(folder / f"{case['weights']}.safetensors", config, dtype)
+    weights = folder / f"{case['weights']}.safetensors"
+    dit = load_reference_dit(weights, config, dtype, make_dit)
     width = config["runtime_config"]["chunk_width"]
     x = tensors["x"].unflatten(2, (-1, width)).transpose(1, 2)
     frames = torch.arange(x.shape[1] * width).view(1, -1, width)
@@ -47,11 +54,16 @@ def first_interval(num_steps: int, config: dict) -> float | None:
     return step_embedding(sampler, 0)
 
 
-def load_reference_dit(path: Path, config: dict, dtype: torch.dtype) -> DiT:
+def load_reference_dit(
+    path: Path,
+    config: dict,
+    dtype: torch.dtype,
+    make_dit: Callable[[DiTConfig], DiT] = DiT,
+) -> DiT:
     """A tiny golden model; in bfloat16, float32 files are rounded as a bf16 checkpoint would be."""
     dit_config = dit_config_from_released(config)
     with torch.device("meta"):
-        dit = DiT(dit_config)
+        dit = make_dit(dit_config)
     state = {}
     for name, value in load_tensors(path).items():
         stored = value

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from magi_world.config import DiTConfig
+from magi_world.model.dit import DiT
 from magi_world.released import sampler_config_from_released
+from magi_world.sampling.cache import KeyValueCache, MakeCache
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from tests.reference.compare import relative_error
 from tests.reference.forward import load_reference_dit
 
 
-def check_sampler(case: dict, tensors: dict[str, Tensor], folder: Path) -> dict[str, float]:
+def check_sampler(
+    case: dict,
+    tensors: dict[str, Tensor],
+    folder: Path,
+    make_dit: Callable[[DiTConfig], DiT] = DiT,
+    make_cache: MakeCache = KeyValueCache,
+) -> dict[str, float]:
     """Relative error of every emitted chunk."""
     config = case["config"]
     dtype = getattr(torch, config["model_config"]["params_dtype"].removeprefix("torch."))
-    dit = load_reference_dit(folder / f"{case['weights']}.safetensors", config, dtype)
+    weights = folder / f"{case['weights']}.safetensors"
+    dit = load_reference_dit(weights, config, dtype, make_dit)
     sampler = sampler_config_from_released(config)
     width, noise = sampler.chunk_width, tensors["noise"]
 
@@ -25,7 +36,7 @@ def check_sampler(case: dict, tensors: dict[str, Tensor], folder: Path) -> dict[
         return noise[0, :, index * width : (index + 1) * width]
 
     batch, size = noise.shape[0], tuple(noise.shape[-2:])
-    stream = ChunkStream(dit, StreamConfig(sampler, size, batch), golden_noise)
+    stream = ChunkStream(dit, StreamConfig(sampler, size, batch), golden_noise, make_cache)
     prefix = tensors.get("prefix_latents")
     stream.reset(range(batch), [0] * batch, prefix)
     prefix_frames = 0 if prefix is None else prefix.shape[2]
