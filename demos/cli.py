@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from magi_world.demos.commands import (
     bench,
     doctor,
+    dream_dataset,
     eval_agent,
     new_world,
     play,
@@ -26,7 +27,8 @@ from magi_world.demos.commands import (
 )
 
 COMMANDS = (
-    play, serve, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent, bench,
+    play, serve, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent,
+    dream_dataset, bench,
 )  # fmt: skip
 
 LIVE = ("play", "serve")  # what shares the machine with a person's other programs

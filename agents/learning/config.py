@@ -13,7 +13,7 @@ from magi_world.files import write_text
 from magi_world.records import build, read_json
 
 # What may differ between a run and its continuation: it decides no number that is learnt.
-FREE = ("device", "save_seconds")
+FREE = ("device", "save_seconds", "gpus_per_runner")
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class TrainAgentConfig:
         gamma: 0.95 looks about 20 chunks ahead, as far as a dream is to be trusted.
         gae: 0.9; less than usual, as the value is learnt faster than the rewards are seen.
         epochs, batch, clip, entropy, value, max_norm, learning_rate (falls to a tenth).
+    Engine:
+        engine: "sb3", Stable-Baselines3 in this process, or "rllib", Ray's, over many.
+        env_runners: rllib only; processes with ``num_envs`` worlds each; 0 is this one alone.
+        gpus_per_runner: rllib only; a share of a card for each of them.
     checkpoints: policies kept on the way, the last one included.
     save_seconds: at most this long is lost when the process is killed.
     """
@@ -74,12 +78,15 @@ class TrainAgentConfig:
     checkpoints: int = 8
     save_seconds: float = 120.0
     device: str | None = None
+    engine: str = "sb3"
+    env_runners: int = 0
+    gpus_per_runner: float = 0.0
 
     def __post_init__(self) -> None:
         least = {
             "num_starts": 1, "num_envs": 1, "horizon": 1, "features": 1, "steps": 1, "rollout": 1,
             "epochs": 1, "batch": 2, "seed": 0, "checkpoints": 1, "uncertainty": 0, "entropy": 0,
-            "value": 0, "save_seconds": 0,
+            "value": 0, "save_seconds": 0, "env_runners": 0, "gpus_per_runner": 0,
         }  # fmt: skip
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
@@ -92,13 +99,21 @@ class TrainAgentConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 .. 1")
         if self.update_steps % self.batch:
             raise ValueError(
-                f"batch is {self.batch}; it must divide num_envs * rollout ({self.update_steps})"
+                f"batch is {self.batch}; it must divide the chunks of an update "
+                f"({self.update_steps}: num_envs * rollout, of all runners)"
             )
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'")
         if self.real is not None and (self.starts is not None or self.uncertainty):
             name = "starts" if self.starts is not None else "uncertainty"
             raise ValueError(f"{name} is {getattr(self, name)}; it is for a world, but real is set")
+        if self.engine not in ("sb3", "rllib"):
+            raise ValueError(f"engine is {self.engine!r}; it must be 'sb3' or 'rllib'")
+        for name in ("env_runners", "gpus_per_runner"):
+            if self.engine == "sb3" and getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)}; it is for engine 'rllib'")
+        if self.engine == "rllib" and self.real is not None:
+            raise ValueError("engine is 'rllib', but real is set; it trains in worlds alone")
         _ = self.stacking
 
     @property
@@ -109,7 +124,7 @@ class TrainAgentConfig:
     @property
     def update_steps(self) -> int:
         """Chunks between two updates, over all worlds."""
-        return self.num_envs * self.rollout
+        return self.num_envs * self.rollout * max(1, self.env_runners)
 
     @property
     def total_steps(self) -> int:

@@ -81,6 +81,32 @@ class Place(Protocol):
         """Go on with them."""
 
 
+def dream_pictures(
+    config: TrainAgentConfig,
+    parts: WorldParts,
+    attention: Any = "sdpa",
+    num_envs: int | None = None,
+    autoreset_mode: str = "SAME_STEP",
+) -> VectorChunkToImage:
+    """The dream as a vector environment: numbers of commands in, pictures out.
+
+    Raises:
+        ValueError: the world has no heads.
+    """
+    world = World(parts, 1, attention, config.noise_scale)
+    reward: dict[Reward, float] = {LearnedReward(sample_end=config.sample_end): 1.0}
+    if config.uncertainty and parts.heads is not None:
+        reward[UncertaintyPenalty(parts.heads)] = config.uncertainty
+    worlds = MagiWorldVectorEnv(
+        num_envs or config.num_envs,
+        world,
+        reward=reward,
+        max_chunks=config.horizon,
+        autoreset_mode=autoreset_mode,
+    )
+    return VectorChunkToImage(VectorDiscreteCommands(worlds), config.frames, config.every)
+
+
 class Dream:
     """B worlds in one batch; rewards and ends are what the world's heads predict."""
 
@@ -92,16 +118,8 @@ class Dream:
         Raises:
             ValueError: the world has no heads.
         """
-        world = World(parts, 1, attention, config.noise_scale)
-        reward: dict[Reward, float] = {LearnedReward(sample_end=config.sample_end): 1.0}
-        if config.uncertainty and parts.heads is not None:
-            reward[UncertaintyPenalty(parts.heads)] = config.uncertainty
-        self.worlds = MagiWorldVectorEnv(
-            config.num_envs, world, reward=reward, max_chunks=config.horizon
-        )
-        self.pictures = VectorChunkToImage(
-            VectorDiscreteCommands(self.worlds), config.frames, config.every
-        )
+        self.pictures = dream_pictures(config, parts, attention)
+        self.worlds: MagiWorldVectorEnv = self.pictures.unwrapped
         self.vec = SB3VecEnv(self.pictures)
         spec = parts.spec
         self.name, self.fingerprint = spec.name, spec.fingerprint
@@ -174,6 +192,15 @@ def open_place(config: TrainAgentConfig, folder: Path) -> Place:
     """
     if config.real is not None:
         return Simulator(config)
+    return Dream(config, open_parts(config, folder))
+
+
+def open_parts(config: TrainAgentConfig, folder: Path) -> WorldParts:
+    """The world of a configuration, with the starts that it is to have.
+
+    Raises:
+        ValueError, FileNotFoundError: it cannot be opened, or has no heads.
+    """
     world = load_world(
         config.world,
         device=config.device,
@@ -185,7 +212,7 @@ def open_place(config: TrainAgentConfig, folder: Path) -> Place:
         raise ValueError(f"the world {parts.spec.name!r} has no heads: nothing in it is a reward")
     if config.starts is not None:
         parts = with_starts(parts, _kept_starts(config, parts, folder / STARTS))
-    return Dream(config, parts)
+    return parts
 
 
 def _kept_starts(config: TrainAgentConfig, parts: WorldParts, path: Path) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ LEARNING: dict[str, tuple[Any, str, str]] = {
     "checkpoints": (options.count, "N", "policies kept on the way (8)"),
     "save_seconds": (float, "S", "lost at most when the process is killed (120)"),
 }
+ENGINE: dict[str, tuple[Any, str, str]] = {
+    "engine": (str, "E", "sb3, or rllib: Ray's, over many processes and machines (sb3)"),
+    "env_runners": (options.count, "N", "rllib: processes with --num-envs worlds each (none)"),
+    "gpus_per_runner": (float, "X", "rllib: a card, or a share of one, for each (0)"),
+}
 
 
 def add(commands: options.Commands) -> None:
@@ -64,7 +70,7 @@ def add(commands: options.Commands) -> None:
         type=options.file,
         help="default: runs/agent-WORLD, or runs/agent-CONFIG-real",
     )
-    for title, table in (("where", PLACE), ("learning", LEARNING)):
+    for title, table in (("where", PLACE), ("learning", LEARNING), ("engine", ENGINE)):
         group = parser.add_argument_group(title)
         for name, (kind, metavar, told) in table.items():
             flag = "--" + name.replace("_", "-")
@@ -94,7 +100,6 @@ def add(commands: options.Commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
-    from magi_world.agents.learning.train import train_agent
     from magi_world.threads import settle_threads
     from magi_world.training.loop import Stopped
 
@@ -103,13 +108,25 @@ def run(given: argparse.Namespace) -> int:
     config, folder = read_options(given)
     try:
         with no_litter(Path.cwd()):
-            train_agent(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
+            _engine(config.engine)(
+                config, folder, lambda line: print(line, file=sys.stderr, flush=True)
+            )
     except Stopped as error:
         print(error, file=sys.stderr)
         return 130
     drawn = _draw(folder, given.judged, given.dreamt)
     _report(given, folder, drawn)
     return 0
+
+
+def _engine(name: str) -> Callable[..., Path]:
+    if name == "rllib":
+        from magi_world.agents.ray.train import train_agent_with_rllib
+
+        return train_agent_with_rllib
+    from magi_world.agents.learning.train import train_agent
+
+    return train_agent
 
 
 def read_options(given: argparse.Namespace) -> tuple[TrainAgentConfig, Path]:
