@@ -36,7 +36,7 @@ async def page_socket(socket: WebSocket, hub: Hub) -> None:
     visitor.outbox.say("replaced")  # whoever had this visit in another tab
     visitor.outbox = outbox = Outbox()
     visitor.connected, visitor.seen = True, monotonic()
-    telling.welcome(visitor, hub, bool(query.get("world")) and visitor.past.current is not None)
+    telling.welcome(visitor, hub, back=visitor.past.current is not None)
     visitor.nudge()
     send = asyncio.create_task(_send(socket, outbox))
     receive = asyncio.create_task(_receive(socket, visitor, hub, outbox))

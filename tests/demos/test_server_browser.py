@@ -47,6 +47,7 @@ class Browser:
             options.add_argument(option)
         # Without a GPU a shader would take all of the processor; the page must do without, too.
         options.add_argument("--disable-3d-apis")
+        options.add_argument("--force-prefers-reduced-motion")
         options.add_argument(f"--window-size={size[0]},{size[1]}")
         options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -19,6 +19,7 @@ const timeline = new Timeline(at("strip"), at("slider"), (chunk) => link.say("re
 const line = new Line({ form: at("line"), text: at("text"), ghost: at("ghost"), matches: at("matches") }, tell);
 const menus = new Menus(link, note);
 const stream = new Stream(at("video"), link, (text) => { note(text, "error"); at("stream").checked = false; });
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const now = { world: null, paused: false, command: "", shown: -1, last: null, frames: 0, since: performance.now(), ping: 0, figures: {} };
 
 function tell(text) {
@@ -133,7 +134,7 @@ link.addEventListener("picture", ({ detail }) => {
     picture.draw(detail.bitmap);
     if (detail.still || detail.frame % 4 === 3) timeline.keep(detail.chunk, detail.bitmap);
   }
-  glow.drawImage(detail.bitmap, 0, 0, detail.bitmap.width / detail.futures, detail.bitmap.height, 0, 0, 24, 24);
+  if (!calm.matches) glow.drawImage(detail.bitmap, 0, 0, detail.bitmap.width / detail.futures, detail.bitmap.height, 0, 0, 24, 24);
 });
 
 link.addEventListener("note", ({ detail }) => note(detail.text, detail.level));

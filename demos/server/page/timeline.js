@@ -48,7 +48,14 @@ export class Timeline {
     this.draw();
   }
 
+  // Drawn once a picture of the screen, however often that is asked for.
   draw() {
+    if (this.asked) return;
+    this.asked = true;
+    requestAnimationFrame(() => { this.asked = false; this.#paint(); });
+  }
+
+  #paint() {
     const { strip, indices } = this, scale = Math.min(2, devicePixelRatio || 1);
     const width = strip.clientWidth, height = strip.clientHeight;
     if (!width) return;
