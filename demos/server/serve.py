@@ -50,6 +50,7 @@ def serve(
         make_app(hub), log_level="warning", ws_max_size=64 * 2**20, ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
+    listener.listen()  # from here on whoever follows the link waits, and is not turned away
     say(f"magi-world serves {', '.join(names)}")
     say(f"  {link(config)}")
     if config.token is None and config.open:
