@@ -105,10 +105,10 @@ def _stages(folder: Path) -> list[str]:
 
 
 def _dream(folder: Path) -> list[str]:
-    if not (folder / DREAM).exists():
-        return []
     told = folder / "dream.txt"
     caption = html.escape(told.read_text()) if told.exists() else ""
+    if not (folder / DREAM).exists():
+        return [f"<p>{caption}</p>"] if caption else []
     return [
         "<h2>The newest dream</h2>",
         f"<figure>{_image(folder / DREAM)}<figcaption>{caption}</figcaption></figure>",

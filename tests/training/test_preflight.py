@@ -184,7 +184,7 @@ def test_short_shards_of_a_try_are_recorded_again(tmp_path: Path) -> None:
 def test_the_command_line_says_all_of_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_config(tmp_path / "bar.yaml", ("starts: 2", "starts: two"), ("copies", "copies"))
+    path = write_config(tmp_path / "bar.yaml", ("starts: 2", "starts: two"))
     line = ["train-world", str(path), "--run", str(tmp_path / "run"), "--device", "cpu", "--check"]
     assert cli.main(line) == 2
     assert "bar.yaml, line 5: starts is 'two'; it must be of type int" in capsys.readouterr().err
