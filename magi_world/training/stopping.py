@@ -20,7 +20,7 @@ def clean_stop() -> Iterator[Callable[[], bool]]:
     A second signal does not wait for the step to end: it raises KeyboardInterrupt, and what was
     done since the last checkpoint is lost.
     """
-    asked = []
+    asked: list[int] = []
     before: dict[signal.Signals, object] = {}
 
     def ask(number: int, frame: FrameType | None) -> None:
