@@ -69,6 +69,8 @@ def run(given: argparse.Namespace) -> int:
     names = given.worlds or [options.default_world()]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"world {twice[0]!r} is named twice")
+    if options.follows():
+        options.open_world(given, names[0])
 
     def load(name: str, batch: int) -> World:
         return options.open_world(given, name, num_worlds=batch)
