@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from magi_world.demos.commands import options
 from magi_world.demos.commands.record import find_script
@@ -105,7 +105,9 @@ def _config(given: argparse.Namespace) -> PlayConfig:
 
     # A seed that was asked for decides the start as well, as it does everywhere else.
     chosen = given.seed is BEST
-    start = given.start if given.start is not None else "best" if chosen else None
+    start: int | Literal["text", "best"] | None = "best" if chosen else None
+    if given.start is not None:
+        start = given.start
     return PlayConfig(
         seed=0 if chosen else given.seed,
         scene=given.scene,

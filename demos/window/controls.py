@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pygame
@@ -56,15 +57,13 @@ def _draw_queue(brush: Brush, left: int, top: int, right: int, desk: Desk) -> in
         brush.button(
             f"chip {i}",
             chip,
-            lambda i=i: desk.edit_step(i),
+            partial(desk.edit_step, i),
             text,
             tip="Click to change it, the cross drops it",
             color=theme.GOOD if i == 0 else theme.DIM,
         )
         cross = pygame.Rect(chip.right - 26, chip.top, 26, chip.height)
-        brush.spots.add(
-            Spot(f"drop {i}", cross, lambda i=i: desk.player.edit_queue(i, ()), "Drop it")
-        )
+        brush.spots.add(Spot(f"drop {i}", cross, partial(desk.player.edit_queue, i, ()), "Drop it"))
         _cross(brush.surface, cross.center)
         left = chip.right + GAP
     return left
@@ -102,7 +101,7 @@ def _draw_buttons(brush: Brush, room: pygame.Rect, desk: Desk) -> None:
         brush.button(
             f"command {name}",
             place,
-            lambda name=name: desk.tap(name),
+            partial(desk.tap, name),
             name,
             keys=caps[name],
             color=color,
@@ -151,7 +150,7 @@ def _draw_tips(brush: Brush, rect: pygame.Rect, desk: Desk) -> int:
     middle = card.top + 50
     for tip in tips:
         line = pygame.Rect(card.left + 8, middle - 15, card.width - 16, 30)
-        if brush.spots.add(Spot(f"tip {tip.name}", line, lambda t=tip: desk.try_tip(t))):
+        if brush.spots.add(Spot(f"tip {tip.name}", line, partial(desk.try_tip, tip))):
             theme.panel(brush.surface, line, theme.PANEL_HIGH, None, 8)
         done = tip.name in desk.tips.tried
         left = card.left + 16
@@ -244,7 +243,7 @@ def draw_transport(brush: Brush, layout: Layout, desk: Desk) -> None:
 def draw_line(brush: Brush, layout: Layout, desk: Desk) -> None:
     """The text line: what is typed, in grey how it could go on, and above it what it could be."""
     rect, line, letters, surface = layout.line, desk.line, brush.letters, brush.surface
-    hot = brush.spots.add(Spot("line", rect, lambda: desk.line.open or desk.line.start()))
+    hot = brush.spots.add(Spot("line", rect, desk.write))
     edge = theme.ACCENT if line.open else theme.FAINT if hot else theme.EDGE
     theme.panel(surface, rect, theme.BACK, edge, radius=12)
     left, middle = rect.left + 16, rect.centery
@@ -285,7 +284,7 @@ def _draw_completions(brush: Brush, line: pygame.Rect, desk: Desk) -> None:
     theme.panel(brush.surface, card, theme.PANEL, theme.EDGE, 10)
     for i, text in enumerate(found):
         row = pygame.Rect(card.left + 6, card.top + 6 + 30 * i, card.width - 12, 30)
-        if brush.spots.add(Spot(f"completion {i}", row, lambda t=text: desk.choose(t))):
+        if brush.spots.add(Spot(f"completion {i}", row, partial(desk.choose, text))):
             theme.panel(brush.surface, row, theme.PANEL_HIGH, None, 7)
         words = brush.letters.clipped(text, row.width - 70, "small")
         brush.letters.text(brush.surface, words, (row.left + 10, row.centery), "small", theme.DIM)

@@ -93,6 +93,11 @@ class Desk:
             self.line.start(text)
             self.submit()
 
+    def write(self) -> None:
+        """The line was clicked."""
+        if not self.line.open:
+            self.line.start()
+
     def edit_step(self, place: int) -> None:
         """What waits in the queue is written into the line; Enter puts it back there."""
         queue = self.player.steering.queue
@@ -189,7 +194,7 @@ class Desk:
             self.player.begin(start)
         else:
             # Another seed is another place, unless the world begins from text or a picture.
-            place = "text" if start.start == "text" else None
+            place: Literal["text"] | None = "text" if start.start == "text" else None
             self.player.begin(jobs.Start(None, start.scene, start.image, place))
 
     def open_picked(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pygame
 
 from magi_world.demos.window import theme
@@ -44,7 +46,7 @@ class ForkView:
         self._pictures += [Picture() for _ in range(count - len(self._pictures))]
         for i, (pane, frame) in enumerate(zip(panes(area, count), futures.frames, strict=True)):
             chosen = i == futures.selected
-            brush.spots.add(Spot(f"future {i}", pane, lambda i=i: desk.pick_future(i)))
+            brush.spots.add(Spot(f"future {i}", pane, partial(desk.pick_future, i)))
             edge = theme.ACCENT if chosen else theme.EDGE
             theme.panel(surface, pane, theme.PANEL, edge, radius=12)
             inside = pygame.Rect(
@@ -63,7 +65,7 @@ class ForkView:
                 brush.button(
                     f"keep {i}",
                     keep,
-                    lambda i=i: desk.player.keep(i),
+                    partial(desk.player.keep, i),
                     "Keep",
                     color=theme.ACCENT if chosen else None,
                 )

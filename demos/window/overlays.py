@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pygame
@@ -87,7 +88,7 @@ def _draw_worlds(brush: Brush, desk: Desk) -> None:
         )
         if row.bottom > rect.bottom:
             return
-        hot = brush.spots.add(Spot(f"world {i}", row, lambda i=i: desk.open_world(i)))
+        hot = brush.spots.add(Spot(f"world {i}", row, partial(desk.open_world, i)))
         chosen = i == desk.picked or hot
         edge = theme.ACCENT if i == desk.picked else None
         theme.panel(surface, row, theme.PANEL_HIGH if chosen else theme.PANEL, edge, 10)
@@ -136,7 +137,7 @@ def _draw_slots(brush: Brush, desk: Desk) -> None:
         )
         path = desk.player.slot_path(slot) if desk.player.opened else None
         full = path is not None and path.is_file()
-        does = (lambda s=slot: desk.load(s)) if full else (lambda s=slot: desk.save(s))
+        does = partial(desk.load if full else desk.save, slot)
         hot = brush.spots.add(Spot(f"slot {slot}", cell, does))
         theme.panel(surface, cell, theme.PANEL_HIGH, theme.ACCENT if hot else None, 10)
         if full and path is not None:

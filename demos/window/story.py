@@ -124,6 +124,7 @@ class SessionFile(Watcher):
         """The reset, with what it began from."""
         image = None if start.image is None else StartFile.of(start.image.resolve(), "image")
         chunk = _chunk(moment.frames[None], moment.snapshot)
+        assert start.start != "best", "it was settled which one that is"
         begin = start.start if image is None else image
         self._write(lambda w: w.reset(chunk, (moment.seed,), start.scene, begin))
 

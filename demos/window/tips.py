@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from magi_world.demos.window.controllers import RANDOM
 from magi_world.demos.window.player import Player
@@ -61,7 +62,7 @@ def _steer(player: Player) -> Tip | None:
     for arrow in ("up", "left", "right", "down"):
         for name, keys in keyed:
             if arrow in keys:
-                return Tip("steer", (arrow,), f"hold it to {name}", lambda n=name: player.tap(n))
+                return Tip("steer", (arrow,), f"hold it to {name}", partial(player.tap, name))
     return None
 
 
