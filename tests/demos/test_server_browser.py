@@ -49,7 +49,12 @@ class Browser:
         options.add_argument("--disable-3d-apis")
         options.add_argument("--force-prefers-reduced-motion")
         options.add_argument(f"--window-size={size[0]},{size[1]}")
-        options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+        preferences = {
+            "download.default_directory": str(folder),
+            # Clicks of a script are no gesture, so the second download would be asked about.
+            "profile.default_content_setting_values.automatic_downloads": 1,
+        }
+        options.add_experimental_option("prefs", preferences)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.folder = folder
         self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
