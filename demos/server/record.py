@@ -7,7 +7,20 @@ from pathlib import Path
 from typing import Literal
 
 from magi_world.demos.server.past import Moment
-from magi_world.events import Event, Fork, Keep, Load, Note, Reset, Rewind, Save, Step, file_digest
+from magi_world.events import (
+    Event,
+    Fork,
+    Keep,
+    Load,
+    Note,
+    Reset,
+    Rewind,
+    Said,
+    Save,
+    Step,
+    file_digest,
+)
+from magi_world.language import Reading
 from magi_world.session import SessionWriter
 from magi_world.snapshot import Snapshot
 from magi_world.world import World
@@ -45,9 +58,9 @@ class Record:
         self._go_back()
         self._write(step_of([moment.state], steer))
 
-    def heard(self, sentence: str, outcome: str) -> None:
-        """What was typed, and what became of it."""
-        self._write(Note(f"said: {sentence} -> {outcome}"))
+    def heard(self, reading: Reading) -> None:
+        """What was typed, and what it was read as."""
+        self._write(Said.of(reading))
 
     def saved(self, slot: int) -> None:
         """A slot."""

@@ -177,7 +177,7 @@ def _fork(visitor: Visitor, message: Message) -> None:
 
 def _say(visitor: Visitor, text: str) -> None:
     reading = visitor.served.interpreter.read(text, visitor.plan.queue)
-    visitor.note(text, reading.answer)
+    visitor.note(reading)
     if reading.obeyed:
         visitor.plan.say(reading)
         visitor.changed()

@@ -33,6 +33,7 @@ from magi_world.demos.server.plan import Plan
 from magi_world.demos.server.record import Record
 from magi_world.demos.server.served import Served
 from magi_world.demos.server.slots import Slots
+from magi_world.language import Reading
 from magi_world.snapshot import Snapshot
 
 LOOP_PAUSE = 0.5  # seconds between two showings of imagined futures
@@ -180,10 +181,10 @@ class Visitor:
         self.futures = None
         self._do(("keep", futures, row))
 
-    def note(self, sentence: str, outcome: str) -> None:
+    def note(self, reading: Reading) -> None:
         """For the session file."""
         if self._record is not None:
-            self._record.heard(sentence, outcome)
+            self._record.heard(reading)
 
     @property
     def session(self) -> Path | None:

@@ -184,8 +184,7 @@ class Player:
             self.drop_work()
             self.futures.say(self.futures.selected, reading.command)
             return
-        known = f'said "{text:.200}": {reading.answer:.200}'
-        self.tell(lambda w: w.note(known))
+        self.tell(lambda w: w.said(reading))
         if not reading.obeyed:
             self.notices.refuse(reading.answer)
         else:

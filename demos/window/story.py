@@ -15,6 +15,7 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.moment import Moment
 from magi_world.demos.window.watching import Watcher
 from magi_world.events import StartFile, file_digest
+from magi_world.language import Reading
 from magi_world.media import VideoConfig, VideoWriter
 from magi_world.session import SessionWriter
 from magi_world.snapshot import Snapshot
@@ -162,6 +163,10 @@ class SessionFile(Watcher):
             chunk = _chunk(imagined.frames, imagined.state)
             self._write(partial(SessionWriter.step, chunk=chunk))
         self._write(lambda w: w.keep(job.row))
+
+    def said(self, reading: Reading) -> None:
+        """What was typed, and what it was read as."""
+        self._write(lambda w: w.said(reading))
 
     def note(self, text: str) -> None:
         """Who took over."""

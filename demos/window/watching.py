@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from magi_world.demos.window import jobs
 from magi_world.demos.window.moment import Moment
+from magi_world.language import Reading
 
 
 class Watcher:
@@ -32,6 +33,9 @@ class Watcher:
 
     def kept(self, answer: jobs.Kept) -> None:
         """One of several futures was made real."""
+
+    def said(self, reading: Reading) -> None:
+        """The person typed something."""
 
     def note(self, text: str) -> None:
         """A remark, e.g. who took over."""

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from magi_world.language.vocabulary import FILLERS, LITTLE
+from magi_world.language.vocabulary import FILLERS, LITTLE, VOCABULARY
 from magi_world.language.words import stem, tokens
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.spec import Command
@@ -139,7 +139,7 @@ class Matcher:
             dict.fromkeys(
                 w
                 for w, alike in zip(bare, near, strict=True)
-                if alike < 0.5 and w not in LITTLE and stem(w) not in self._row
+                if alike < 0.5 and w not in _NEVER_STRANGE and stem(w) not in self._row
             )
         )
         likeness = float(fit[of_best].max())
@@ -218,6 +218,7 @@ class Matcher:
         return 0.2 * self._rare if root in _LITTLE_STEMS else self._rare
 
 
+_NEVER_STRANGE = LITTLE | VOCABULARY
 _LITTLE_STEMS = frozenset(stem(w) for w in LITTLE)
 
 

@@ -13,6 +13,7 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.demos.window.scripts import script_agent, script_start
 from magi_world.demos.window.story import Film, SessionFile
+from magi_world.events import Said
 from magi_world.media import load_video
 from magi_world.replaying import Verdict, verify
 from magi_world.session import read_session
@@ -120,6 +121,24 @@ def script(folder: Path, text: str) -> Path:
     path = folder / "a.yaml"
     path.write_text(text)
     return path
+
+
+def test_what_was_typed_is_told_with_what_became_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "session.jsonl"
+    stage = Stage(watchers=[SessionFile(path)])
+    player = stage.opened()
+    for text in ("trun left twice, then stand still", "open the door"):
+        player.say(text)
+        stage.run(1)
+    stage.player.tell(lambda w: w.close())
+    said = [e for e in read_session(path).events if isinstance(e, Said)]
+    assert [(e.text, e.command, len(e.steps)) for e in said] == [
+        ("trun left twice, then stand still", "turn left", 2),
+        ("open the door", None, 0),
+    ]
+    assert said[0].confidence == 0.93
+    assert said[1].answer.startswith("this world has no ")
+    assert verdict(path).difference is None
 
 
 def test_a_script_is_somebody_who_can_be_in_charge(tmp_path: Path) -> None:
