@@ -7,15 +7,18 @@ found a difference or a problem with 1.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from magi_world.demos.commands import (
     bench,
+    completion,
     doctor,
     dream_dataset,
     eval_agent,
+    hub,
     new_world,
     play,
     record,
@@ -28,7 +31,7 @@ from magi_world.demos.commands import (
 
 COMMANDS = (
     play, serve, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent,
-    dream_dataset, bench,
+    dream_dataset, hub, bench, completion,
 )  # fmt: skip
 
 LIVE = ("play", "serve")  # what shares the machine with a person's other programs
@@ -44,9 +47,17 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--traceback", action="store_true", help="on an error, say where in the code it was raised"
     )
+    top.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="say on stderr what is done; twice: what the libraries do, too",
+    )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.add(commands)
+    top.set_defaults(top=parser)
     return top
 
 
@@ -62,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command is None:
         top.print_help()
         return 2
+    _log(given.verbose)
     if given.command in LIVE:
         # Before torch is loaded: threads that wait for one another must not keep the cores busy.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -90,6 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+
+
+def _log(verbose: int) -> None:
+    """Python's own logging, to stderr: ours with -v, everybody's with -vv."""
+    if verbose:
+        form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+        logging.basicConfig(format=form, level=logging.INFO if verbose > 1 else logging.WARNING)
+        logging.getLogger("magi_world").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -29,6 +30,7 @@ from magi_world.threads import Threads, settle_threads
 from magi_world.world import World
 
 SHIPPED = Path(__file__).parent / "worlds"
+_LOG = logging.getLogger(__name__)
 INSTALLED = Path("~/.magi-world/worlds")
 Dtype = Literal["float32", "bfloat16"]
 
@@ -142,8 +144,9 @@ def load_world(
 
     Args:
         name: a name of `list_worlds`, the folder of a world package, one of the released models
-            ("magi-1-4.5b-distill", ...), which needs ``weights``, or the address of a server
-            ("ws://...", see `magi_world.remote`), which chose all other options itself.
+            ("magi-1-4.5b-distill", ...), which needs ``weights``, a world on the Hugging Face hub
+            ("hf:owner/name", see `magi_world.hub`), or the address of a server ("ws://...", see
+            `magi_world.remote`), which chose all other options itself.
         num_worlds: worlds in the batch.
         others: as in `LoadOptions`.
 
@@ -200,7 +203,9 @@ def _read(
         for extra in ("weights", "captions", "text_device"):
             if getattr(options, extra) is not None:
                 raise ValueError(f"{extra} is for {', '.join(PRESETS)}; {name} is none of them")
-        parts = read_package(find_package(name), device, options.dtype, *size, *past, make_dit)
+        folder = find_package(name)
+        _LOG.info("loading %s from %s to %s", name, folder, device)
+        parts = read_package(folder, device, options.dtype, *size, *past, make_dit)
     sink = parts.config.sampler.sink
     if options.history is None and not sink and options.history_place is None:
         return parts
@@ -313,6 +318,10 @@ def find_package(name: str | Path) -> Path:
         raise ValueError(
             f"world is {name!r:.60}, a {type(name).__name__}; it must be a name or path"
         )
+    if str(name).startswith("hf:"):
+        from magi_world.hub import fetch_world
+
+        return fetch_world(str(name))
     folders = world_folders()
     if str(name) in folders:
         return folders[str(name)]
