@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from magi_world import loading
 from magi_world.card import world_card
+from magi_world.demos.cli import main
 from magi_world.hub import HubAddress, released_patterns
 from magi_world.loading import world_folders
 from magi_world.package import check_package, read_record
@@ -17,7 +18,7 @@ from magi_world.released import PRESETS
 from tests.hub_server import Repositories, hub_server
 from tests.tiny import write_tiny_package
 
-pytest.importorskip("huggingface_hub", reason="needs the extra hub")
+constants: Any = pytest.importorskip("huggingface_hub.constants", reason="needs the extra hub")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -27,69 +28,65 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def typed(home: Path, address: str, *words: str, token: str = "t") -> tuple[int, str]:
-    """Exit status and output of our command line, with that hub."""
-    home.mkdir(exist_ok=True)
-    env = {
-        **os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home / "hf"), "HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": token,
-        "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
-    }  # fmt: skip
-    env.pop("HF_HUB_OFFLINE", None)
-    command = [sys.executable, *words]
-    done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=200, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_a_world_goes_to_the_hub_and_back(tmp_path: Path) -> None:
-    package = write_tiny_package(tmp_path / "w")
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repositories]:
+    """What the stand-in holds; the client believes that it is the hub."""
     repositories: Repositories = {}
-    with hub_server(repositories) as hub:
-        run = "-m", "magi_world"
-        status, said = typed(tmp_path / "a", hub, *run, "push-world", str(package), "me/room")
-        assert status == 0, said
-        stored = repositories["me/room"]
-        card = stored.pop("README.md").decode()
-        assert card.startswith("---\nlibrary_name: magi-world")
-        assert 'load_world("hf:me/room")' in card
-        assert stored == files_of(package)
-        # Something that is no part of a world is not fetched.
-        stored["evil.py"] = b"raise SystemExit"
-        status, said = typed(tmp_path / "b", hub, *run, "download", "me/room")
-        assert status == 0, said
-        made = tmp_path / "b" / ".magi-world" / "worlds" / "tiny"
-        assert files_of(made) == files_of(package)
-        assert not any(p.is_symlink() for p in made.rglob("*"))
-        status, said = typed(tmp_path / "b", hub, *run, "download", "hf:me/room")
-        assert status == 2
-        assert "is there already" in said
-        status, said = typed(tmp_path / "b", hub, *run, "download", "me/room", "--overwrite")
-        assert status == 0, said
-        code = "import magi_world; w = magi_world.load_world('hf:me/room'); w.reset(seed=0); "
-        code += "print(w.step('turn left').frames.shape)"
-        status, said = typed(tmp_path / "c", hub, "-c", code)
-        assert (status, said.splitlines()[-1]) == (0, "(1, 8, 32, 48, 3)"), said
-    assert check_package(made) == []
+    with hub_server(repositories) as address:
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.setattr(loading, "INSTALLED", tmp_path / "installed")
+        monkeypatch.setenv("HF_TOKEN", "token")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield repositories
 
 
-def test_what_cannot_be_had_from_the_hub_is_named(tmp_path: Path) -> None:
+def test_a_world_goes_to_the_hub_and_back(
+    hub: Repositories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     package = write_tiny_package(tmp_path / "w")
-    good = files_of(package)
-    hurt = {**good, "vae.safetensors": good["vae.safetensors"][:-1] + b"\x01"}
-    short = {name: body for name, body in good.items() if name != "dit.safetensors"}
-    repositories = {"me/hurt": hurt, "me/short": short, "me/empty": {"a.txt": b"a"}}
-    with hub_server(repositories) as hub:
-        for what, message in (
-            ("me/none", "there is no me/none on the hub"),
-            ("me/hurt", "vae.safetensors is damaged"),
-            ("me/short", "dit.safetensors is missing"),
-            ("me/empty", "it has no world.json"),
-        ):
-            status, said = typed(tmp_path / "a", hub, "-m", "magi_world", "download", what)
-            assert (status, message in said) == (2, True), said
-    assert not (tmp_path / "a" / ".magi-world").exists()
+    assert main(["push-world", str(package), "me/room"]) == 0, capsys.readouterr().err
+    stored = hub["me/room"]
+    card = stored.pop("README.md").decode()
+    assert card.startswith("---\nlibrary_name: magi-world")
+    assert 'load_world("hf:me/room")' in card
+    assert stored == files_of(package)
+    # Something that is no part of a world is not fetched.
+    stored["evil.py"] = b"raise SystemExit"
+    assert main(["download", "me/room"]) == 0, capsys.readouterr().err
+    made = tmp_path / "installed" / "tiny"
+    assert files_of(made) == files_of(package)
+    assert not any(p.is_symlink() for p in made.rglob("*"))
+    assert check_package(made) == []
+    assert main(["download", "hf:me/room"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["download", "me/room", "--overwrite"]) == 0
+    assert [p.name for p in made.parent.iterdir()] == ["tiny"]
+    world = loading.load_world("hf:me/room")
+    world.reset(seed=0)
+    assert world.step("turn left").frames.shape == (1, 8, 32, 48, 3)
+
+
+def test_what_cannot_be_had_from_the_hub_is_named(
+    hub: Repositories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = files_of(write_tiny_package(tmp_path / "w"))
+    hub["me/hurt"] = {**good, "vae.safetensors": good["vae.safetensors"][:-1] + b"\x01"}
+    hub["me/short"] = {name: body for name, body in good.items() if name != "dit.safetensors"}
+    hub["me/empty"] = {"a.txt": b"a"}
+    for what, message in (
+        ("me/none", "there is no me/none on the hub"),
+        ("me/hurt", "vae.safetensors is damaged"),
+        ("me/short", "dit.safetensors is missing"),
+        ("me/empty", "it has no world.json"),
+    ):
+        assert main(["download", what]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "installed").exists()
 
 
 @pytest.mark.parametrize("text", ["", "room", "a/b/c", "hf:/x", "../x", "a/..", "a b/c", "a/b@"])
