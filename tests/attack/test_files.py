@@ -237,7 +237,7 @@ OUTPUTS = ["a.avi", "a", "a.mp4/b.mp4", "", ".mp4", "x" * 300 + ".mp4"]
 
 @pytest.mark.parametrize("name", OUTPUTS, ids=len)
 def test_outputs(name: str, tmp_path: Path, world: World) -> None:
-    (tmp_path / "a.yaml").write_text("world: tiny\nscript: [{say: go}]\n")
+    (tmp_path / "a.yaml").write_text("world: tiny\nscript: [{say: turn left}]\n")
     (tmp_path / "a.mp4").write_bytes(b"")
     session = read_script(tmp_path / "a.yaml").session(world)
     config = RecordConfig(quiet=True)
