@@ -135,7 +135,8 @@ def built_sections(kind: type[T], source: Lines, defaults: Mapping[str, Any]) ->
             if made is not FAILED:
                 out[f.name] = made
         else:
-            out[f.name] = f.default_factory() if f.default is MISSING else f.default
+            made_of = f.default_factory
+            out[f.name] = f.default if made_of is MISSING else made_of()
     return out
 
 
