@@ -76,11 +76,21 @@ def _devices() -> Iterator[Finding]:
 
 
 def _attention() -> Finding:
-    from magi_world.model.attention import flash_version
+    import torch
 
-    flash = flash_version()
-    found = "sdpa, reference" + (f", flash (flash-attn {flash})" if flash else "; no flash-attn")
-    return Finding("attention", "ok", found)
+    from magi_world.model.backends import FLASH, Setting, choice, installed, obstacle
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # As the released weights have it: bfloat16, heads of 128 numbers.
+    setting = Setting.of(device, torch.bfloat16, 128)
+    taken, why = choice(setting)
+    lines = [f"auto takes {taken} for the released weights here: {why}"]
+    lines += [
+        f"{name} ({module}): {obstacle(name, setting) or 'can be used'}"
+        for name in (*FLASH, "magi")
+        if (module := installed(name))
+    ]
+    return Finding("attention", "ok", "\n".join(lines))
 
 
 def _codecs() -> Finding:

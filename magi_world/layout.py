@@ -24,7 +24,7 @@ from magi_world.config import DiTConfig, MagiConfig, VAEConfig, require
 from magi_world.model.captions import CaptionCache, SavedCaptions
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import T5TextEncoder
-from magi_world.model.text import SpecialTokenEncoder, SpecialTokens, TextEncoder
+from magi_world.model.text import PromptTokens, SpecialTokenEncoder, SpecialTokens, TextEncoder
 from magi_world.model.vae import VAE
 from magi_world.parts import MakeDiT, whole_dit
 from magi_world.weights import Progress, TensorInfo, inspect_checkpoint, load_into
@@ -231,6 +231,7 @@ def open_text(
     dtype: torch.dtype = torch.bfloat16,
     saved: str | Path | None = None,
     progress: bool = False,
+    tokens: PromptTokens = PromptTokens(),  # noqa: B008 - it is frozen
 ) -> TextEncoder:
     """Prompts to captions as MAGI-1 reads them, special features in front, each encoded once.
 
@@ -240,6 +241,7 @@ def open_text(
         device, dtype: of T5; the features are float32.
         saved: a file of :func:`magi_world.model.captions.save_captions`; T5 is then not loaded.
         progress: True shows a bar while T5 is loaded.
+        tokens: which special features stand in front.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: as the parts raise them.
@@ -250,7 +252,7 @@ def open_text(
         encoder = SavedCaptions(saved, device)
     else:
         encoder = T5TextEncoder(layout.part("t5"), device, dtype, caption_length, progress)
-    return CaptionCache(SpecialTokenEncoder(encoder, special, caption_length))
+    return CaptionCache(SpecialTokenEncoder(encoder, special, caption_length, tokens))
 
 
 def read_vae_config(folder: str | Path) -> VAEConfig:

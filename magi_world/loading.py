@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -14,6 +15,7 @@ import torch
 
 from magi_world.checkpoint import inspect_checkpoint
 from magi_world.config import MagiConfig
+from magi_world.engine import EngineConfig, prepare_dit, slow_parts
 from magi_world.layout import find_layout, open_dit, open_text, open_vae
 from magi_world.model.attention import Backend
 from magi_world.model.text import TextEncoder
@@ -47,7 +49,8 @@ class LoadOptions:
     captions: released weights only: a file of saved caption features
         (`magi_world.model.captions.save_captions`), so that T5 is not loaded at all.
     text_device: released weights only: where T5 runs; None is ``device``.
-    attention: "sdpa", "flash" or "reference".
+    attention: a kernel (`magi_world.model.backends`): "sdpa", "auto", "flash", "magi", ...
+    engine: how the transformer is laid out for speed (`magi_world.engine`); None changes nothing.
     noise_scale: standard deviation of the noise that chunks start from.
     threads: of the CPU, for the whole process: a number; "auto", which takes fewer than torch
         does where the machine is busy, once a process; None leaves them.
@@ -75,6 +78,7 @@ class LoadOptions:
     history: int | None = None
     sink: int | None = None
     history_place: str | Path | None = None
+    engine: EngineConfig | None = None
 
     @classmethod
     def of(cls, value: LoadOptions | Mapping[str, Any] | None) -> LoadOptions:
@@ -139,6 +143,7 @@ def load_world(
     history: int | None = None,
     sink: int | None = None,
     history_place: str | Path | None = None,
+    engine: EngineConfig | None = None,
 ) -> World:
     """A world, ready for `World.reset`.
 
@@ -157,6 +162,7 @@ def load_world(
     options = LoadOptions(
         device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
         attention, noise_scale, threads, parallel, history, sink, history_place,
+        engine,
     )  # fmt: skip
     return open_world(name, num_worlds, options)
 
@@ -165,6 +171,8 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
     """`load_world`, with its options in one piece."""
     if str(name).startswith(("ws://", "wss://")):
         return _remote(str(name), num_worlds, options)
+    if options.engine is not None and options.parallel is not None:
+        raise ValueError("engine and parallel are both given; a split transformer keeps its layout")
     device = options.chosen_device
     settle_threads(options.threads, device)
     team = gather_team(options.parallel, device)
@@ -176,6 +184,10 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
         raise team.failed(error) from error
     if team is not None:
         parts = team.enter(parts)
+    if options.engine is not None:
+        prepare_dit(parts.dit, options.engine)
+    if device.type == "cuda" and (slow := slow_parts(parts.dit)):
+        warnings.warn(f"{parts.spec.name}: {slow}", stacklevel=2)
     return World(parts, num_worlds, options.attention, options.noise_scale)
 
 

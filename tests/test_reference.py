@@ -1,6 +1,6 @@
 """Every file in a folder of reference cases is one test.
 
-    pytest tests/test_reference.py --golden DIR
+    pytest tests/test_reference.py --golden DIR --device cuda
 
 A case's kind is in its metadata. Files named weights_* are the models that other cases load; they
 are tested by loading them strictly. An unknown kind fails, and so does an empty folder.
@@ -40,18 +40,20 @@ def test_folder_has_cases(request: pytest.FixtureRequest) -> None:
     assert any(folder.glob("*.safetensors")), f"no reference case in {folder}"
 
 
-def test_reference(case_file: Path) -> None:
+def test_reference(case_file: Path, request: pytest.FixtureRequest) -> None:
+    device = request.config.getoption("--device")
     if case_file.suffix == ".json":
         check_caption_cleaning(json.loads(case_file.read_text()))
         return
     with safe_open(case_file, "pt") as file:
         metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
     if case_file.name.startswith("weights_") and "case" not in metadata:
         assert all(torch.isfinite(v.float()).all() for v in tensors.values())
         return
     case = json.loads(metadata["case"])
-    errors = check(case, tensors, case_file.parent)
+    with torch.device(device):
+        errors = check(case, tensors, case_file.parent)
     assert errors, f"{case_file.name} holds nothing to compare"
     limit = tolerance(case)
     wrong = {name: error for name, error in errors.items() if not error <= limit}

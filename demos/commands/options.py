@@ -29,7 +29,7 @@ def add_world_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=count, metavar="N", help="denoising steps a chunk")
     group.add_argument("--window", type=count, metavar="N", help="chunks in flight")
     group.add_argument("--size", type=size, metavar="HxW", help="height x width of the frames")
-    group.add_argument("--attention", choices=("sdpa", "flash", "reference"))
+    group.add_argument("--attention", metavar="KERNEL", help="auto, sdpa, flash, flash2, ...")
     group.add_argument("--history", type=count, metavar="N", help="chunks of the past in sight")
     group.add_argument("--sink", type=count, metavar="N", help="of them the first of the video")
     group.add_argument(

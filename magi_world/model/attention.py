@@ -8,33 +8,86 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from collections.abc import Callable
-from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Backend = Literal["sdpa", "flash", "reference"]
+from magi_world.model.backends import Backend, check_backend, installed
+
+__all__ = ["Backend", "attend_ranges", "attention", "check_backend", "plain_attention"]
+
+# cuDNN is the fastest of PyTorch's kernels on Hopper, but builds a plan for every exact shape:
+# right for video, whose chunks are few lengths, and wrong for text, where every prompt has its own.
+_VIDEO = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+_TEXT = [
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, backend: Backend = "sdpa") -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, backend: Backend = "sdpa", text: bool = False
+) -> Tensor:
     """softmax(q k^T / sqrt(D)) v over all given keys.
 
     Args:
         q: (B, Sq, Hq, D).
         k, v: (B, Sk, Hkv, D), Hkv a divisor of Hq.
-        backend: "sdpa" (PyTorch), "flash" (the flash-attn package) or "reference" (the formula).
+        backend: which kernel, as `magi_world.model.backends.settle_backend` gives it.
+        text: the number of keys is that of a prompt, and so seldom the same twice.
 
     Returns:
         (B, Sq, Hq, D) in q's dtype.
     """
-    if backend == "sdpa":
-        return _sdpa(q, k, v)
-    if backend == "flash":
-        return _flash(q, k, v)
-    return _reference(q, k, v)
+    if backend.startswith("flash"):
+        out = _flash_kernel(backend)(q, k, v)
+        return out[0] if isinstance(out, tuple) else out
+    if backend == "reference":
+        return _reference(q, k, v)
+    return _sdpa(q, k, v, text)
+
+
+def attend_ranges(q: Tensor, k: Tensor, v: Tensor, q_ranges: Tensor, k_ranges: Tensor) -> Tensor:
+    """Attention of rows of q over rows of k, by MagiAttention's kernel, in one call.
+
+    Args:
+        q: (Tq, Hq, D), all query rows of a batch.    k, v: (Tk, Hkv, D).
+        q_ranges, k_ranges: (R, 2) int32, half-open: rows q_ranges[r] read rows k_ranges[r], all of
+            them. No query row is in two ranges.
+
+    Returns:
+        (Tq, Hq, D) in q's dtype.
+    """
+    return _ranges_kernel()(q, k, v, q_ranges, k_ranges)[0]
+
+
+def reference_ranges(
+    q: Tensor, k: Tensor, v: Tensor, q_ranges: Tensor, k_ranges: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same as MagiAttention's kernel, by the formula: output and log-sum-exp (Tq, Hq)."""
+    out = torch.zeros_like(q)
+    lse = torch.full(q.shape[:2], -torch.inf, device=q.device)
+    share = q.shape[1] // k.shape[1]
+    for (a, b), (c, d) in zip(q_ranges.tolist(), k_ranges.tolist(), strict=True):
+        keys, values = (x[c:d].float().repeat_interleave(share, dim=1) for x in (k, v))
+        scores = torch.einsum("qhd,khd->hqk", q[a:b].float(), keys) * q.shape[-1] ** -0.5
+        out[a:b] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).to(q.dtype)
+        lse[a:b] = scores.logsumexp(-1).t()
+    return out, lse
+
+
+def _ranges_kernel() -> Callable[..., tuple[Tensor, object]]:
+    return importlib.import_module("magi_attention.api").flex_flash_attn_func
 
 
 def attention_with_lse(
@@ -45,7 +98,7 @@ def attention_with_lse(
     Returns:
         (B, Sq, Hq, D) in q's dtype, and (B, Sq, Hq) float32.
     """
-    if backend == "flash":
+    if backend in ("flash", "flash2"):
         return _flash_with_lse(q, k, v)
     if backend == "reference" or (q.is_cuda and q.dtype == torch.float32):
         return _reference_with_lse(q, k, v)
@@ -99,62 +152,28 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None)
     return out.movedim(-2, -4).flatten(-3, -2)
 
 
-def check_backend(backend: str) -> Backend:
-    """Refuse a backend that does not exist or is not installed here.
-
-    Raises:
-        ValueError: unknown name, or "flash" without the flash-attn package.
-    """
-    if backend not in get_args(Backend):
-        raise ValueError(f"attention is {backend!r}; it must be one of {get_args(Backend)}")
-    if backend == "flash" and flash_version() is None:
-        raise ValueError(
-            "attention is 'flash', but no flash-attn package is installed; "
-            "install it with: pip install 'magi-world[flash]', or use attention='sdpa'"
-        )
-    return cast(Backend, backend)
-
-
-def flash_version() -> int | None:
-    """Major version of the flash-attn package that would be used, or None.
-
-    3 is the fastest where it is installed (Hopper only), 2 runs everywhere; 4 is taken where it
-    is the only one.
-    """
-    if _found("flash_attn_interface"):
-        return 3
-    if _found("flash_attn_2_cuda"):
-        return 2
-    return 4 if _found("flash_attn") and _found("flash_attn.cute") else None
-
-
-def _found(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
-
-
 @functools.cache
-def _flash_kernel() -> Callable[[Tensor, Tensor, Tensor], Tensor | tuple[Tensor, ...]]:
-    names = {2: "flash_attn", 3: "flash_attn_interface", 4: "flash_attn.cute"}
-    version = flash_version()
-    if version is None:
-        raise ValueError("no flash-attn package is installed")
-    return importlib.import_module(names[version]).flash_attn_func
+def _flash_kernel(backend: str) -> Callable[[Tensor, Tensor, Tensor], Tensor | tuple[Tensor, ...]]:
+    module = "flash_attn" if backend == "flash2" else installed(backend)
+    if module is None:
+        raise ValueError(f"attention is {backend!r}, which is not installed")
+    return importlib.import_module(module).flash_attn_func
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, text: bool) -> Tensor:
     # Without a mask every query row is on its own, so the query heads that share a group can lie
     # side by side on the row axis. Keys are then neither repeated nor copied.
     b, sq, hq, d = q.shape
     groups = k.shape[2]
     rows = q.view(b, sq, groups, hq // groups, d).permute(0, 2, 3, 1, 4)
     rows = rows.reshape(b, groups, hq // groups * sq, d)
-    out = F.scaled_dot_product_attention(rows, k.transpose(1, 2), v.transpose(1, 2))
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if q.is_cuda:
+        with sdpa_kernel(_TEXT if text else _VIDEO, set_priority=True):
+            out = F.scaled_dot_product_attention(rows, k, v)
+    else:
+        out = F.scaled_dot_product_attention(rows, k, v)
     return out.view(b, groups, hq // groups, sq, d).permute(0, 3, 1, 2, 4).reshape(b, sq, hq, d)
-
-
-def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    out = _flash_kernel()(q, k, v)
-    return out[0] if isinstance(out, tuple) else out
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

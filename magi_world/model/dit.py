@@ -15,7 +15,8 @@ and one for the text.
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,25 @@ def velocity_to(clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
     """Velocity that leads from ``x`` (B, N, ...) at times t (B or 1, N) to ``clean``."""
     left = (1 - t).clamp_min(LEAST_NOISE)
     return (clean - x) / left[..., None, None, None, None]
+
+
+T = TypeVar("T")
+
+
+class Memo:
+    """Results that several forwards share, by name and key."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Hashable], tuple[Any, Any]] = {}
+
+    def get(self, name: str, key: Hashable, make: Callable[[], T], alive: object = None) -> T:
+        """What ``make`` gave when it was first asked for; ``alive`` is kept with it, so that no
+        other object gets its id."""
+        place = (name, key)
+        if place not in self._known:
+            self._known[place] = (make(), alive)
+        found: T = self._known[place][0]
+        return found
 
 
 class SelfAttend(Protocol):
@@ -112,6 +132,7 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.prepared = False  # laid out for speed (`magi_world.engine`)
         patch = (1, config.patch, config.patch)
         self.x_embedder = nn.Conv3d(config.channels, config.hidden, patch, patch, bias=False)
         self.t_embedder = TimeEmbedder(config.condition_width)
@@ -140,6 +161,7 @@ class DiT(nn.Module):
         conditional: bool | Tensor = True,
         interval: float | Tensor | None = None,
         keys_only: bool = False,
+        memo: Memo | None = None,
     ) -> Tensor:
         """Flow velocity (clean minus noise) of every chunk.
 
@@ -153,12 +175,15 @@ class DiT(nn.Module):
             interval: distilled weights only, the scalar of the second time embedding; a tensor
                 (B, N) gives one for each chunk.
             keys_only: stop as soon as the last layer's keys are written, and return ``x``.
+            memo: what is shared with other forwards between which no weight changes.
 
         Returns:
             (B, N, C, W, H, W') float32.
         """
         h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
-        tokens, rope = self.embed(x), self.rope(frames, h, w)
+        tokens = self.embed(x)
+        memo = Memo() if memo is None else memo
+        rope = memo.get("rope", (id(frames), h, w), lambda: self.rope(frames, h, w), frames)
         row = self.y_embedder.null_row(conditional)
         if self.config.condition == "caption":
             row = text.summary(row)
@@ -191,7 +216,7 @@ class DiT(nn.Module):
         """Times (B or 1, N) and caption row (.., Cc) -> ada condition (B or 1, N, D/4) float32."""
         time = self.t_embedder(t, self.dtype)
         if interval is not None:
-            scalar = interval if isinstance(interval, Tensor) else t.new_tensor(interval)
+            scalar = interval if isinstance(interval, Tensor) else t.new_full((), interval)
             time = time + self.t_embedder(scalar, self.dtype)
         return time + self.y_embedder.condition(row)
 

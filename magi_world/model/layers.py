@@ -8,6 +8,7 @@ Sub-module names are those of the released checkpoints (reference section 2).
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +134,37 @@ class QKV(nn.Module):
         return self.q(a), self.qx(a), self.k(a), self.v(a)
 
 
+class FusedQKV(nn.Module):
+    """`QKV` with one product, or, for fp8 layers, one quantisation."""
+
+    def __init__(self, parts: QKV) -> None:
+        super().__init__()
+        self.layer_norm = parts.layer_norm
+        layers = [parts.q, parts.qx, parts.k, parts.v]
+        self.sizes = [layer.weight.shape[-2] for layer in layers]
+        self.fp8 = isinstance(parts.q, Fp8Linear)
+        if self.fp8:
+            self.layers = nn.ModuleList(layers)
+            # Compared once, here: on a GPU it has to be waited for.
+            first = parts.q.input_scale[0]
+            self.one_scale = all(bool(layer.input_scale[0] == first) for layer in layers)
+        else:
+            weight = torch.cat([layer.weight for layer in layers])
+            self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(..., D) -> self query, text query, key, value, each (..., heads * hd)."""
+        a = self.layer_norm(x)
+        if not self.fp8:
+            # Attention and the norms want rows that lie side by side.
+            parts = F.linear(a, self.weight).split(self.sizes, dim=-1)
+            return tuple(part.contiguous() for part in parts)
+        if not self.one_scale:
+            return tuple(layer(a) for layer in self.layers)
+        q = cast(Fp8Linear, self.layers[0]).quantise(a)
+        return tuple(cast(Fp8Linear, layer).product(q) for layer in self.layers)
+
+
 class Attention(nn.Module):
     """Self-attention and cross-attention in parallel, joined by one projection."""
 
@@ -140,6 +172,7 @@ class Attention(nn.Module):
         super().__init__()
         hd, eps = config.head_dim, config.eps
         self.head_dim = hd
+        self.columns_in_order = False  # of linear_proj: all of self-attention, then the text's
         self.linear_qkv = QKV(config, fp8)
         self.linear_kv_xattn = nn.Linear(config.hidden, 2 * config.kv_groups * hd, bias=False)
         joined = 2 * config.heads * hd
@@ -170,6 +203,8 @@ class Attention(nn.Module):
 
     def join(self, own: Tensor, text: Tensor) -> Tensor:
         """Self- and cross-attention, each (B, N, S, Hq, hd) -> (B, N, S, D)."""
+        if self.columns_in_order:
+            return self.linear_proj(torch.cat([own.flatten(-2), text.flatten(-2)], dim=-1))
         # The released projection expects its input columns as 8 slices of both in turn.
         pair = torch.stack([own.flatten(-2), text.flatten(-2)], dim=-2)
         return self.linear_proj(pair.unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3))

@@ -21,6 +21,7 @@ class Fp8Linear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, per_channel: bool) -> None:
         super().__init__()
+        self.fast_accumulate = False  # on a GPU: short accumulators, as in the released code
         weight = torch.empty(1, out_features, in_features, dtype=torch.float8_e4m3fn)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = nn.Parameter(torch.empty(1), requires_grad=False)
@@ -32,20 +33,27 @@ class Fp8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) in bfloat16."""
-        step = self.input_scale[0]
-        divisor = step if self.smooth_scale is None else self.smooth_scale
-        q = (x.float() / divisor).clamp(-E4M3_MAX, E4M3_MAX).bfloat16().to(torch.float8_e4m3fn)
-        weight = self.weight[0]
-        if x.is_cuda:
+        return self.product(self.quantise(x))
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """(..., in) -> the same in e4m3."""
+        divisor = self.input_scale[0] if self.smooth_scale is None else self.smooth_scale
+        y = (x.float() / divisor).clamp(-E4M3_MAX, E4M3_MAX)
+        return y.bfloat16().to(torch.float8_e4m3fn)
+
+    def product(self, q: Tensor) -> Tensor:
+        """(..., in) e4m3 -> (..., out) in bfloat16."""
+        step, weight = self.input_scale[0], self.weight[0]
+        if q.is_cuda:
             flat = torch._scaled_mm(
                 q.view(-1, q.shape[-1]),
                 weight.t(),
                 scale_a=step,
                 scale_b=self.weight_scale[0],
                 out_dtype=torch.bfloat16,
-                use_fast_accum=False,
+                use_fast_accum=self.fast_accumulate,
             )
-            return flat.view(*x.shape[:-1], weight.shape[0])
+            return flat.view(*q.shape[:-1], weight.shape[0])
         # A product of two e4m3 numbers is exact in float32, so this is the same sum.
         y = F.linear(q.float(), weight.float())
         return (y * (step * self.weight_scale)).bfloat16()

@@ -77,6 +77,7 @@ class SpecialTokens:
     logo: Tensor
     other: Tensor
 
+    STATIC, DYNAMIC, BORDERNESS, MODEL_3D, ANIME_2D = 2, 3, 4, 15, 16
     HQ = 1
     FIRST_DURATION = 7
     DURATIONS = 8
@@ -122,13 +123,53 @@ class SpecialTokens:
         return SpecialTokens(**tables)
 
 
+@dataclass(frozen=True)
+class PromptTokens:
+    """Which special features stand in front of a caption; the released default is HQ alone.
+
+    static_first_frames, dynamic_first_frames: the video begins at rest, or in motion.
+    borderness: it may have borders.    hq: high quality.    model_3d, anime_2d: its style.
+    """
+
+    static_first_frames: bool = False
+    dynamic_first_frames: bool = False
+    borderness: bool = False
+    hq: bool = True
+    model_3d: bool = False
+    anime_2d: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            not (self.static_first_frames and self.dynamic_first_frames),
+            "PromptTokens.static_first_frames and dynamic_first_frames are both True; a video "
+            "begins at rest or in motion",
+        )
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of `SpecialTokens.other`, from the front to the caption."""
+        put = (  # one after the other in front of the caption, so that the last one is first
+            (self.static_first_frames, SpecialTokens.STATIC),
+            (self.dynamic_first_frames, SpecialTokens.DYNAMIC),
+            (self.borderness, SpecialTokens.BORDERNESS),
+            (self.hq, SpecialTokens.HQ),
+            (self.model_3d, SpecialTokens.MODEL_3D),
+            (self.anime_2d, SpecialTokens.ANIME_2D),
+        )
+        return [row for wanted, row in reversed(put) if wanted]
+
+
 _ARRAYS = (("caption", ""), ("logo", ""), ("other", "s"))
 
 
 def with_special_tokens(
-    caption: Tensor, special: SpecialTokens, chunks_left: int | None, caption_length: int
+    caption: Tensor,
+    special: SpecialTokens,
+    chunks_left: int | None,
+    caption_length: int,
+    tokens: PromptTokens = PromptTokens(),
 ) -> Tensor:
-    """Put the HQ feature, then the duration feature, in front of a caption.
+    """Put special features, by default HQ, then the duration feature, in front of a caption.
 
     Args:
         caption: (L, C).
@@ -136,9 +177,10 @@ def with_special_tokens(
         chunks_left: chunks of the video after this one; 0 = this is the last. None = an endless
             stream, which counts as more than the table knows.
         caption_length: rows to keep; what is pushed beyond is cut off at the end.
+        tokens: which features, besides the duration.
 
     Returns:
-        (min(L + 2, caption_length), C): duration, HQ, caption.
+        (min(L + features, caption_length), C): duration, features, caption.
 
     Source: reference section 4, "Text".
     """
@@ -146,7 +188,10 @@ def with_special_tokens(
     left = most if chunks_left is None else min(chunks_left, most)
     require(left >= 0, f"chunks_left is {chunks_left}; it must be 0 (the last chunk) or more")
     duration = special.other[SpecialTokens.FIRST_DURATION + left]
-    front = torch.stack([duration, special.other[SpecialTokens.HQ]]).to(caption)
+    rows = tokens.rows
+    if rows and max(rows) >= len(special.other):
+        raise ValueError(f"{tokens} needs row {max(rows)} of the special tokens, which have fewer")
+    front = torch.stack([duration, *(special.other[row] for row in rows)]).to(caption)
     return torch.cat([front, caption])[:caption_length]
 
 
@@ -180,12 +225,19 @@ class SpecialTokenEncoder:
         encoder: what encodes the prompt itself, T5 or its saved features.
         special: the features in front.
         caption_length: rows that the transformer was trained to read at most.
+        tokens: which features.
 
     Raises:
         ValueError: encoder and special features differ in width.
     """
 
-    def __init__(self, encoder: TextEncoder, special: SpecialTokens, caption_length: int) -> None:
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        special: SpecialTokens,
+        caption_length: int,
+        tokens: PromptTokens = PromptTokens(),
+    ) -> None:
         require(
             encoder.channels == special.channels,
             f"the special tokens have {special.channels} channels; the text encoder gives "
@@ -194,6 +246,7 @@ class SpecialTokenEncoder:
         self.encoder = encoder
         self.special = special
         self.caption_length = caption_length
+        self.tokens = tokens
 
     @property
     def channels(self) -> int:
@@ -203,4 +256,4 @@ class SpecialTokenEncoder:
     def encode(self, prompt: str) -> Tensor:
         """Features (L, C) of the prompt with the special ones in front."""
         caption = self.encoder.encode(prompt)
-        return with_special_tokens(caption, self.special, None, self.caption_length)
+        return with_special_tokens(caption, self.special, None, self.caption_length, self.tokens)

@@ -12,6 +12,8 @@ decoded together or, if large, in the tiles of :mod:`magi_world.model.tiling`.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,12 @@ def normalise_heads(x: Tensor) -> Tensor:
     # A vector norm is one kernel and, unlike a square root, has a gradient at zero.
     std = torch.linalg.vector_norm(centred, dim=-1, keepdim=True) * x.shape[-1] ** -0.5
     return (centred * (std + QKV_EPS).reciprocal()).to(x.dtype)
+
+
+def exact_convolutions() -> AbstractContextManager[None]:
+    """Convolutions of float32 in float32: on a GPU cuDNN would round to 10 bits (TF32)."""
+    on = torch.backends.cudnn.enabled
+    return torch.backends.cudnn.flags(enabled=on, allow_tf32=False)
 
 
 class Attention(nn.Module):
@@ -122,7 +130,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, config.width, kernel_size=patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)
+        with exact_convolutions():
+            return self.proj(x)
 
 
 class Encoder(_Transformer):
@@ -166,7 +175,8 @@ class Decoder(_Transformer):
         x = x.view(x.shape[0], t, h, w, pt, ps, ps, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
         x = x.reshape(x.shape[0], -1, t * pt, h * ps, w * ps)
         if x.is_cuda or torch.is_grad_enabled():
-            return self.last_layer(x)
+            with exact_convolutions():
+                return self.last_layer(x)
         # On a CPU this convolution rounds differently with the number of clips; one at a time, a
         # clip gets the same pixels in any company, and it is no slower.
         return torch.cat([self.last_layer(clip) for clip in x.split(1)])

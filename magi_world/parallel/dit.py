@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
-from magi_world.model.dit import Block, CrossAttend, DiT, SelfAttend
+from magi_world.model.dit import Block, CrossAttend, DiT, Memo, SelfAttend
 from magi_world.model.rope import Rope
 from magi_world.parallel.attend import ExchangedAttention, TextBehind
 from magi_world.parallel.exchange import Exchange
@@ -70,6 +70,7 @@ class RankDiT(DiT):
         conditional: bool | Tensor = True,
         interval: float | Tensor | None = None,
         keys_only: bool = False,
+        memo: Memo | None = None,
     ) -> Tensor:
         """See `DiT.forward`; on other ranks than 0 the result is all zeros."""
         self._shape, self._keys_only = x.shape, keys_only
@@ -81,7 +82,7 @@ class RankDiT(DiT):
             text = TextBehind(attention)
         # Later stages need what comes out of this one, so only the last may stop at its keys.
         stop = keys_only and self.part.last
-        result = super().forward(x, t, frames, attention, text, conditional, interval, stop)
+        result = super().forward(x, t, frames, attention, text, conditional, interval, stop, memo)
         if isinstance(attention, ExchangedAttention):
             attention.store(len(self.blocks) - 1)
         return x if keys_only else result

@@ -20,8 +20,9 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from magi_world.model.attention import Backend, attention
+from magi_world.model.attention import Backend, attend_ranges, attention
 from magi_world.model.dit import SelfAttend
+from magi_world.sampling.rows import Indices, ranges_of
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,14 @@ class KeyValueCache:
         self.filled = [0] * config.worlds
         self.k = torch.zeros(config.shape(), dtype=config.dtype, device=config.device)
         self.v = torch.zeros_like(self.k)
+        self.indices = Indices(config.device)
         self._shared = False
 
     def share(self) -> KeyValueCache:
         """A copy that costs nothing until this cache or the copy is written to."""
         twin = object.__new__(KeyValueCache)
         twin.config, twin.filled = self.config, list(self.filled)
-        twin.k, twin.v = self.k, self.v
+        twin.k, twin.v, twin.indices = self.k, self.v, self.indices
         self._shared = twin._shared = True
         return twin
 
@@ -185,10 +187,9 @@ class KeyValueCache:
         for world in worlds:
             self.filled[world] = min(self.filled[world] + 1, self.config.history)
 
-    def rows(self, worlds: Sequence[int]) -> slice | list[int]:
-        """An index for the worlds: a slice (no copy) when they are all of them."""
-        everyone = list(worlds) == list(range(self.config.worlds))
-        return slice(None) if everyone else list(worlds)
+    def rows(self, worlds: Sequence[int]) -> slice | Tensor:
+        """An index for the worlds: a slice (no copy) where they lie side by side."""
+        return self.indices(worlds)
 
 
 class CacheReads:
@@ -225,6 +226,13 @@ class CacheReads:
                 runs.setdefault(_Run(start, end), []).append(row)
             self.reads.append(runs)
         self.worlds = list(worlds)
+        self.ranges: tuple[Tensor, Tensor] | None = None
+        # Per call of the kernel: chunk, run, batch rows, and the worlds that these are.
+        self.calls = [
+            (chunk, run, cache.indices(rows), cache.indices([self.worlds[r] for r in rows]))
+            for chunk, runs in enumerate(self.reads)
+            for run, rows in runs.items()
+        ]
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Store k, v (B, N, S, Hkv, hd)."""
@@ -234,15 +242,29 @@ class CacheReads:
     def read(self, layer: int, q: Tensor) -> Tensor:
         """q (B, N, S, Hq, hd) -> the same shape."""
         k, v = self.cache.k[layer], self.cache.v[layer]
+        if self.backend == "magi":
+            if self.ranges is None:
+                self.ranges = self._make_ranges(q)
+            keys, values = k.flatten(0, 2), v.flatten(0, 2)
+            return attend_ranges(q.flatten(0, 2), keys, values, *self.ranges).view(q.shape)
         out = torch.empty_like(q)
+        for chunk, run, rows, worlds in self.calls:
+            keys, values = (x[worlds, run.start : run.end].flatten(1, 2) for x in (k, v))
+            out[rows, chunk] = attention(q[rows, chunk], keys, values, self.backend)
+        return out
+
+    def _make_ranges(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows read which slots: all worlds, whatever their history, in one call."""
+        chunks, tokens = q.shape[1:3]
+        slots = self.cache.k.shape[2]
+        rows, keys = [], []
         for chunk, runs in enumerate(self.reads):
             for run, batch_rows in runs.items():
-                everyone = len(runs) == 1
-                mine = slice(None) if everyone else batch_rows
-                rows = self.rows if everyone else [self.worlds[r] for r in batch_rows]
-                keys, values = (x[rows, run.start : run.end].flatten(1, 2) for x in (k, v))
-                out[mine, chunk] = attention(q[mine, chunk], keys, values, self.backend)
-        return out
+                for row in batch_rows:
+                    place, world = row * chunks + chunk, self.worlds[row] * slots
+                    rows.append((place * tokens, (place + 1) * tokens))
+                    keys.append(((world + run.start) * tokens, (world + run.end) * tokens))
+        return ranges_of(rows, q.device), ranges_of(keys, q.device)
 
 
 @dataclass(frozen=True)

@@ -7,18 +7,19 @@ ones take one (reference section 4, "Guidance" and "One pass").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend
-from magi_world.model.dit import DiT
+from magi_world.model.dit import DiT, Memo
 from magi_world.sampling import schedule
 from magi_world.sampling.cache import Cache
 from magi_world.sampling.captions import CaptionReads, TextKeys
 from magi_world.sampling.lane import Lane, frame_index, overwrite_start
+from magi_world.sampling.rows import Indices, taken, upload
 
 
 def extra_chunks(config: SamplerConfig) -> int:
@@ -27,26 +28,67 @@ def extra_chunks(config: SamplerConfig) -> int:
 
 
 @dataclass(frozen=True, eq=False)
+class StepTable:
+    """What a step needs of the time grid, on the device, for chunks at given places of it.
+
+    t: (N,) times.    dt: (1, N, 1, 1, 1, 1) to the next ones.    clean_t: (1, 1).
+    weights: three-pass sampler only, (1, N, 1, 1, 1, 1) each of none, prev and text.
+    """
+
+    t: Tensor
+    dt: Tensor
+    clean_t: Tensor
+    weights: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Guide:
-    """What all steps of a stream share. ``null`` is the null caption."""
+    """What all steps of a stream share. ``null`` is the null caption.
+
+    indices, tables: what has been uploaded once.
+    """
 
     dit: DiT
     config: SamplerConfig
     backend: Backend
     null: TextKeys
+    indices: Indices
+    tables: dict[tuple[int, ...], StepTable] = field(default_factory=dict)
 
     def denoise(self, group: Group, x: Tensor, step: int) -> Tensor:
         """Euler step ``step`` of a stage for the chunks x (B, N, C, W, H, W'), oldest first."""
         config = self.config
         steps = [schedule.step_of(config, s, step) for s in group.lanes[0].flight.stages()]
-        grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
-        t, t_next = grid[steps], grid[[s + 1 for s in steps]]
         x = x.clone()
         overwrite_start(group.lanes, x)
-        passes = Passes(self, group, x, t, steps, step)
+        table = self.table(steps, x.device)
+        passes = Passes(self, group, x, table, steps, step)
         v = passes.one() if config.passes == 1 else passes.three()
-        dt = (t_next - t).to(x.device)
-        return x + v * dt[:, None, None, None, None]
+        return x + v * table.dt
+
+    def table(self, steps: Sequence[int], device: torch.device) -> StepTable:
+        """The numbers of chunks at ``steps`` of the grid; there are few different ones."""
+        key = tuple(steps)
+        if key not in self.tables:
+            config = self.config
+            grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
+            t, after = grid[list(key)], grid[[step + 1 for step in key]]
+            weights: list[Tensor] = []
+            if config.passes == 3:
+                rows = torch.tensor([schedule.guidance(config, time) for time in self.times(key)])
+                weights = list(rows.unbind(1))
+            self.tables[key] = StepTable(
+                upload(t, device),
+                upload((after - t).view(1, -1, 1, 1, 1, 1), device),
+                torch.full((1, 1), config.clean_t, device=device),
+                tuple(upload(w.view(1, -1, 1, 1, 1, 1), device) for w in weights),
+            )
+        return self.tables[key]
+
+    def times(self, steps: Sequence[int]) -> list[float]:
+        """Times at ``steps`` of the grid, on the host."""
+        grid = schedule.times(self.config.num_steps, self.config.shortcut_mode)
+        return [grid[step] for step in steps]
 
     def write_clean(
         self,
@@ -72,7 +114,7 @@ class Guide:
             torch.full((1, 1), config.clean_t, device=clean.device),
             frame_index(index, 1, clean),
             cache.reads(worlds, slot, [config.clean_range], self.backend),
-            CaptionReads([[self.null]] * len(worlds), self.backend),
+            CaptionReads([[self.null]] * len(worlds), self.backend, self.indices),
             conditional,
             schedule.step_embedding(config, step),
             keys_only=True,
@@ -81,22 +123,33 @@ class Guide:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The worlds of one stage. newest_clean: (B, C, W, H, W') of theirs."""
+    """The worlds of one stage. newest_clean: (B, C, W, H, W') of theirs.
+
+    memo: what its forwards share, the positions of their tokens.
+    """
 
     worlds: Sequence[int]
     lanes: Sequence[Lane]
     cache: Cache
     newest_clean: Tensor
+    memo: Memo = field(default_factory=Memo)
 
 
 class Passes:
     """The forwards of one step. A pass whose weight is zero is not run."""
 
     def __init__(
-        self, guide: Guide, group: Group, x: Tensor, t: Tensor, steps: Sequence[int], step: int
+        self,
+        guide: Guide,
+        group: Group,
+        x: Tensor,
+        table: StepTable,
+        steps: Sequence[int],
+        step: int,
     ) -> None:
         """``steps``: place of every chunk on the grid; ``step``: place within the stage."""
-        self.guide, self.group, self.x, self.t, self.step = guide, group, x, t, step
+        self.guide, self.group, self.x, self.table, self.step = guide, group, x, table, step
+        self.times = guide.times(steps)
         self.interval = schedule.step_embedding(guide.config, step)
         self.ranges = [schedule.key_range(guide.config, s) for s in steps]
         self.captions = [lane.captions for lane in group.lanes]
@@ -109,7 +162,7 @@ class Passes:
         if self.fresh_clean:
             self.write_newest_clean(conditional=True)
         # Compared in float64: three quarters of the grid is t = float32(0.3), just above 0.3.
-        solo = config.solo_weight > 0 and float(self.t[0]) > config.solo_above_t
+        solo = config.solo_weight > 0 and self.times[0] > config.solo_above_t
         chunks = [*range(self.x.shape[1]), 0] if solo else list(range(self.x.shape[1]))
         ranges = [*self.ranges, 1] if solo else self.ranges
         v = self.forward(chunks, ranges, self.captions, conditional=True)
@@ -120,7 +173,7 @@ class Passes:
 
     def three(self) -> Tensor:
         """Base weights: (1 - a) v_none + (a - b) v_prev + b v_text, for each chunk its a and b."""
-        weights = [schedule.guidance(self.guide.config, float(t)) for t in self.t]
+        weights = [schedule.guidance(self.guide.config, t) for t in self.times]
         none, prev, text = ([w[i] for w in weights] for i in range(3))
         null = [(self.guide.null,) * self.x.shape[1]] * len(self.group.lanes)
         v = torch.zeros_like(self.x)
@@ -130,24 +183,27 @@ class Passes:
         if chunks := _until_last(text):
             if self.fresh_clean:
                 self.write_newest_clean(conditional=True)
-            part = self.forward(chunks, self.ranges, self.captions, conditional=True)
-            v[:, chunks] += _per_chunk(text, chunks, v) * part
+            self.add(v, 2, chunks, self.forward(chunks, self.ranges, self.captions, True))
         if self.fresh_clean:
             self.write_newest_clean(conditional=False)
         if chunks := _until_last(prev):
-            part = self.forward(chunks, self.ranges, null, conditional=False)
-            v[:, chunks] += _per_chunk(prev, chunks, v) * part
+            self.add(v, 1, chunks, self.forward(chunks, self.ranges, null, False))
         if chunks := [i for i, w in enumerate(none) if w]:
-            part = self.forward(chunks, [1] * len(chunks), null, conditional=False)
-            v[:, chunks] += _per_chunk(none, chunks, v) * part
+            self.add(v, 0, chunks, self.forward(chunks, [1] * len(chunks), null, False))
         return v
+
+    def add(self, v: Tensor, kind: int, chunks: Sequence[int], part: Tensor) -> None:
+        """Add the velocity of some chunks to v (B, N, ...), weighted; kind: which weights."""
+        weighted = taken(self.table.weights[kind], chunks, 1) * part
+        for place, chunk in enumerate(chunks):
+            v[:, chunk] += weighted[:, place]
 
     def write_newest_clean(self, conditional: bool) -> None:
         """Keys of the chunk that became clean at the end of the last stage."""
         group, rows = self.group, self.fresh_clean
         worlds = [group.worlds[row] for row in rows]
         before = [group.lanes[row].flight.first - 1 for row in rows]
-        clean = group.newest_clean[rows]
+        clean = group.newest_clean[self.guide.indices(rows)]
         self.guide.write_clean(group.cache, worlds, clean, before, self.step, conditional)
 
     def forward(
@@ -164,25 +220,28 @@ class Passes:
             ranges: what each of them sees, in the order of ``chunks``.
             captions: per world, of all chunks in flight.
         """
-        guide, group, picked = self.guide, self.group, list(chunks)
-        first = [lane.flight.first for lane in group.lanes]
-        slot, seen = group.cache.config.history, ranges[: len(picked)]
+        guide, group = self.guide, self.group
+        slot, seen = group.cache.config.history, ranges[: len(chunks)]
+        frames = group.memo.get("frames", (), self._frames)
+        places = tuple(chunks)
         return guide.dit(
-            self.x[:, picked],
-            self.t[picked].to(self.x.device)[None],
-            frame_index(first, self.x.shape[1], self.x)[:, picked],
+            taken(self.x, chunks, 1),
+            taken(self.table.t, chunks, 0)[None],
+            group.memo.get("places", places, lambda: taken(frames, chunks, 1)),
             group.cache.reads(group.worlds, slot, seen, guide.backend),
-            CaptionReads([[row[c] for c in picked] for row in captions], guide.backend),
+            CaptionReads(
+                [[row[c] for c in chunks] for row in captions], guide.backend, guide.indices
+            ),
             conditional,
             self.interval,
+            memo=group.memo,
         )
+
+    def _frames(self) -> Tensor:
+        first = [lane.flight.first for lane in self.group.lanes]
+        return frame_index(first, self.x.shape[1], self.x)
 
 
 def _until_last(weights: Sequence[float]) -> list[int]:
     """The chunks, from the oldest, that a pass with these weights must run."""
     return list(range(max((i + 1 for i, w in enumerate(weights) if w), default=0)))
-
-
-def _per_chunk(weights: Sequence[float], chunks: Sequence[int], like: Tensor) -> Tensor:
-    picked = torch.tensor([weights[c] for c in chunks], device=like.device)
-    return picked[:, None, None, None, None]

@@ -44,8 +44,14 @@ def overwrite_start(lanes: Sequence[Lane], x: Tensor) -> None:
 def frame_index(first_chunks: Sequence[int], count: int, like: Tensor) -> Tensor:
     """(B, count, W) index of each latent frame of ``count`` chunks from the given ones on.
 
-    ``like`` is a latent tensor (.., W, H, W') on the device that is wanted.
+    ``like`` is a latent tensor (.., W, H, W') on the device that is wanted, where all of it is
+    made: nothing is copied from the host.
     """
     width, device = like.shape[-3], like.device
-    first = torch.tensor(first_chunks, device=device)
-    return first[:, None, None] * width + torch.arange(count * width, device=device).view(count, -1)
+    rows = {
+        first: torch.arange(first * width, (first + count) * width, device=device).view(count, -1)
+        for first in set(first_chunks)
+    }
+    if len(rows) == 1:
+        return rows[first_chunks[0]].expand(len(first_chunks), -1, -1)
+    return torch.stack([rows[first] for first in first_chunks])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +17,18 @@ _INTERVALS = {"8,16,16": (2, 1, 1), "16,16,8": (1, 1, 2)}
 _EDGE = 1e-7
 
 
-def time_grid(num_steps: int, shortcut_mode: str) -> Tensor:
-    """The num_steps + 1 times from noise (0) to clean (1), float32."""
+def times(num_steps: int, shortcut_mode: str) -> tuple[float, ...]:
+    """The num_steps + 1 times from noise (0) to clean (1), each a float32 number."""
     if num_steps == 12:
-        points = [q / 4 + base for q in range(4) for base in _TWELVE[shortcut_mode]]
-        s = torch.tensor([*points, 1.0], dtype=torch.float64)
+        s = [q / 4 + base for q in range(4) for base in _TWELVE[shortcut_mode]] + [1.0]
     else:
-        s = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
-    x = s**2
-    return (x / (3 - 2 * x)).float()
+        s = [i / num_steps for i in range(num_steps + 1)]
+    return tuple(float(np.float32(x / (3 - 2 * x))) for x in (point * point for point in s))
+
+
+def time_grid(num_steps: int, shortcut_mode: str) -> Tensor:
+    """`times` as a float32 tensor on the CPU."""
+    return torch.tensor(times(num_steps, shortcut_mode), dtype=torch.float32)
 
 
 def intervals(num_steps: int, shortcut_mode: str) -> list[int]:

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from magi_world.config import SamplerConfig
 from magi_world.interrupts import uninterrupted
-from magi_world.model.attention import Backend, check_backend
+from magi_world.model.backends import Backend, Setting, check_backend, settle_backend
 from magi_world.model.dit import DiT
 from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight, seeded_noise
 from magi_world.sampling.guide import Group, Guide, extra_chunks
 from magi_world.sampling.lane import Lane, overwrite_start
+from magi_world.sampling.rows import Indices, upload
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
 Progress = Callable[[int, int], None]
@@ -101,6 +102,14 @@ class ChunkStream:
         says where the history is kept."""
         self.dit, self.config, self.noise = dit, config, noise
         self.device = dit.final_linear.linear.weight.device
+        if dit.config.fp8 and dit.dtype != torch.bfloat16:
+            raise ValueError(
+                f"dtype is {str(dit.dtype).removeprefix('torch.')}, but the weights are fp8, whose "
+                "layers answer in bfloat16; use dtype='bfloat16'"
+            )
+        self.backend = settle_backend(
+            config.attention, Setting.of(self.device, dit.dtype, dit.config.head_dim)
+        )
         sampler, (height, width) = config.sampler, config.latent_size
         patch = dit.config.patch
         if height % patch or width % patch:
@@ -126,8 +135,9 @@ class ChunkStream:
         self.latents = torch.zeros(worlds, window, *self.chunk_shape, device=self.device)
         self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
         self.lanes = [Lane() for _ in range(worlds)]
+        self.indices = Indices(self.device)
         self.null = self.caption(None)
-        self.guide = Guide(dit, sampler, config.attention, self.null)
+        self.guide = Guide(dit, sampler, self.backend, self.null, self.indices)
 
     @torch.inference_mode()
     def caption(self, features: Tensor | None) -> TextKeys:
@@ -227,7 +237,7 @@ class ChunkStream:
         if not lanes[0].flight.count:
             raise ValueError(f"worlds {list(worlds)} have no chunk in flight and none was given")
         x = self._in_flight(worlds, lanes, admitted=captions is not None)
-        group = Group(worlds, lanes, self.cache, self.newest_clean[list(worlds)])
+        group = Group(worlds, lanes, self.cache, self.newest_clean[self.indices(worlds)])
         for step in range(self.config.sampler.steps_per_stage):
             x = self.guide.denoise(group, x, step)
             if progress is not None:
@@ -278,13 +288,14 @@ class ChunkStream:
         if worlds is None:
             latents, newest = self.latents.clone(), self.newest_clean.clone()
             return StreamState(tuple(self.lanes), latents, newest, self.cache.share())
-        rows = list(worlds)
+        rows = self.indices(worlds)
         k, v = (x[:, rows] for x in self.cache.clean())
-        filled = [self.cache.filled[row] for row in rows]
-        config = replace(self.cache.config, worlds=len(rows))
-        lanes = tuple(self.lanes[row] for row in rows)
+        filled = [self.cache.filled[world] for world in worlds]
+        config = replace(self.cache.config, worlds=len(worlds))
+        lanes = tuple(self.lanes[world] for world in worlds)
         cache = KeyValueCache.from_clean(config, filled, k, v)
-        return StreamState(lanes, self.latents[rows], self.newest_clean[rows], cache)
+        latents, newest = self.latents[rows].clone(), self.newest_clean[rows].clone()
+        return StreamState(lanes, latents, newest, cache)
 
     def set_state(self, state: StreamState) -> None:
         """Continue from ``state``, which stays valid."""
@@ -302,10 +313,14 @@ class ChunkStream:
         self.lanes[world] = lane
 
     def _ready(self, lane: Lane) -> Lane:
-        # A caption that comes from a file has its features only.
-        captions = (c if c.layers else self.caption(c.features) for c in lane.captions)
+        # A caption that comes from a file has its features only, one of another device its keys
+        # there.
+        captions = (c if self._is_here(c) else self.caption(c.features) for c in lane.captions)
         start = None if lane.start is None else lane.start.to(self.device)
         return replace(lane, captions=tuple(captions), start=start)
+
+    def _is_here(self, caption: TextKeys) -> bool:
+        return bool(caption.layers) and caption.layers[0][0].device == self.device
 
     def _admit(self, world: int, caption: TextKeys) -> Lane:
         lane = self.lanes[world]
@@ -313,9 +328,9 @@ class ChunkStream:
 
     def _in_flight(self, worlds: Sequence[int], lanes: Sequence[Lane], admitted: bool) -> Tensor:
         count = lanes[0].flight.count
-        x = self.latents[list(worlds), :count].clone()
+        x = self.latents[self.indices(worlds), :count].clone()
         if admitted:
             for row, lane in enumerate(lanes):
                 noise = self.noise(lane.seed, lane.flight.end - 1, self.chunk_shape)
-                x[row, -1] = noise.to(self.device) * self.config.noise_scale
+                x[row, -1] = upload(noise * self.config.noise_scale, self.device)
         return x

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from magi_world.model.text import (
     MAX_PROMPT_CHARACTERS,
+    PromptTokens,
     SpecialTokenEncoder,
     SpecialTokens,
     check_prompt,
@@ -120,3 +121,21 @@ def test_special_token_encoder_puts_them_in_front() -> None:
     assert encoder.encode("go on now")[:, 0].tolist() == [14, 1, 9, 9, 9, 9]
     with pytest.raises(ValueError, match="5 channels"):
         SpecialTokenEncoder(CountedEncoder(), special_tokens(5), 6)
+
+
+def test_every_special_feature_has_its_place() -> None:
+    other = torch.arange(100.0)[:, None].expand(100, 3)
+    special = SpecialTokens(torch.zeros(1, 3), torch.zeros(1, 3), other)
+    caption = torch.full((2, 3), -1.0)
+
+    def front(tokens: PromptTokens) -> list[float]:
+        return with_special_tokens(caption, special, None, 800, tokens)[:, 0].tolist()
+
+    assert front(PromptTokens()) == [14, 1, -1, -1]
+    everything = PromptTokens(
+        static_first_frames=True, borderness=True, model_3d=True, anime_2d=True
+    )
+    assert front(everything) == [14, 16, 15, 1, 4, 2, -1, -1]
+    assert front(PromptTokens(dynamic_first_frames=True, hq=False)) == [14, 3, -1, -1]
+    with pytest.raises(ValueError, match="both True"):
+        PromptTokens(static_first_frames=True, dynamic_first_frames=True)

@@ -29,6 +29,7 @@ def check_forward(
     weights = folder / f"{case['weights']}.safetensors"
     dit = load_reference_dit(weights, config, dtype, make_dit)
     width = config["runtime_config"]["chunk_width"]
+    dit = dit.to(tensors["x"].device)
     x = tensors["x"].unflatten(2, (-1, width)).transpose(1, 2)
     frames = torch.arange(x.shape[1] * width).view(1, -1, width)
     distilled = config["engine_config"]["distill"]

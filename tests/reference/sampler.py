@@ -36,6 +36,7 @@ def check_sampler(
         return noise[0, :, index * width : (index + 1) * width]
 
     batch, size = noise.shape[0], tuple(noise.shape[-2:])
+    dit = dit.to(noise.device)
     stream = ChunkStream(dit, StreamConfig(sampler, size, batch), golden_noise, make_cache)
     prefix = tensors.get("prefix_latents")
     stream.reset(range(batch), [0] * batch, prefix)
