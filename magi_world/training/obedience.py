@@ -61,7 +61,7 @@ def choices(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
     for truth, name in enumerate(names):
         rows = clips_of(data, truth, config.choices, config.seed)
         right = []
-        for part in rows.split(world.num_worlds):
+        for part in rows.split(world.num_worlds) if len(rows) else ():
             whole = filled(part, world.num_worlds)
             real = data.pixels(whole + before).float()
             begin(world, data, part, config.seed)
@@ -91,7 +91,7 @@ def brightness(
     names = list(world.spec.command_names)
     rows = clips_of(data, names.index(name), 4 * config.choices, config.seed)
     after, stays = [], []
-    for part in rows.split(world.num_worlds):
+    for part in rows.split(world.num_worlds) if len(rows) else ():
         whole = filled(part, world.num_worlds)
         real = level(data.pixels(whole + before))
         begin(world, data, part, config.seed)
