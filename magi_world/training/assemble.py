@@ -6,12 +6,14 @@ Legend: K start videos, C T h w latents of a start.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from magi_world.best_start import best_start
 from magi_world.config import MagiConfig
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads
@@ -110,5 +112,6 @@ def make_package(
         provenance=dict(config.provenance),
     )
     parts = WorldParts(spec, world_config(config), dit, vae, text, starts, heads)
+    parts = replace(parts, spec=replace(spec, best_start=best_start(parts)))
     write_package(folder, parts)
     return folder
