@@ -95,9 +95,12 @@ LEADS = phrases(
     """could you|can you|would you|will you|you can|you should|you must|you have to|you need to|
     i want you to|i would like you to|i like you to|i need you to|i want to|i would like to|
     i like to|i need to|we should|we must|let us|let me|try to|be so kind and|be so kind as to|
-    i would like to see you|i want to see you|i would like|i want|give me|let me see|would you mind to|time to|it is time to|
-    your task is to|your job is to|please do|start to|begin to|start by|start|begin|begin by|end by|finish by|
-    go and|come and|try and|first|firstly|second|secondly|third|lastly|finally|at last|to begin with|to start|at first|
+    i would like to see you|i want to see you|i would like|i want|give me|let me see|
+    would you mind to|time to|it is time to|
+    your task is to|your job is to|please do|start to|begin to|start by|start|begin|begin by|
+    end by|finish by|
+    go and|come and|try and|first|firstly|second|secondly|third|lastly|finally|at last|
+    to begin with|to start|at first|
     in the end|now|and|then|but|so|next|also|instead"""
 )
 TAILS = phrases(

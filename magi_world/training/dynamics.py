@@ -38,7 +38,8 @@ class DynamicsConfig:
     until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
     the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
     own_history: share of the steps whose history the model has dreamed itself (`dreamed`), so that
-    it learns to go on from what it makes; autocast: compute in bfloat16, None = where that is faster.
+    it learns to go on from what it makes; autocast: compute in bfloat16, None = where that is
+    faster.
     """
 
     dit: DiTConfig
