@@ -132,7 +132,9 @@ class Dreamer:
         over, ended = [False] * len(seeds), [False] * len(seeds)
         while not all(over):
             said = [
-                None if over[row] else agents[row].act(seen[row], {**row_info(info, row), **facts})
+                None
+                if over[row]
+                else agents[row].act(np.asarray(seen[row]), {**row_info(info, row), **facts})
                 for row in rows
             ]
             # Worlds whose episode is over go on, with anything at all, until the others' are.

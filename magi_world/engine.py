@@ -114,7 +114,7 @@ def _permute(attention: Attention) -> None:
         y = x.view(torch.uint8)[..., order].view(x.dtype) if fp8 else x[..., order]
         return nn.Parameter(y.contiguous(), requires_grad=False)
 
-    layer.weight = ordered(layer.weight)  # type: ignore[arg-type]
+    layer.weight = ordered(layer.weight)
     if isinstance(layer, Fp8Linear):
         assert layer.smooth_scale is not None
         layer.smooth_scale = ordered(layer.smooth_scale)

@@ -119,7 +119,7 @@ class Dream:
             ValueError: the world has no heads.
         """
         self.pictures = dream_pictures(config, parts, attention)
-        self.worlds: MagiWorldVectorEnv = self.pictures.unwrapped
+        self.worlds = cast(MagiWorldVectorEnv, self.pictures.unwrapped)
         self.vec = SB3VecEnv(self.pictures)
         spec = parts.spec
         self.name, self.fingerprint = spec.name, spec.fingerprint

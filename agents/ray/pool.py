@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from magi_world.agents.dreaming import Pool, StartDreamer
 from magi_world.agents.ray.cluster import cluster
@@ -37,7 +38,8 @@ def ray_pool(workers: int, gpus: float = 0.0) -> Pool:
 
 def _dreamed(start: StartDreamer, units: list[int], workers: int, gpus: float) -> Iterator[int]:
     with cluster():
-        make = Worker.options(num_cpus=1, num_gpus=gpus).remote
+        worker: Any = Worker  # an actor class: Ray gives it its methods
+        make = worker.options(num_cpus=1, num_gpus=gpus).remote
         waiting, tries = list(reversed(units)), dict.fromkeys(units, 0)
         busy = {}
         for _ in range(min(workers, len(units))):

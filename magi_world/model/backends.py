@@ -121,8 +121,8 @@ def check_backend(backend: str) -> Backend:
             raise ValueError(f"attention is {backend!r}; {reason}. Use 'auto' or 'sdpa'")
     if backend not in get_args(Backend):
         raise ValueError(f"attention is {backend!r}; it must be one of {get_args(Backend)}")
-    if reason := obstacle(backend):
-        raise ValueError(f"attention is {backend!r}, but {reason}, or use attention='sdpa'")
+    if problem := obstacle(backend):
+        raise ValueError(f"attention is {backend!r}, but {problem}, or use attention='sdpa'")
     return cast(Backend, backend)
 
 

@@ -8,7 +8,7 @@ Sub-module names are those of the released checkpoints (reference section 2).
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -140,13 +140,13 @@ class FusedQKV(nn.Module):
     def __init__(self, parts: QKV) -> None:
         super().__init__()
         self.layer_norm = parts.layer_norm
-        layers = [parts.q, parts.qx, parts.k, parts.v]
+        layers: list[Any] = [parts.q, parts.qx, parts.k, parts.v]
         self.sizes = [layer.weight.shape[-2] for layer in layers]
         self.fp8 = isinstance(parts.q, Fp8Linear)
         if self.fp8:
             self.layers = nn.ModuleList(layers)
             # Compared once, here: on a GPU it has to be waited for.
-            first = parts.q.input_scale[0]
+            first = layers[0].input_scale[0]
             self.one_scale = all(bool(layer.input_scale[0] == first) for layer in layers)
         else:
             weight = torch.cat([layer.weight for layer in layers])

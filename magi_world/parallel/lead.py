@@ -12,7 +12,7 @@ from torch import Tensor
 
 from magi_world.config import DiTConfig, require
 from magi_world.model.attention import Backend
-from magi_world.model.dit import CrossAttend, SelfAttend
+from magi_world.model.dit import CrossAttend, Memo, SelfAttend
 from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Channel
 from magi_world.parallel.dit import RankDiT, receive, send
@@ -43,6 +43,7 @@ class LeadDiT(RankDiT):
         conditional: bool | Tensor = True,
         interval: float | Tensor | None = None,
         keys_only: bool = False,
+        memo: Memo | None = None,
     ) -> Tensor:
         """See `DiT.forward`.
 
@@ -62,7 +63,9 @@ class LeadDiT(RankDiT):
             keys_only,
         ]
         with self.channel.call(order, [x, t, frames]):
-            return super().forward(x, t, frames, own.local, text, conditional, interval, keys_only)
+            return super().forward(
+                x, t, frames, own.local, text, conditional, interval, keys_only, memo
+            )
 
     def keep(self, make_local: MakeCache) -> MakeCache:
         """What makes histories that all ranks keep together, each its part with ``make_local``."""

@@ -77,7 +77,7 @@ def torchrun_place() -> Place | None:
 def rank_device(device: torch.device) -> torch.device:
     """``device``, or of several cards of one machine the one that is this process's."""
     place = torchrun_place()
-    if place is None or device.type != "cuda" or device.index is not None:
+    if place is None or device.type != "cuda" or ":" in str(device):
         return device
     return torch.device("cuda", place.local_rank)
 

@@ -253,7 +253,7 @@ class RemoteWorld(World):
 
     def fork(self, n: int) -> list[World]:
         """See `World.fork`."""
-        forks = [self.another(self.num_worlds) for _ in range(at_least_one("n", n))]
+        forks: list[World] = [self.another(self.num_worlds) for _ in range(at_least_one("n", n))]
         snapshot = self.snapshot()
         for twin in forks:
             twin.restore(snapshot)

@@ -154,7 +154,7 @@ def open_environment(env_id: str) -> tuple[Any, dict[str, Any], str, tuple[int, 
             observation, _ = env.reset(seed=0)
             key = picture_key(observation)
             shown = observation if key == "." else observation[key] if key else env.render()
-            return env, dict(options), key, as_picture(shown).shape[:2]  # type: ignore[return-value]
+            return env, dict(options), key, as_picture(shown).shape[:2]
         except Exception as error:
             env.close()
             tried.append(str(error) or type(error).__name__)
@@ -165,7 +165,9 @@ def picture_key(observation: Any) -> str:
     """Where a picture is in an observation: "." itself, a key, or "" for nowhere."""
 
     def is_picture(value: Any) -> bool:
-        array = np.asarray(value) if not isinstance(value, Mapping | str | tuple) else np.zeros(0)
+        array: np.ndarray = (
+            np.asarray(value) if not isinstance(value, Mapping | str | tuple) else np.zeros(0)
+        )
         return (
             array.dtype == np.uint8
             and array.ndim == 3

@@ -50,7 +50,7 @@ def make_game(frame_skip: int, resolution: str, scenario: str | None = None) -> 
                 self.folder.cleanup()
                 self.folder = None
 
-    options = {} if scenario is None else {"doom_scenario_path": scenario}
+    options: dict[str, Any] = {} if scenario is None else {"doom_scenario_path": scenario}
     game = gymnasium.make(
         "VizdoomHealthGathering-MultiBinary-v1",
         frame_skip=frame_skip,
