@@ -9,7 +9,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -125,6 +125,9 @@ class RemoteWorld(World):
             sampler, parts.config.latent_size, count, opened["attention"], scale
         )
         self._opened = dict(opened)
+        # What was said and is not done yet is kept here; the server is told command by command.
+        self._stories = [Story() for _ in range(count)]
+        self._started = [False] * count
         self._id = int(opened["id"])
         self._here: RemoteSnapshot | None = None
         weakref.finalize(self, connection.forget_world, self._id)
@@ -185,7 +188,14 @@ class RemoteWorld(World):
             "prompts": per_world("prompt", prompt, len(rows), str),
             "start": start,
         }
-        return self._chunk_of(self._ask("reset", arrays, asked))
+        first = self.spec.default_command
+        for row in rows:
+            self._started[row] = False
+            self._stories[row] = Story(queue=CommandQueue(command=first, rest=first))
+        chunk = self._chunk_of(self._ask("reset", arrays, asked))
+        for row in rows:
+            self._started[row] = True
+        return chunk
 
     def step(
         self,
@@ -195,16 +205,22 @@ class RemoteWorld(World):
         worlds: Sequence[int] | None = None,
     ) -> Chunk:
         """See `World.step`. ``progress`` is called before and after, not in between."""
-        rows = world_rows(worlds, self.num_worlds)
+        rows = self._started_rows(worlds)
         steps = self.parts.config.sampler.steps_per_stage
-        asked = {
-            "rows": rows,
-            "commands": per_world("command", command, len(rows), str),
-            "steer": steer,
-        }
+        before, commands = list(self._stories), []
+        for row, said in zip(rows, per_world("command", command, len(rows), str), strict=True):
+            queue = self._stories[row].queue
+            due, after = queue.next() if said is None else (said, queue.told(said))
+            commands.append(due)
+            self._stories[row] = replace(self._stories[row], queue=after)
         if progress is not None:
             progress(0, steps)
-        chunk = self._chunk_of(self._ask("step", None, asked))
+        asked = {"rows": rows, "commands": commands, "steer": steer}
+        try:
+            chunk = self._chunk_of(self._ask("step", None, asked))
+        except BaseException:
+            self._stories = before
+            raise
         if progress is not None:
             progress(steps, steps)
         return chunk
@@ -232,7 +248,7 @@ class RemoteWorld(World):
         if worlds is None and self._here is not None:
             return self._here
         rows = world_rows(worlds, self.num_worlds)
-        return self._state_of(self._ask("snapshot", None, {"rows": rows}))
+        return self._state_of(self._ask("snapshot", None, {"rows": rows}), rows)
 
     def restore(
         self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
@@ -249,7 +265,12 @@ class RemoteWorld(World):
         handle = self._handle(snapshot)
         seeds = [lane.seed for lane in snapshot.state.lanes]
         asked = {"state": handle, "targets": targets, "sources": sources, "seeds": seeds}
-        self._here = self._state_of(self._ask("restore", None, asked))
+        answer = self._ask("restore", None, asked)
+        for target, source in zip(targets, sources, strict=True):
+            queue = snapshot.stories[source].queue
+            self._stories[target] = replace(self._stories[target], queue=queue)
+            self._started[target] = True
+        self._here = self._state_of(answer, range(self.num_worlds))
 
     def fork(self, n: int) -> list[World]:
         """See `World.fork`."""
@@ -277,7 +298,8 @@ class RemoteWorld(World):
         answer = self._connection.ask(do, arrays, {"id": self._id, **asked})
         if do in ("reset", "step"):
             started = answer.fields.get("state") is not None
-            self._here = self._state_of(answer) if started else None
+            everything = range(self.num_worlds)
+            self._here = self._state_of(answer, everything) if started else None
         return answer
 
     def _handle(self, snapshot: Snapshot) -> int:
@@ -306,7 +328,7 @@ class RemoteWorld(World):
             pixels=torch.from_numpy(answer.arrays["pixels"]),
         )
 
-    def _state_of(self, answer: Parcel) -> RemoteSnapshot:
+    def _state_of(self, answer: Parcel, rows: Sequence[int]) -> RemoteSnapshot:
         got, handle = answer.fields, int(answer.fields["state"])
         lanes = tuple(
             Lane(
@@ -322,7 +344,10 @@ class RemoteWorld(World):
             self.spec.fingerprint,
             self.parts.config.sampler,
             cast(StreamState, state),
-            tuple(Story(**story) for story in got["stories"]),
+            tuple(
+                Story(**{**story, "queue": self._stories[row].queue})
+                for row, story in zip(rows, got["stories"], strict=True)
+            ),
             self._config.noise_scale,
             self._connection,
             handle,

@@ -165,7 +165,7 @@ def test_another_configuration_is_refused(tmp_path: Path) -> None:
         ("steps", 0, "steps is 0; it must be at least 1"),
         ("gamma", 1.5, "gamma is 1.5; it must be 0 .. 1"),
         ("learning_rate", 0.0, "learning_rate is 0.0; it must be above 0"),
-        ("batch", 100, r"batch is 100; it must divide num_envs \* rollout \(512\)"),
+        ("batch", 100, r"batch is 100; it must divide the chunks of an update \(512"),
         ("frames", 0, "frames is 0; it must be a whole number from 1"),
         ("uncertainty", -1.0, "uncertainty is -1.0; it must be at least 0"),
     ],
