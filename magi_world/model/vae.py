@@ -12,7 +12,7 @@ decoded together or, if large, in the tiles of :mod:`magi_world.model.tiling`.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +35,10 @@ def normalise_heads(x: Tensor) -> Tensor:
     return (centred * (std + QKV_EPS).reciprocal()).to(x.dtype)
 
 
-def exact_convolutions() -> AbstractContextManager[None]:
+def exact_convolutions(x: Tensor) -> AbstractContextManager[None]:
     """Convolutions of float32 in float32: on a GPU cuDNN would round to 10 bits (TF32)."""
+    if not x.is_cuda:
+        return nullcontext()
     on = torch.backends.cudnn.enabled
     return torch.backends.cudnn.flags(enabled=on, allow_tf32=False)
 
@@ -130,7 +132,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, config.width, kernel_size=patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        with exact_convolutions():
+        with exact_convolutions(x):
             return self.proj(x)
 
 
@@ -175,7 +177,7 @@ class Decoder(_Transformer):
         x = x.view(x.shape[0], t, h, w, pt, ps, ps, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)
         x = x.reshape(x.shape[0], -1, t * pt, h * ps, w * ps)
         if x.is_cuda or torch.is_grad_enabled():
-            with exact_convolutions():
+            with exact_convolutions(x):
                 return self.last_layer(x)
         # On a CPU this convolution rounds differently with the number of clips; one at a time, a
         # clip gets the same pixels in any company, and it is no slower.

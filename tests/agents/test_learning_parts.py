@@ -170,7 +170,7 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_the_command_offers_every_option() -> None:
-    known = {*command.PLACE, *command.LEARNING, "sample_end", "device"}
+    known = {*command.PLACE, *command.LEARNING, *command.ENGINE, "sample_end", "device"}
     assert known == {f.name for f in fields(TrainAgentConfig)}
 
 

@@ -26,7 +26,7 @@ def test_play_hands_everything_on(monkeypatch: pytest.MonkeyPatch, shop: Path) -
     Path("mine.py").write_text("def act(observation, info):\n    return 'turn left'\n")
     line = (
         "play tiny --seed random --scene cellar --start text --script a.yaml --agent mine:act "
-        "--record b.mp4 --no-session --folder out --steer queue --scale 4 --no-hud --steps 8 "
+        "--record b.mp4 --no-session --folder out --steer queue --scale 4 --hud --steps 8 "
         "--max-seconds 2.5 --device cpu"
     )
     assert run(*line.split()) == 0
@@ -43,7 +43,7 @@ def test_play_hands_everything_on(monkeypatch: pytest.MonkeyPatch, shop: Path) -
         steer="queue",
         scale=4,
         max_seconds=2.5,
-        hud=False,
+        hud=True,
     )
     assert agents["mine:act"].act(None, {}) == "turn left"  # type: ignore[attr-defined, index]
     assert load("tiny").parts.config.sampler.num_steps == 8  # type: ignore[operator]
@@ -83,8 +83,11 @@ def test_training_and_its_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = pytest.importorskip("magi_world.training.train")
+    from magi_world.demos.commands import train as command
     from magi_world.training.loop import Stopped
 
+    # The checks and the rehearsal in front of it have tests of their own.
+    monkeypatch.setattr(command, "_checked", lambda given, device: (given.config, 0))
     told: list[tuple[object, ...]] = []
     monkeypatch.setattr(train, "train_world", lambda *given: told.append(given) or Path("w"))
     assert run("train-world", "configs/arena.yaml", "--device", "cpu") == 0
