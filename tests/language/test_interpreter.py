@@ -155,11 +155,11 @@ def test_a_refusal_names_what_is_missing_and_what_there_is() -> None:
 
 def test_a_world_says_what_it_knows_in_its_own_words() -> None:
     spec = WorldSpec(
-        "w", (8, 8), 8, 16, SPEC.commands, things=("walls", "night"), description="full of medkits"
+        "w", (8, 8), 8, 16, SPEC.commands, things=("walls", "night"), description="full of trees"
     )
     world = Interpreter(spec, WORLD._encoder)
     assert world.read("show me a monster").answer.endswith("it knows walls, night")
-    assert "no command about" in world.read("go to the medkit").answer
+    assert "no command about" in world.read("go to the tree").answer
 
 
 def test_a_typo_costs_confidence() -> None:
