@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import _thread
 import copy
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -345,6 +347,15 @@ def test_a_step_that_cannot_be_decoded_leaves_no_trace(monkeypatch: pytest.Monke
     np.testing.assert_array_equal(world.step("hop").frames, twin.step("hop").frames)
 
 
+@pytest.fixture
+def _ctrl_c_counts() -> Iterator[None]:
+    """Whoever started the tests in the background has Ctrl-C ignored in them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_counts")
 def test_ctrl_c_at_any_moment_leaves_the_world_before_or_after_a_step() -> None:
     world, twin = tiny_world(1, 2), tiny_world(1, 2)
     for w in (world, twin):
