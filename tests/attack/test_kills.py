@@ -16,7 +16,6 @@ import torch
 
 from magi_world.agents.judging import Episode
 from magi_world.agents.learning.policy import read_policy
-from magi_world.agents.learning.train import train_agent
 from magi_world.agents.results import Results, Setting
 from magi_world.demos import resume
 from magi_world.demos.picture import PictureConfig
@@ -27,8 +26,12 @@ from magi_world.envs.record import RecordChunks
 from magi_world.envs.state import EnvSnapshot
 from magi_world.media import load_video
 from magi_world.session import SessionWriter, read_session
-from tests.agents.learning_worlds import SMALL, tiny_dream
 from tests.tiny import tiny_world
+
+pytest.importorskip("stable_baselines3")
+
+from magi_world.agents.learning.train import train_agent
+from tests.agents.learning_worlds import SMALL, tiny_dream
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from websockets.sync.client import connect
 
 from magi_world import load_world
 from magi_world.demos.cli import main
@@ -20,6 +19,9 @@ from tests.tiny import write_tiny_package
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("websockets")
+
+from websockets.sync.client import connect
 
 from tests.demos.server_stage import Page
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from magi_world.demos.server.pictures import decode
 from magi_world.media import load_video
@@ -20,6 +19,9 @@ from tests.tiny import FRAME_SIZE, tiny_world
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+pytest.importorskip("websockets")
+
+from websockets.exceptions import ConnectionClosed
 
 from tests.demos.server_stage import page, running
 
