@@ -147,10 +147,11 @@ def dreamed(model: DiT, config: DynamicsConfig, b: Batch, generator: torch.Gener
     """The batch with a history that the model finished itself (arXiv 2512.15702).
 
     Every history chunk is noised to a time of its own and taken to the end in one step, behind the
-    real chunks before it and under its own command; the targets stay what really came.
+    real chunks before it and under its own command; the targets stay what really came. The times
+    are those of a stream's last steps: what one step makes of pure noise is softer than any dream.
     """
     n = b.clean.shape[1]
-    place = torch.rand(b.t[:, :n].shape, generator=generator) * config.until
+    place = config.until * (1 + torch.rand(b.t[:, :n].shape, generator=generator)) / 2
     t = grid_time(place).to(b.t)
     noise = torch.randn(b.clean.shape, generator=generator).to(b.clean)
     told = b.captions
