@@ -23,8 +23,7 @@ from common import report
 from torch import Tensor, nn
 from tqdm import trange
 
-from magi_world.model.pixels import frames_to_video
-from magi_world.model.vae import VAE
+from magi_world.model.vae import VAE, frames_to_video
 from magi_world.training.codec import (
     CodecConfig,
     codec_loss,

@@ -78,7 +78,7 @@ def _devices() -> Iterator[Finding]:
 def _attention() -> Finding:
     import torch
 
-    from magi_world.model.backends import FLASH, Setting, choice, installed, obstacle
+    from magi_world.model.attention import FLASH, Setting, choice, installed, obstacle
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     # As the released weights have it: bfloat16, heads of 128 numbers.

@@ -11,8 +11,7 @@ from torch import nn
 
 from magi_world.config import require
 from magi_world.model.dit import DiT
-from magi_world.model.layers import Attention, Float32Linear, FusedQKV
-from magi_world.model.quant import Fp8Linear
+from magi_world.model.layers import Attention, Float32Linear, Fp8Linear, FusedQKV
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,16 @@ from typing import Any
 import torch
 
 from magi_world.config import DiTConfig, MagiConfig, VAEConfig, require
-from magi_world.model.captions import CaptionCache, SavedCaptions
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import T5TextEncoder
-from magi_world.model.text import PromptTokens, SpecialTokenEncoder, SpecialTokens, TextEncoder
+from magi_world.model.text import (
+    CaptionCache,
+    PromptTokens,
+    SavedCaptions,
+    SpecialTokenEncoder,
+    SpecialTokens,
+    TextEncoder,
+)
 from magi_world.model.vae import VAE
 from magi_world.parts import MakeDiT, whole_dit
 from magi_world.weights import Progress, TensorInfo, inspect_checkpoint, load_into
@@ -239,7 +245,7 @@ def open_text(
         layout: where T5 and the special tokens are.
         caption_length: rows of a caption at most (``DiTConfig.caption_length``).
         device, dtype: of T5; the features are float32.
-        saved: a file of :func:`magi_world.model.captions.save_captions`; T5 is then not loaded.
+        saved: a file of :func:`magi_world.model.text.save_captions`; T5 is then not loaded.
         progress: True shows a bar while T5 is loaded.
         tokens: which special features stand in front.
 

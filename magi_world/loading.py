@@ -47,9 +47,9 @@ class LoadOptions:
         released weights wants ``window_size=1``.
     weights: folder of the released weights, as it was downloaded.
     captions: released weights only: a file of saved caption features
-        (`magi_world.model.captions.save_captions`), so that T5 is not loaded at all.
+        (`magi_world.model.text.save_captions`), so that T5 is not loaded at all.
     text_device: released weights only: where T5 runs; None is ``device``.
-    attention: a kernel (`magi_world.model.backends`): "sdpa", "auto", "flash", "magi", ...
+    attention: a kernel (`magi_world.model.attention`): "sdpa", "auto", "flash", "magi", ...
     engine: how the transformer is laid out for speed (`magi_world.engine`); None changes nothing.
     noise_scale: standard deviation of the noise that chunks start from.
     threads: of the CPU, for the whole process: a number; "auto", which takes fewer than torch

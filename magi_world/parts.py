@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from magi_world.config import DiTConfig, MagiConfig
 from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
-from magi_world.model.pixels import video_to_frames
 from magi_world.model.text import TextEncoder
 from magi_world.model.tiling import Spread, TileConfig, decode_tiled
-from magi_world.model.vae import VAE
+from magi_world.model.vae import VAE, video_to_frames
 from magi_world.sampling.cache import KeyValueCache, MakeCache
 from magi_world.spec import WorldSpec
 from magi_world.weights import find_nan

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_world.model.pixels import frames_to_video
 from magi_world.model.tiling import encode_tiled
+from magi_world.model.vae import frames_to_video
 from magi_world.parts import WorldParts
 
 Pixels = np.ndarray | Tensor

@@ -71,6 +71,8 @@ def write_special_tokens(file: Path, channels: int = 32) -> Path:
 
 def write_t5(folder: Path) -> dict[str, Tensor]:
     """``t5-v1_1-xxl/``: two pytorch_model.bin shards, spiece.model; returns the encoder's state."""
+    for name in ("ftfy", "bs4"):
+        pytest.importorskip(name)
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     sentencepiece = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
     folder.mkdir(parents=True)

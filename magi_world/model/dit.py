@@ -29,9 +29,9 @@ from magi_world.model.layers import (
     CaptionEmbedder,
     FeedForward,
     LayerNorm1p,
+    Rope,
     TimeEmbedder,
 )
-from magi_world.model.rope import Rope
 
 NULL_CAPTION_ROWS = 50
 LEAST_NOISE = 0.05  # a clean prediction is divided by the noise's share, but never by less

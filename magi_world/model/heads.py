@@ -1,6 +1,8 @@
 """What a world predicts about a chunk beside its pixels: events, reward, end.
 
-Legend: B chunks, C latent channels, T h w latent frames, rows and columns, E events, D width.
+Shape legend
+    B  chunks           C  latent channels    T, h, w  latent frames, rows, columns
+    E  events           D  width
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The parts of the transformer: norms, embedders, gates, attention, feed-forward.
+"""The parts of the transformer: norms, positions, embedders, gates, linear layers, feed-forward,
+attention. Sub-module names are those of the released checkpoints (reference sections 2 and 3).
 
-Shapes: B worlds, N chunks, S tokens a chunk, D hidden, C = D/4 condition width, L caption rows,
-Hq query heads, Hkv key/value groups, hd head dim.
-Sub-module names are those of the released checkpoints (reference section 2).
+Shape legend
+    B   worlds         N    chunks             W   latent frames a chunk    S   tokens a chunk
+    D   hidden         C    D/4, condition     L   caption rows             Cc  caption channels
+    Hq  query heads    Hkv  key/value groups   hd  head dim                 K   hd/8, rope's bands
 """
 
 from __future__ import annotations
@@ -15,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
-from magi_world.model.quant import Fp8Linear
-from magi_world.model.rope import rotate
 
 SINUSOID = 256
+E4M3_MAX = 448.0
 
 
 class LayerNorm1p(nn.Module):
@@ -34,6 +35,64 @@ class LayerNorm1p(nn.Module):
         """(..., size) -> (..., size) in the weight's dtype."""
         weight = self.weight + 1
         return F.layer_norm(x.to(weight.dtype), weight.shape, weight, self.bias, self.eps)
+
+
+class Rope(nn.Module):
+    """Learned bands; sines and cosines of (t, h, w) times each band.
+
+    The first 6K dims of a head are rotated as two halves of 3K, the rest is not.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        count = head_dim // 8
+        self.bands = nn.Parameter(10000 ** -(torch.arange(count) / count))
+
+    def forward(self, frames: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Sine and cosine, each (B, N, S, 1, 3K) float32, for tokens in (t, h, w) order.
+
+        Args:
+            frames: (B, N, W) int64, latent frame index from the start of the video.
+            height, width: token grid of one latent frame.
+
+        The angle of a frame index is formed in float64: in float32 a stream of a few days would
+        lose the phase (index * band needs about 30 bits there).
+        """
+        b, n, w = frames.shape
+        bands = self.bands.double()
+        time = (frames.double()[..., None] * bands)[:, :, :, None, None]
+        rows, cols = (
+            (p.double()[:, None] * bands) for p in centred_grid(height, width, frames.device)
+        )
+        shape = (b, n, w, height, width, len(bands))
+        angle = torch.cat(
+            [
+                time.expand(shape),
+                rows[:, None].expand(shape),
+                cols[None].expand(shape),
+            ],
+            dim=-1,
+        ).reshape(b, n, w * height * width, 1, 3 * len(bands))
+        return angle.sin().float(), angle.cos().float()
+
+
+def centred_grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column positions, centred and stretched to span those of an area-256 grid."""
+    r = (height * width / 256) ** 0.5
+
+    def axis(n: int) -> Tensor:
+        p = torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2
+        return p if n == 1 else p * ((n / r - 1) / (n - 1))
+
+    return axis(height), axis(width)
+
+
+def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate x (B, N, S, H, head_dim); the result has x's dtype."""
+    sin, cos = rope
+    k = sin.shape[-1]
+    x1, x2, rest = x[..., :k], x[..., k : 2 * k], x[..., 2 * k :]
+    return torch.cat([x1 * cos - x2 * sin, x2 * cos + x1 * sin, rest], dim=-1).to(x.dtype)
 
 
 class TimeEmbedder(nn.Module):
@@ -92,6 +151,75 @@ class AdaGate(nn.Module):
         gates = torch.tanh(self.proj(F.silu(condition.to(dtype))))
         attn, mlp = gates[:, :, None].chunk(2, dim=-1)
         return attn, mlp
+
+
+def linear(size_in: int, size_out: int, fp8: bool, per_channel: bool = False) -> nn.Module:
+    """A layer without bias, quantised or not."""
+    if fp8:
+        return Fp8Linear(size_in, size_out, per_channel)
+    return nn.Linear(size_in, size_out, bias=False)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that multiplies and answers in float32, whatever it is stored in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) float32."""
+        if x.is_cuda and x.dtype == self.weight.dtype == torch.bfloat16:
+            # A product of two bfloat16 numbers is exact in float32, so the tensor cores, which
+            # sum in float32, do the same multiplication many times faster.
+            flat = torch.mm(x.flatten(0, -2), self.weight.t(), out_dtype=torch.float32)
+            return flat.view(*x.shape[:-1], -1)
+        return F.linear(x.float(), self.weight.float())
+
+
+class Fp8Linear(nn.Module):
+    """y = (e4m3(x / scale) @ weight^T) * input_scale * weight_scale, rounded to bfloat16 once.
+
+    Weights are (1, out, in) float8_e4m3fn, as the released fp8 checkpoints have them.
+
+    per_channel: the division is by ``smooth_scale`` (1, in), otherwise by ``input_scale``, which
+        is then stored ``in_features`` times and acts as one number.
+    """
+
+    def __init__(self, in_features: int, out_features: int, per_channel: bool) -> None:
+        super().__init__()
+        self.fast_accumulate = False  # on a GPU: short accumulators, as in the released code
+        weight = torch.empty(1, out_features, in_features, dtype=torch.float8_e4m3fn)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.weight_scale = nn.Parameter(torch.empty(1), requires_grad=False)
+        length = 1 if per_channel else in_features
+        self.input_scale = nn.Parameter(torch.empty(length), requires_grad=False)
+        self.smooth_scale: nn.Parameter | None = None
+        if per_channel:
+            self.smooth_scale = nn.Parameter(torch.empty(1, in_features), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in bfloat16."""
+        return self.product(self.quantise(x))
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """(..., in) -> the same in e4m3."""
+        divisor = self.input_scale[0] if self.smooth_scale is None else self.smooth_scale
+        y = (x.float() / divisor).clamp(-E4M3_MAX, E4M3_MAX)
+        return y.bfloat16().to(torch.float8_e4m3fn)
+
+    def product(self, q: Tensor) -> Tensor:
+        """(..., in) e4m3 -> (..., out) in bfloat16."""
+        step, weight = self.input_scale[0], self.weight[0]
+        if q.is_cuda:
+            flat = torch._scaled_mm(
+                q.view(-1, q.shape[-1]),
+                weight.t(),
+                scale_a=step,
+                scale_b=self.weight_scale[0],
+                out_dtype=torch.bfloat16,
+                use_fast_accum=self.fast_accumulate,
+            )
+            return flat.view(*q.shape[:-1], weight.shape[0])
+        # A product of two e4m3 numbers is exact in float32, so this is the same sum.
+        y = F.linear(q.float(), weight.float())
+        return (y * (step * self.weight_scale)).bfloat16()
 
 
 class FeedForward(nn.Module):
@@ -208,23 +336,3 @@ class Attention(nn.Module):
         # The released projection expects its input columns as 8 slices of both in turn.
         pair = torch.stack([own.flatten(-2), text.flatten(-2)], dim=-2)
         return self.linear_proj(pair.unflatten(-1, (8, -1)).transpose(-3, -2).flatten(-3))
-
-
-class Float32Linear(nn.Linear):
-    """A linear layer that multiplies and answers in float32, whatever it is stored in."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out) float32."""
-        if x.is_cuda and x.dtype == self.weight.dtype == torch.bfloat16:
-            # A product of two bfloat16 numbers is exact in float32, so the tensor cores, which
-            # sum in float32, do the same multiplication many times faster.
-            flat = torch.mm(x.flatten(0, -2), self.weight.t(), out_dtype=torch.float32)
-            return flat.view(*x.shape[:-1], -1)
-        return F.linear(x.float(), self.weight.float())
-
-
-def linear(size_in: int, size_out: int, fp8: bool, per_channel: bool = False) -> nn.Module:
-    """A layer without bias, quantised or not."""
-    if fp8:
-        return Fp8Linear(size_in, size_out, per_channel)
-    return nn.Linear(size_in, size_out, bias=False)

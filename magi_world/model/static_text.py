@@ -3,7 +3,8 @@
 The table is distilled from a sentence model at training time (`magi_world.training.text`); at run
 time there is only a look-up, which needs the `tokenizers` package and well under a millisecond.
 
-Legend: V word pieces, L rows of a caption, C channels of a feature.
+Shape legend
+    V  word pieces          L  rows of a caption          C  channels of a feature
 """
 
 from __future__ import annotations

@@ -2,17 +2,29 @@
 
 transformers brings the architecture and the tokenizer; the weights are read by this package, as
 strictly as any other, and nothing is fetched from a network.
+
+Prompts pass through DeepFloyd's published cleaning (reference section 4, "Text"), as captions did
+when MAGI-1 was trained: those scraped from the web lose links, markup, file names, product ids and
+shop phrases there. Order matters, each rule sees what the ones before it left; and cleaning is
+applied twice, which is not the same as once: what the first pass leaves at an end ("a b, -") is cut
+by the second.
+
+Shape legend
+    L  tokens of a prompt, its end included           C  channels, 4096 for the XXL encoder
 """
 
 from __future__ import annotations
 
+import html
+import re
+import warnings
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import torch
 from torch import Tensor
 
 from magi_world.config import require
-from magi_world.model.caption_cleaning import clean_caption
 from magi_world.model.text import check_prompt
 from magi_world.weights import WeightsError, find_nan, inspect_checkpoint, load_into
 
@@ -49,6 +61,8 @@ class T5TextEncoder:
         progress: bool = False,
     ) -> None:
         try:
+            import bs4  # noqa: F401 - prompts are cleaned with it and with ftfy
+            import ftfy  # noqa: F401
             import sentencepiece  # noqa: F401 - the tokenizer's file is read with it
             from transformers import AutoTokenizer, T5Config, T5EncoderModel
         except ImportError as error:
@@ -106,3 +120,118 @@ class T5TextEncoder:
         if not torch.isfinite(features).all():
             raise WeightsError(f"T5 gives features that are not finite; see {find_nan(self.model)}")
         return features
+
+
+_DOMAIN_ENDINGS = "com|co|ru|net|org|edu|gov|it"
+_FILE_ENDINGS = "png|jpg|jpeg|bmp|webp|eps|pdf|apk|mp4"
+_HYPHENS = (
+    "\u002d\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40\u301c\u3030\u30a0"
+    "\ufe31\ufe32\ufe58\ufe63\uff0d"
+)
+# Strokes, phonetic extensions, enclosed and compatibility forms, ideographs, hexagrams.
+_CJK = "\u31c0-\u31ef\u31f0-\u31ff\u3200-\u32ff\u3300-\u33ff\u3400-\u4dbf\u4dc0-\u4dff\u4e00-\u9fff"
+
+
+def _link(start: str) -> str:
+    """A scheme with its slashes, or a bare address that ends like a domain."""
+    tail = rf"[a-zA-Z0-9.\-]+[.](?:{_DOMAIN_ENDINGS})[\w/-]*\b/?(?!@)"
+    return rf"\b(?:{start}:(?:/{{1,3}}|[a-zA-Z0-9%])|{tail})"
+
+
+_Rules = tuple[tuple[re.Pattern[str], str], ...]
+
+
+def _rules(*pairs: tuple[str, str]) -> _Rules:
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in pairs)
+
+
+# A placeholder of some data sets, then addresses.
+_LINKS = _rules(("<person>", "person"), (_link("https?"), ""), (_link("www"), ""))
+
+_SYMBOLS = _rules(
+    (r"@\w+\b", ""),  # nicknames
+    (rf"[{_CJK}]+", ""),
+    (rf"[{_HYPHENS}]+", "-"),
+    ("[`´«»“”¨]", '"'),
+    ("[‘’]", "'"),
+    ("&quot;?", ""),
+    ("&amp", ""),
+    (r"\d{1,3}(?:\.\d{1,3}){3}", " "),  # IP addresses
+    (r"\d:\d\d\s+$", ""),  # a time at the end, which articles carry
+    (r"\\n", " "),  # a line break that was written out
+    (r"#\d{1,3}\b", ""),
+    (r"#\d{5,}\b", ""),
+    (r"\b\d{6,}\b", ""),
+    (rf"\S+\.(?:{_FILE_ENDINGS})", ""),
+    ("[\"']{2,}", '"'),
+    (r"\.{2,}", " "),
+    (r"[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+", " "),
+    (r"\s+\.\s+", " "),
+)
+
+_LEFTOVERS = _rules(
+    (r"\b[a-zA-Z]{1,3}\d{3,15}\b", ""),  # jc6640
+    (r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", ""),  # jc6640vc
+    (r"\b\d+[a-zA-Z]+\d+\b", ""),  # 6640vc231
+    (r"(?:worldwide\s+)?(?:free\s+)?shipping", ""),
+    (r"(?:free\s)?download(?:\sfree)?", ""),
+    (r"\bclick\b\s(?:for|on)\s\w+", ""),
+    (rf"\b(?:{_FILE_ENDINGS})(?:\simages?)?", ""),
+    (r"\bpage\s+\d+\b", ""),
+    (r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d+[a-zA-Z\d]*\b", " "),  # j2d1a2a
+    (r"\b\d+\.?\d*[xх×]\d+\.?\d*\b", ""),  # sizes; the second letter is a Cyrillic one
+    (r"\b\s+:\s+", ": "),
+    (r"(\D[,./])\b", r"\1 "),
+    (r"\s+", " "),
+)
+
+_ENDS = _rules(
+    (r"^[\"']([\w\W]+)[\"']$", r"\1"),  # quoted as a whole
+    (r"^['_,\-:;]", ""),
+    (r"['_,\-:+]$", ""),
+    (r"^\.\S+$", ""),
+)
+
+# More of these than this make a slug, "this-is-my-cute-cat", not a hyphenated word.
+_JOINERS = re.compile("[-_]")
+_MOST_JOINERS = 3
+
+
+def clean_caption(caption: str) -> str:
+    """The text that T5 is given for a prompt: the rules, applied twice.
+
+    Args:
+        caption: any text; it may come out empty.
+
+    Source: reference section 4 and ``caption_cleaning.json``.
+    """
+    return _clean_once(_clean_once(caption))
+
+
+def _clean_once(text: str) -> str:
+    import ftfy
+
+    text = unquote_plus(text).strip().lower()
+    text = _apply(_LINKS, text)
+    text = _shown(text)
+    text = _apply(_SYMBOLS, text)
+    if len(_JOINERS.findall(text)) > _MOST_JOINERS:
+        text = _JOINERS.sub(" ", text)
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    # Stripped only at the end: a space there shields what is beside it from the rules for ends.
+    return _apply(_ENDS, _apply(_LEFTOVERS, text)).strip()
+
+
+def _apply(rules: _Rules, text: str) -> str:
+    for pattern, replacement in rules:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _shown(text: str) -> str:
+    """What a page would show."""
+    from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        return BeautifulSoup(text, features="html.parser").text

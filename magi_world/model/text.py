@@ -1,12 +1,17 @@
-"""Captions as features: who makes them, and what is put in front of them.
+"""Captions as features: who makes them, what is put in front of them, and where they are kept.
 
-Shapes: L unmasked rows of a caption, C caption channels (4096 for T5-XXL). No padding travels
-through this package: a caption is (L, C), and L = 0 is the null caption, whose features lie in
-the transformer's own weights.
+Shape legend
+    L  unmasked rows of a caption           C  caption channels (4096 for T5-XXL)
+
+No padding travels through this package: a caption is (L, C), and L = 0 is the null caption, whose
+features lie in the transformer's own weights.
 """
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +22,7 @@ import torch
 from torch import Tensor
 
 from magi_world.config import require
+from magi_world.weights import load_tensors, read_metadata, save_tensors
 
 # T5 reads 800 tokens, about 3,500 characters of English, and would ignore the rest unsaid. Up to
 # here a prompt is cut as the reference cuts it; beyond, its end would certainly be lost.
@@ -195,29 +201,6 @@ def with_special_tokens(
     return torch.cat([front, caption])[:caption_length]
 
 
-def chunk_captions(
-    caption: Tensor, special: SpecialTokens, chunks: int, clean_chunks: int, caption_length: int
-) -> list[Tensor]:
-    """The caption that each chunk of a finite video reads.
-
-    Args:
-        caption: (L, C), the same for all chunks.
-        special: the features in front.
-        chunks: n, prefix chunks included.
-        clean_chunks: how many of them are a whole-chunk prefix; they read the null caption.
-        caption_length: rows of a caption at most.
-
-    Returns:
-        n tensors; (0, C), the null caption, for the prefix.
-    """
-    return [
-        caption[:0]
-        if i < clean_chunks
-        else with_special_tokens(caption, special, chunks - i - 1, caption_length)
-        for i in range(chunks)
-    ]
-
-
 class SpecialTokenEncoder:
     """A text encoder whose captions begin as an endless MAGI-1 stream's do: duration 8, then HQ.
 
@@ -257,3 +240,117 @@ class SpecialTokenEncoder:
         """Features (L, C) of the prompt with the special ones in front."""
         caption = self.encoder.encode(prompt)
         return with_special_tokens(caption, self.special, None, self.caption_length, self.tokens)
+
+
+_FORMAT = "magi-world captions 1"
+
+
+class CaptionCache:
+    """A text encoder that asks another one only once a prompt.
+
+    Args:
+        encoder: who is asked.
+        size: prompts to remember; the one unused for longest is forgotten first.
+    """
+
+    def __init__(self, encoder: TextEncoder, size: int = 256) -> None:
+        require(size > 0, f"CaptionCache.size is {size}; it must be at least 1")
+        self.encoder = encoder
+        self.size = size
+        self._known: OrderedDict[str, Tensor] = OrderedDict()
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.encoder.channels
+
+    def encode(self, prompt: str) -> Tensor:
+        """Features (L, C) of a prompt; the same tensor each time, so do not write into it."""
+        prompt = check_prompt(prompt)
+        if prompt not in self._known:
+            self._known[prompt] = self.encoder.encode(prompt)
+            if len(self._known) > self.size:
+                self._known.popitem(last=False)
+        self._known.move_to_end(prompt)
+        return self._known[prompt]
+
+
+def save_captions(path: str | Path, captions: Mapping[str, Tensor]) -> None:
+    """Save features computed once, so that T5 need not be loaded, or share the GPU, again.
+
+    Args:
+        path: a safetensors file to write.
+        captions: prompt -> features (L, C), all of one width.
+
+    Raises:
+        ValueError: nothing to save, a bad prompt, or features of the wrong form.
+    """
+    require(len(captions) > 0, "captions is empty; there is nothing to save")
+    channels = next(iter(captions.values())).shape[-1]
+    for prompt, features in captions.items():
+        check_prompt(prompt)
+        require(
+            features.dim() == 2 and len(features) > 0 and features.shape[1] == channels,
+            f"the features of {prompt!r:.80} have shape {tuple(features.shape)}; they must be "
+            f"(rows, {channels})",
+        )
+    tensors = {str(i): features for i, features in enumerate(captions.values())}
+    prompts = json.dumps(list(captions), ensure_ascii=False)
+    save_tensors(path, tensors, {"format": _FORMAT, "prompts": prompts})
+
+
+def load_captions(path: str | Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """What :func:`save_captions` saved: prompt -> features (L, C) float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or was not written by :func:`save_captions`.
+    """
+    metadata = read_metadata(path)
+    require(
+        metadata.get("format") == _FORMAT,
+        f"{path} has format {metadata.get('format')!r}; it must be {_FORMAT!r}, as save_captions "
+        "writes it",
+    )
+    tensors = load_tensors(path, device=device)
+    prompts = json.loads(metadata["prompts"])
+    return {prompt: tensors[str(i)].float() for i, prompt in enumerate(prompts)}
+
+
+class SavedCaptions:
+    """A text encoder that answers from a file of :func:`save_captions`, and knows nothing else.
+
+    Args:
+        path: the file.
+        device: where the features are kept.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_captions`.
+    """
+
+    _SHOWN = 10
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        self.path = Path(path)
+        self.captions = load_captions(path, device)
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return next(iter(self.captions.values())).shape[1]
+
+    def encode(self, prompt: str) -> Tensor:
+        """Features (L, C) of a saved prompt, matched letter for letter.
+
+        Raises:
+            ValueError: the prompt is not in the file; with those that are.
+        """
+        prompt = check_prompt(prompt)
+        if prompt not in self.captions:
+            known = ", ".join(repr(p) for p in list(self.captions)[: self._SHOWN])
+            more = f", and {len(self.captions) - self._SHOWN} more"
+            raise ValueError(
+                f"prompt {prompt!r:.80} is not in {self.path}, which has {known}"
+                f"{more if len(self.captions) > self._SHOWN else ''}; encode it with T5 and save it"
+            )
+        return self.captions[prompt]

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from magi_world.config import VAEConfig, require
-from magi_world.model.pixels import check_latents, check_video
-from magi_world.model.vae import VAE
+from magi_world.model.vae import VAE, check_latents, check_video
 
 Triple = tuple[int, int, int]
 # (network, tiles) -> its result for each, in order. `map` runs them here, one at a time.

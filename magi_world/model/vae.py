@@ -6,6 +6,10 @@ Shape legend
     D  width              S           tokens of one clip: class token + t * h * w
     A  heads              hd          head dimension, D / A
 
+    frames   (N, T, H, W, 3)  uint8
+    video    (N, 3, T, H, W)  float, [-1, 1]
+    latents  (N, C, t, h, w)  float
+
 A clip is seen whole: every token attends to every other. Nothing here is causal, so a clip is
 decoded together or, if large, in the tiles of :mod:`magi_world.model.tiling`.
 """
@@ -18,9 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magi_world.config import VAEConfig
+from magi_world.config import VAEConfig, require
 from magi_world.model.attention import attention
-from magi_world.model.pixels import check_latents, check_video
 
 QKV_EPS = 1e-5  # added to the standard deviation, not to the variance
 PROJECTED_CHANNELS = 4  # channels folded out of a token where there is a final_proj
@@ -259,3 +262,66 @@ def _initialise(module: nn.Module) -> None:
     elif isinstance(module, _Transformer):
         nn.init.trunc_normal_(module.cls_token, std=0.02)
         nn.init.trunc_normal_(module.pos_embed, std=0.02)
+
+
+def check_video(video: Tensor, config: VAEConfig, image_allowed: bool = False) -> None:
+    """Raise ValueError unless ``video`` is float (N, 3, T, H, W) of a size that can be encoded."""
+    _check_clip("video", video, 3)
+    frames, height, width = video.shape[2:]
+    if not (image_allowed and frames == 1):
+        also = ", or 1 for an image" if image_allowed else ""
+        _check_divides("frames", frames, config.patch_length, also)
+    _check_divides("height", height, config.patch_size)
+    _check_divides("width", width, config.patch_size)
+
+
+def check_latents(latents: Tensor, config: VAEConfig) -> None:
+    """Raise ValueError unless ``latents`` is float (N, C, t, h, w) with the model's channels."""
+    _check_clip("latents", latents, config.latent_channels)
+
+
+def _check_clip(name: str, clip: Tensor, channels: int) -> None:
+    shape = tuple(clip.shape)
+    hint = " (frames_to_video converts uint8 frames)" if name == "video" else ""
+    require(
+        clip.is_floating_point(),
+        f"{name} has dtype {clip.dtype}; it must be floating point{hint}",
+    )
+    require(
+        len(shape) == 5 and shape[1] == channels and all(shape),
+        f"{name} has shape {shape}; it must be (N, {channels}, T, H, W) with no empty axis",
+    )
+
+
+def _check_divides(name: str, size: int, unit: int, also: str = "") -> None:
+    low, high = size // unit * unit, -(-size // unit) * unit
+    require(
+        size % unit == 0,
+        f"video {name} is {size}; it must be divisible by {unit} "
+        f"(nearest: {f'{low} or {high}' if low else high}){also}",
+    )
+
+
+def frames_to_video(frames: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 frames (N, T, H, W, 3) -> float video (N, 3, T, H, W) in [-1, 1], x / 127.5 - 1.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    require(
+        frames.dim() == 5 and frames.shape[-1] == 3 and frames.dtype == torch.uint8,
+        f"frames are {frames.dtype} of shape {tuple(frames.shape)}; they must be torch.uint8 of "
+        "shape (N, T, H, W, 3)",
+    )
+    return (frames.permute(0, 4, 1, 2, 3).float() / 127.5 - 1).to(dtype)
+
+
+def video_to_frames(video: Tensor) -> Tensor:
+    """Float video (N, 3, T, H, W) -> uint8 frames (N, T, H, W, 3), rounded and clamped.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+    _check_clip("video", video, 3)
+    pixels = ((video.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return pixels.permute(0, 2, 3, 4, 1).contiguous()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
 from magi_world.model.dit import Block, CrossAttend, DiT, Memo, SelfAttend
-from magi_world.model.rope import Rope
+from magi_world.model.layers import Rope
 from magi_world.parallel.attend import ExchangedAttention, TextBehind
 from magi_world.parallel.exchange import Exchange
 from magi_world.parallel.ranks import TOKENS, Ranks

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from magi_world.config import SamplerConfig
 from magi_world.interrupts import uninterrupted
-from magi_world.model.backends import Backend, Setting, check_backend, settle_backend
+from magi_world.model.attention import Backend, Setting, check_backend, settle_backend
 from magi_world.model.dit import DiT
 from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
 from magi_world.sampling.captions import TextKeys

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from magi_world.config import require
 from magi_world.model.heads import Heads
-from magi_world.model.pixels import frames_to_video
+from magi_world.model.vae import frames_to_video
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.rollout import begin, filled, history_of
 from magi_world.world import World

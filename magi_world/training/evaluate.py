@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.model.pixels import frames_to_video
+from magi_world.model.vae import frames_to_video
 from magi_world.package import read_package, read_record, write_record
 from magi_world.parts import WorldParts, decode_latents
 from magi_world.training.classifier import InverseDynamics, accuracy

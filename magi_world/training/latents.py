@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from magi_world.model.pixels import frames_to_video
-from magi_world.model.vae import VAE
+from magi_world.model.vae import VAE, frames_to_video
 from magi_world.training.codec import training_attention
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.precision import mixed

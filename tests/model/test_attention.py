@@ -9,10 +9,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 import magi_world.model.attention as module
-from magi_world.model.attention import attention, check_backend, reference_ranges
-from magi_world.model.backends import FLASH, Setting, choice, installed, obstacle, settle_backend
+from magi_world.model.attention import (
+    FLASH,
+    Setting,
+    attention,
+    check_backend,
+    choice,
+    installed,
+    obstacle,
+    settle_backend,
+)
 from tests.tiny import tiny_world
 
 SHAPES = [(1, 5, 7, 4, 2, 8), (2, 33, 64, 6, 3, 16), (3, 1, 1, 8, 8, 8), (1, 16, 48, 8, 1, 24)]
@@ -140,6 +149,21 @@ def test_flash_is_refused_where_it_cannot_run(
     for name in ("flash", "flash3"):
         with pytest.raises(ValueError, match=reason):
             settle_backend(name, replace(HOPPER, **changes))
+
+
+def reference_ranges(
+    q: Tensor, k: Tensor, v: Tensor, q_ranges: Tensor, k_ranges: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same as MagiAttention's kernel, by the formula: output and log-sum-exp (Tq, Hq)."""
+    out = torch.zeros_like(q)
+    lse = torch.full(q.shape[:2], -torch.inf, device=q.device)
+    share = q.shape[1] // k.shape[1]
+    for (a, b), (c, d) in zip(q_ranges.tolist(), k_ranges.tolist(), strict=True):
+        keys, values = (x[c:d].float().repeat_interleave(share, dim=1) for x in (k, v))
+        scores = torch.einsum("qhd,khd->hqk", q[a:b].float(), keys) * q.shape[-1] ** -0.5
+        out[a:b] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), values).to(q.dtype)
+        lse[a:b] = scores.logsumexp(-1).t()
+    return out, lse
 
 
 def test_what_is_known_to_be_wrong_is_refused() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from magi_world.config import DiTConfig
 from magi_world.model.dit import DiT, parameter_dtype
-from magi_world.model.rope import Rope
+from magi_world.model.layers import Rope
 from tests.reference.forward import OwnCaption, TokenRanges
 from tests.tiny import tiny_dit, tiny_parts
 

@@ -1,16 +1,25 @@
-"""T5 from its released layout, with a tiny one made here."""
+"""T5 from its released layout, with a tiny one made here; and the cleaning in front of it."""
 
 from __future__ import annotations
 
 import json
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from magi_world.model.t5 import T5TextEncoder
+from magi_world.model.t5 import T5TextEncoder, clean_caption
+from magi_world.model.text import MAX_PROMPT_CHARACTERS
 from magi_world.weights import WeightsError, save_tensors
 from tests.checkpoints import write_t5
+
+NEEDS_CLEANING = pytest.mark.skipif(
+    find_spec("ftfy") is None or find_spec("bs4") is None, reason="ftfy or bs4 is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +130,47 @@ def test_t5_says_what_to_install(t5_folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
     with pytest.raises(ImportError, match=r"pip install 'magi-world\[magi1\]'"):
         T5TextEncoder(t5_folder)
+
+
+CLEANED = [
+    ("see www.site.org/page now", "see now"),
+    ("free download of the song", "of the song"),
+    ("jpg images of a cat", "of a cat"),
+    ("a 12.5x3 board", "a 12. board"),
+    ("a video 640×480", "a video"),
+    ("part 6640vc231 and j2d1a2a", "part and"),
+    ("one-two-three", "one-two-three"),
+    ("one-two-three-four-five", "one two three four five"),
+    ("one_two_three_four_five", "one two three four five"),
+    ("a „low“ «fr» `tick` x", 'a "low" "fr" "tick" x'),
+    ("ﬁne Ｈｅｌｌｏ！", "fine hello!"),
+    ("e\u0301", "é"),
+    ("itâ€™s", "it†s"),
+    ("<script>x</script>a<!-- no -->b", "ab"),
+    ("AT&T &eacute; &#39;x&#39;", "at t é 'x"),
+    ("c%20d+e", "c d e"),
+    ("<3 of them", "<3 of them"),
+]
+
+
+@NEEDS_CLEANING
+@pytest.mark.parametrize(("caption", "want"), CLEANED)
+def test_cleaning_examples(caption: str, want: str) -> None:
+    assert clean_caption(caption) == want
+
+
+@NEEDS_CLEANING
+@given(st.text(max_size=60))
+def test_cleaning_takes_any_text(caption: str) -> None:
+    cleaned = clean_caption(caption)
+    assert cleaned == cleaned.strip()
+    assert "  " not in cleaned
+    assert "\n" not in cleaned
+
+
+@NEEDS_CLEANING
+def test_the_longest_prompt_takes_no_more_than_a_moment() -> None:
+    start = time.perf_counter()
+    for piece in ("a.", "<a ", "9a", "&"):
+        clean_caption((piece * MAX_PROMPT_CHARACTERS)[:MAX_PROMPT_CHARACTERS])
+    assert time.perf_counter() - start < 20  # about one second; a runaway pattern takes hours

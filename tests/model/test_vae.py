@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magi_world.config import VAEConfig
-from magi_world.model.pixels import frames_to_video, video_to_frames
-from magi_world.model.vae import VAE, normalise_heads
+from magi_world.model.vae import VAE, frames_to_video, normalise_heads, video_to_frames
 
 TINY = VAEConfig(
     width=32,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magi_world.model.caption_cleaning import clean_caption
+from magi_world.model.t5 import clean_caption
 
 
 def check_caption_cleaning(pairs: list[list[str]]) -> None:

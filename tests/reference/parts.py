@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from magi_world.model.quant import Fp8Linear
-from magi_world.model.rope import Rope
+from magi_world.model.layers import Fp8Linear, Rope
 from tests.reference.compare import relative_error
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.model.text import SpecialTokens, chunk_captions
+from magi_world.model.text import SpecialTokens, with_special_tokens
 from tests.reference.compare import relative_error
 
 
@@ -37,6 +37,28 @@ def check_text(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, fl
         if len(row):
             errors[f"unmasked.{i}"] = relative_error(row, expected)
     return errors
+
+
+def chunk_captions(
+    caption: Tensor, special: SpecialTokens, chunks: int, clean_chunks: int, caption_length: int
+) -> list[Tensor]:
+    """The caption that each chunk of a finite video reads.
+
+    Args:
+        caption: (L, C), the same for all chunks.
+        chunks: n, prefix chunks included.
+        clean_chunks: how many of them are a whole-chunk prefix; they read the null caption.
+        caption_length: rows of a caption at most.
+
+    Returns:
+        n tensors; (0, C), the null caption, for the prefix.
+    """
+    return [
+        caption[:0]
+        if i < clean_chunks
+        else with_special_tokens(caption, special, chunks - i - 1, caption_length)
+        for i in range(chunks)
+    ]
 
 
 def _special(hq: Tensor, durations: Tensor) -> SpecialTokens:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from toy import tiny_vae
 
-from magi_world.model.pixels import frames_to_video
-from magi_world.model.vae import VAE
+from magi_world.model.vae import VAE, frames_to_video
 from magi_world.training.codec import CodecConfig, codec_loss, psnr, train_codec, train_decoder
 from magi_world.training.codec_start import equalise, patches, start_from_pca
 from magi_world.training.dataset import ChunkDataset

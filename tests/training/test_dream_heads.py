@@ -10,7 +10,7 @@ from toy import record_config
 from toy_world import write_config, write_world
 
 from magi_world.model.heads import Heads, HeadsConfig
-from magi_world.model.pixels import frames_to_video
+from magi_world.model.vae import frames_to_video
 from magi_world.package import read_package
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.dream_heads import (
