@@ -17,9 +17,9 @@ from gymnasium.spaces import Box
 
 from magi_world.agents.dreaming import DreamConfig, DreamedEpisode
 from magi_world.config import require
-from magi_world.media import VideoConfig, VideoWriter
-from magi_world.offline import DatasetConfig, check_name, text_space, write_dataset
-from magi_world.spec import WorldSpec
+from magi_world.io.media import VideoConfig, VideoWriter
+from magi_world.io.offline import DatasetConfig, check_name, text_space, write_dataset
+from magi_world.world.spec import WorldSpec
 
 VERSION = "v2.1"
 CHUNK = 1000  # episodes of a folder
@@ -90,7 +90,7 @@ def write_minari(
     """Write a Minari dataset; a step is a chunk, and frames are lossless.
 
     Raises:
-        ImportError, ValueError: as `magi_world.offline.check_name`.
+        ImportError, ValueError: as `magi_world.io.offline.check_name`.
     """
     check_name(name)
     height, width = spec.frame_size

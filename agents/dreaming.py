@@ -26,10 +26,10 @@ from magi_world.agents.workers import served
 from magi_world.config import require
 from magi_world.envs.rewards import LearnedReward
 from magi_world.envs.vector import MagiWorldVectorEnv
+from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.loading import LoadOptions
 from magi_world.loading import open_world as load
-from magi_world.spec import WorldSpec
-from magi_world.weights import load_tensors, read_metadata, save_tensors
+from magi_world.world.spec import WorldSpec
 
 UNITS, PLAN = "units", "plan.json"
 

@@ -21,7 +21,7 @@ from magi_world.agents.protocol import Agent
 from magi_world.agents.workers import served
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.envs.real import RealWorldEnv
-from magi_world.media import VideoConfig, VideoWriter
+from magi_world.io.media import VideoConfig, VideoWriter
 
 JudgingEnv: TypeAlias = RealWorldEnv | MagiWorldEnv
 AgentMaker = Callable[[int, JudgingEnv], Agent]

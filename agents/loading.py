@@ -9,7 +9,7 @@ from typing import Any
 from magi_world.agents.protocol import Agent, CallableAgent
 from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.agents.scripted import ScriptedAgent
-from magi_world.spec import WorldSpec
+from magi_world.world.spec import WorldSpec
 
 POLICIES = Path(__file__).parent / "policies"  # shipped ones
 CHOICES = (

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from magi_world.agents.protocol import Agent, info_field
-from magi_world.chunk import Chunk
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.loading import load_world
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 
 Continuation = Literal["repeat", "random"]
 

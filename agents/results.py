@@ -12,8 +12,8 @@ from typing import Any
 
 from magi_world.agents.judging import Episode, figures
 from magi_world.agents.loading import policy_folder
-from magi_world.files import only_one, write_text
-from magi_world.records import build, field, read_json
+from magi_world.io.files import only_one, write_text
+from magi_world.io.records import build, field, read_json
 from magi_world.training.settings import WorldTrainConfig
 
 SCHEMA = 1

@@ -18,8 +18,8 @@ import torch
 from common import report
 
 from magi_world.config import DiTConfig, SamplerConfig
+from magi_world.io.released import PRESETS
 from magi_world.model.dit import DiT, parameter_dtype
-from magi_world.released import PRESETS
 from magi_world.sampling import schedule
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 

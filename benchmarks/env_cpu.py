@@ -19,7 +19,7 @@ from common import report
 
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.loading import load_world
-from magi_world.world import World
+from magi_world.world.world import World
 
 KILO = 1024
 

@@ -28,10 +28,10 @@ from common import report
 
 from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.engine import EngineConfig, prepare_dit
+from magi_world.io.released import PRESETS
 from magi_world.loading import list_worlds, load_world
 from magi_world.model.attention import FLASH, Setting, attention, choice, obstacle, settle_backend
 from magi_world.model.dit import DiT, parameter_dtype
-from magi_world.released import PRESETS
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 
 Figures = dict[str, Any]

@@ -29,8 +29,8 @@ import torch
 from common import report
 from torch import Tensor
 
+from magi_world.io.package import read_package
 from magi_world.model.dit import DiT
-from magi_world.package import read_package
 from magi_world.training.assemble import make_package, pick_starts
 from magi_world.training.codec import train_codec
 from magi_world.training.dynamics import (
@@ -46,7 +46,7 @@ from magi_world.training.latents import LatentDataset
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.rollout import history_of, rollouts, situations
 from magi_world.training.train import Run, open_run, text_encoder
-from magi_world.world import World
+from magi_world.world.world import World
 
 PIECE = 50  # steps between two looks at the clock
 

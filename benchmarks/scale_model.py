@@ -15,8 +15,8 @@ import math
 from dataclasses import dataclass
 
 from magi_world.config import DiTConfig, MagiConfig
+from magi_world.io.released import preset
 from magi_world.parallel.split import head_splits
-from magi_world.released import preset
 from magi_world.sampling.schedule import time_grid
 
 TEXT_ROWS = 128

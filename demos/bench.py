@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from magi_world.config import require
-from magi_world.world import World
+from magi_world.world.world import World
 
 WARM_UP = 3
 

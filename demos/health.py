@@ -150,8 +150,8 @@ def _worlds() -> Iterator[Finding]:
 
 def _world(name: str, folder: Path) -> Finding:
     """Its files as they were written, and a chunk made."""
+    from magi_world.io.package import check_package
     from magi_world.loading import load_world
-    from magi_world.package import check_package
 
     label = f"world {name}"
     try:

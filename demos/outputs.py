@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from magi_world.config import require
-from magi_world.files import replacing
-from magi_world.media import Size, VideoConfig, VideoWriter
+from magi_world.io.files import replacing
+from magi_world.io.media import Size, VideoConfig, VideoWriter
 
 ENDINGS = (".mp4", ".gif", ".png")
 SHEET_CELLS = 24

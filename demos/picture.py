@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from magi_world.chunk import Chunk
 from magi_world.config import require
 from magi_world.demos.captions import Caption, draw_caption
-from magi_world.events import Event, Fork, Note
-from magi_world.media import Size, enlarge
+from magi_world.io.media import Size, enlarge
+from magi_world.session.events import Event, Fork, Note
+from magi_world.world.chunk import Chunk
 
 MIN_LINES = 384
 # Seconds that a note stands, and that it stands at least where another one waits.

@@ -28,9 +28,9 @@ from magi_world.demos.window.scripts import script_agent, script_start
 from magi_world.demos.window.story import SessionFile
 from magi_world.demos.window.watching import Watcher
 from magi_world.demos.window.worker import Worker
+from magi_world.io.released import PRESETS
 from magi_world.loading import DEFAULT_WORLD, find_package, list_worlds, load_world
-from magi_world.released import PRESETS
-from magi_world.world import World
+from magi_world.world.world import World
 
 NO_DISPLAY = """\
 play needs a display, and there is none here ({reason}).

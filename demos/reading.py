@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from magi_world.events import Event, Fork, Keep, Said, Step
 from magi_world.language import CommandQueue, Interpreter
+from magi_world.session.events import Event, Fork, Keep, Said, Step
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from magi_world.chunk import Chunk
 from magi_world.config import require
 from magi_world.demos.outputs import ENDINGS, check_ending, open_output
 from magi_world.demos.picture import Painter, PictureConfig
 from magi_world.demos.resume import ResumeFolder
 from magi_world.demos.stopping import Stopped, StopRequest
-from magi_world.events import (
+from magi_world.session.events import (
     Event,
     Fork,
     Keep,
@@ -34,10 +33,11 @@ from magi_world.events import (
     Step,
     frames_digest,
 )
-from magi_world.replaying import Stage, check_batch, rewound_to
-from magi_world.session import Session, SessionWriter, step_event
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.session.replaying import Stage, check_batch, rewound_to
+from magi_world.session.session import Session, SessionWriter, step_event
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 
 # Chunks that take longer than this show their denoising steps.
 SLOW_SECONDS = 2.0

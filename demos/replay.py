@@ -6,10 +6,10 @@ import sys
 
 from tqdm import tqdm
 
-from magi_world.events import Reset, Step
-from magi_world.replaying import Verdict, verify
-from magi_world.session import Session
-from magi_world.world import World
+from magi_world.session.events import Reset, Step
+from magi_world.session.replaying import Verdict, verify
+from magi_world.session.session import Session
+from magi_world.world.world import World
 
 
 def verify_session(session: Session, world: World, quiet: bool = False) -> Verdict:

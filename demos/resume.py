@@ -19,14 +19,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from magi_world.chunk import Chunk
 from magi_world.config import require
-from magi_world.events import Reset, Step, to_record
-from magi_world.files import only_one, write_text
-from magi_world.records import build, field, parse_json, read_json
-from magi_world.session import Session
-from magi_world.snapshot import Snapshot
-from magi_world.weights import load_tensors, read_metadata
+from magi_world.io.files import only_one, write_text
+from magi_world.io.records import build, field, parse_json, read_json
+from magi_world.io.weights import load_tensors, read_metadata
+from magi_world.session.events import Reset, Step, to_record
+from magi_world.session.session import Session
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
 
 # A state is written at most so often, in seconds, and never for more than this share of the time.
 STATE_EVERY = 10.0

@@ -27,13 +27,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from magi_world.best_start import best_start
 from magi_world.config import require
 from magi_world.demos.marked_yaml import Node, read_yaml
 from magi_world.demos.reading import read_events
-from magi_world.events import Event, Fork, Keep, Note, Reset, StartFile, Step
-from magi_world.session import Header, Session
-from magi_world.world import World
+from magi_world.session.events import Event, Fork, Keep, Note, Reset, StartFile, Step
+from magi_world.session.session import Header, Session
+from magi_world.world.best_start import best_start
+from magi_world.world.world import World
 
 MAX_CHUNKS = 100_000  # half a day of video; more is a mistake
 _TOP = (

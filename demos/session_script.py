@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 
 from magi_world.config import require
-from magi_world.events import Fork, Keep, Load, Note, Reset, Rewind, Save, StartFile, Step
-from magi_world.session import Session
+from magi_world.session.events import Fork, Keep, Load, Note, Reset, Rewind, Save, StartFile, Step
+from magi_world.session.session import Session
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from magi_world.remote.world import RemoteWorld
-from magi_world.world import World
+from magi_world.world.world import World
 
 GAIN = 0.87  # more threads must be at least this much quicker; the window needs a core as well
 ROUNDS = 2

@@ -8,15 +8,20 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from magi_world.card import world_card
+from magi_world.io.card import world_card
+from magi_world.io.package import read_record
 from magi_world.loading import world_folders
-from magi_world.package import read_record
 
 API = {
-    "world": ["magi_world.loading", "magi_world.world", "magi_world.chunk", "magi_world.spec"],
+    "world": [
+        "magi_world.loading",
+        "magi_world.world.world",
+        "magi_world.world.chunk",
+        "magi_world.world.spec",
+    ],
     "environments": ["magi_world.envs.env", "magi_world.envs.vector", "magi_world.envs.wrappers"],
     "agents": ["magi_world.agents.protocol", "magi_world.agents.loading"],
-    "hub": ["magi_world.hub"],
+    "hub": ["magi_world.io.hub"],
 }
 
 

@@ -13,13 +13,13 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Discrete
 
-from magi_world.chunk import Chunk
 from magi_world.envs.config import RenderMode
 from magi_world.envs.rollout import Rollout
 from magi_world.envs.spaces import CommandSpace, commands_of
 from magi_world.envs.stats import Stats
 from magi_world.envs.viewer import Viewer, tiled
-from magi_world.world import Steer, World
+from magi_world.world.chunk import Chunk
+from magi_world.world.world import Steer, World
 
 # What is known before there is a world; each environment has its own pace.
 METADATA: dict[str, Any] = {

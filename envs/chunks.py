@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.chunk import Chunk
+from magi_world.world.chunk import Chunk
 
 _PER_WORLD = ("index", "prompts", "lands", "skip")
 

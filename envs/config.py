@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 
 from magi_world.config import require
 from magi_world.model.text import check_prompt
-from magi_world.world import Steer
+from magi_world.world.world import Steer
 
 MOST_WORLDS = 65_536  # in a batch; far beyond any machine
 Observation = Literal["chunk", "frame", "image", "latent"]

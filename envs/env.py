@@ -31,8 +31,8 @@ from magi_world.envs.starts import Begin, StartLike, read_start
 from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
 from magi_world.language import Reading
 from magi_world.loading import LoadOptions
-from magi_world.snapshot import Snapshot
-from magi_world.world import Steer, World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import Steer, World
 
 if TYPE_CHECKING:
     from magi_world.envs.vector import MagiWorldVectorEnv

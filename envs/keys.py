@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magi_world.spec import WorldSpec
+from magi_world.world.spec import WorldSpec
 
 
 def keys_to_action(spec: WorldSpec) -> dict[tuple[int, ...], str]:

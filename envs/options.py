@@ -12,8 +12,8 @@ import numpy as np
 from magi_world.envs.config import EnvConfig, scenes_per_world
 from magi_world.envs.starts import Begin, StartLike, read_file, read_start
 from magi_world.envs.state import EnvSnapshot, load_snapshot
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 
 MAX_SEED = 2**31
 NAMES = ("prompt", "start", "image", "video", "snapshot")

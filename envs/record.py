@@ -10,11 +10,11 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.utils import RecordConstructorArgs
 
-from magi_world.chunk import Chunk
 from magi_world.envs.env import MagiWorldEnv
-from magi_world.events import StartFile, file_digest
-from magi_world.media import VideoConfig, VideoWriter
-from magi_world.session import SessionWriter
+from magi_world.io.media import VideoConfig, VideoWriter
+from magi_world.session.events import StartFile, file_digest
+from magi_world.session.session import SessionWriter
+from magi_world.world.chunk import Chunk
 
 
 class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -40,7 +40,7 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             folder: where the files go; it is made.
             name: what they begin with.
             every: which episodes (their number, from 0); by default all.
-            upscale, crf: as in `magi_world.media.VideoConfig`.
+            upscale, crf: as in `magi_world.io.media.VideoConfig`.
             session: write session files too.
 
         Raises:

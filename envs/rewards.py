@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from magi_world.chunk import Chunk
 from magi_world.envs.chunks import rows_of
 from magi_world.envs.score import Moment, Reward, Score
-from magi_world.world import World
+from magi_world.world.chunk import Chunk
+from magi_world.world.world import World
 
 RewardFunction = Callable[[Chunk, dict[str, Any]], tuple[float, bool]]
 RewardLike = Any  # None, str, a RewardFunction, a Reward, or a list or mapping of these

@@ -15,7 +15,6 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from magi_world.chunk import Chunk
 from magi_world.envs.chunks import repeated, rows_of, with_rows
 from magi_world.envs.config import EnvConfig
 from magi_world.envs.rewards import RewardLike, make_reward, reward_terms
@@ -26,7 +25,8 @@ from magi_world.envs.starts import Begin, begin
 from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.stats import Stats
 from magi_world.language import Reading, understood
-from magi_world.snapshot import Snapshot
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
 
 
 class Rollout:

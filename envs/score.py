@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from magi_world.chunk import Chunk
+from magi_world.world.chunk import Chunk
 
 
 class Heads(Protocol):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from magi_world.loading import LoadOptions, open_world
-from magi_world.parts import WorldParts
 from magi_world.remote.world import RemoteWorld
 from magi_world.threads import settle_threads
-from magi_world.world import World
+from magi_world.world.parts import WorldParts
+from magi_world.world.world import World
 
 
 class Source:

@@ -13,7 +13,7 @@ from gymnasium.spaces import Text
 from torch import Tensor
 
 from magi_world.envs.config import is_int
-from magi_world.spec import MAX_CHARACTERS, PRINTABLE, WorldSpec
+from magi_world.world.spec import MAX_CHARACTERS, PRINTABLE, WorldSpec
 
 
 def teach_torchrl() -> None:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from magi_world.chunk import Chunk
 from magi_world.envs.chunks import joined
-from magi_world.events import StartFile
-from magi_world.media import fit, load_image, load_video
-from magi_world.replaying import start_frames
-from magi_world.world import World
+from magi_world.io.media import fit, load_image, load_video
+from magi_world.session.events import StartFile
+from magi_world.session.replaying import start_frames
+from magi_world.world.chunk import Chunk
+from magi_world.world.world import World
 
 StartLike = int | str | Path | np.ndarray | None
 VIDEO_SUFFIXES = frozenset((".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".gif"))

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from magi_world.chunk import Chunk
-from magi_world.records import field, parse_json
-from magi_world.snapshot import Snapshot
-from magi_world.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.records import field, parse_json
+from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
 
 STATE_VERSION = 1
 # Names come from files: looked up here, and nowhere else.

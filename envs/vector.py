@@ -38,8 +38,8 @@ from magi_world.envs.spaces import CommandSpace, commands_per_world, numbers_per
 from magi_world.envs.starts import Begin, StartLike
 from magi_world.envs.state import EnvSnapshot, load_snapshot
 from magi_world.loading import LoadOptions
-from magi_world.snapshot import Snapshot
-from magi_world.world import Steer, World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import Steer, World
 
 Batch = np.ndarray | Tensor
 Step = tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]

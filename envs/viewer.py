@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from magi_world.media import enlarge
+from magi_world.io.media import enlarge
 
 MIN_LINES = 256
 

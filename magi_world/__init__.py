@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register
 
 if TYPE_CHECKING:
-    from magi_world.chunk import Chunk
     from magi_world.loading import LoadOptions, list_worlds, load_world
     from magi_world.remote.world import RemoteWorld
-    from magi_world.snapshot import Snapshot
-    from magi_world.spec import WorldSpec
-    from magi_world.world import World
+    from magi_world.world.chunk import Chunk
+    from magi_world.world.snapshot import Snapshot
+    from magi_world.world.spec import WorldSpec
+    from magi_world.world.world import World
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 _HOME = {
-    "Chunk": "magi_world.chunk",
+    "Chunk": "magi_world.world.chunk",
     "LoadOptions": "magi_world.loading",
     "RemoteWorld": "magi_world.remote.world",
-    "Snapshot": "magi_world.snapshot",
-    "World": "magi_world.world",
-    "WorldSpec": "magi_world.spec",
+    "Snapshot": "magi_world.world.snapshot",
+    "World": "magi_world.world.world",
+    "WorldSpec": "magi_world.world.spec",
     "list_worlds": "magi_world.loading",
     "load_world": "magi_world.loading",
 }

@@ -1,4 +1,4 @@
-"""Every number that shapes the model, in frozen dataclasses. Presets: `magi_world.released`.
+"""Every number that shapes the model, in frozen dataclasses. Presets: `magi_world.io.released`.
 
 A configuration is checked when it is built: what cannot run together is refused with a
 message that names the field, its value and what would be right.

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from magi_world.config import MagiConfig
-from magi_world.layout import (
+from magi_world.io.layout import (
     LOOKED_FOR,
     CheckpointLayout,
     DitFolder,
@@ -22,15 +22,15 @@ from magi_world.layout import (
     find_layout,
     read_vae_config,
 )
+from magi_world.io.released import PRESETS
+from magi_world.io.weights import TensorInfo, differences, inspect_checkpoint
+from magi_world.io.weights_report import PartReport, WeightsReport
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import DECODER_PREFIXES
 from magi_world.model.text import SpecialTokens
 from magi_world.model.vae import VAE
-from magi_world.released import PRESETS
 from magi_world.sampling.cache import CacheConfig
 from magi_world.sampling.guide import extra_chunks
-from magi_world.weights import TensorInfo, differences, inspect_checkpoint
-from magi_world.weights_report import PartReport, WeightsReport
 
 __all__ = ["PartReport", "WeightsReport", "cache_bytes", "report_weights"]
 

@@ -13,23 +13,23 @@ from typing import Any, Literal
 
 import torch
 
-from magi_world.checkpoint import inspect_checkpoint
 from magi_world.config import MagiConfig
 from magi_world.engine import EngineConfig, prepare_dit, slow_parts
-from magi_world.layout import find_layout, open_dit, open_text, open_vae
+from magi_world.io.checkpoint import inspect_checkpoint
+from magi_world.io.layout import find_layout, open_dit, open_text, open_vae
+from magi_world.io.package import DTYPES, RECORD, read_package
+from magi_world.io.released import PRESETS, preset
 from magi_world.model.attention import Backend
 from magi_world.model.text import TextEncoder
 from magi_world.model.tiling import TileConfig
-from magi_world.package import DTYPES, RECORD, read_package
 from magi_world.parallel.ranks import rank_device
 from magi_world.parallel.split import Parallel
 from magi_world.parallel.start import Team, gather_team
-from magi_world.parts import MakeDiT, WorldParts, whole_dit
-from magi_world.released import PRESETS, preset
 from magi_world.sampling.long_history import HistoryPlan, make_place
-from magi_world.spec import WorldSpec
 from magi_world.threads import Threads, settle_threads
-from magi_world.world import World
+from magi_world.world.parts import MakeDiT, WorldParts, whole_dit
+from magi_world.world.spec import WorldSpec
+from magi_world.world.world import World
 
 SHIPPED = Path(__file__).parent / "worlds"
 _LOG = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def load_world(
     Args:
         name: a name of `list_worlds`, the folder of a world package, one of the released models
             ("magi-1-4.5b-distill", ...), which needs ``weights``, a world on the Hugging Face hub
-            ("hf:owner/name", see `magi_world.hub`), or the address of a server ("ws://...", see
+            ("hf:owner/name", see `magi_world.io.hub`), or the address of a server ("ws://...", see
             `magi_world.remote`), which chose all other options itself.
         num_worlds: worlds in the batch.
         others: as in `LoadOptions`.
@@ -331,7 +331,7 @@ def find_package(name: str | Path) -> Path:
             f"world is {name!r:.60}, a {type(name).__name__}; it must be a name or path"
         )
     if str(name).startswith("hf:"):
-        from magi_world.hub import fetch_world
+        from magi_world.io.hub import fetch_world
 
         return fetch_world(str(name))
     folders = world_folders()

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from magi_world.config import DiTConfig, VAEConfig
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.vae import VAE
-from magi_world.parts import WorldParts
+from magi_world.world.parts import WorldParts
 
 _READS = (Tensor.__bool__, Tensor.item, Tensor.__float__, Tensor.__int__, Tensor.tolist)
 _WAITING = ("nonzero", "_local_scalar_dense", "masked_select", "equal")

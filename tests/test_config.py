@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from magi_world.config import DiTConfig, SamplerConfig, VAEConfig
+from magi_world.io.released import PRESETS
 from magi_world.model.dit import DiT
-from magi_world.released import PRESETS
 
 
 @pytest.mark.parametrize(

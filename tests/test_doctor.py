@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import magi_world.checkpoint
+import magi_world.io.checkpoint
 from magi_world.config import MagiConfig, SamplerConfig
 from magi_world.doctor import cache_bytes, report_weights
-from magi_world.layout import open_dit
+from magi_world.io.layout import open_dit
+from magi_world.io.released import PRESETS, dit_config_from_released
+from magi_world.io.weights import load_tensors, save_tensors
 from magi_world.model.dit import DiT
-from magi_world.released import PRESETS, dit_config_from_released
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.weights import load_tensors, save_tensors
 from tests.checkpoints import (
     GOLDEN,
     golden_case,
@@ -120,8 +120,8 @@ def test_no_tensor_is_read(complete: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*args: object) -> None:
         raise AssertionError("a tensor was read")
 
-    monkeypatch.setattr(magi_world.checkpoint, "safe_open", refuse)
-    monkeypatch.setattr(magi_world.checkpoint, "read_tensors", refuse)
+    monkeypatch.setattr(magi_world.io.checkpoint, "safe_open", refuse)
+    monkeypatch.setattr(magi_world.io.checkpoint, "read_tensors", refuse)
     assert report_weights(complete, presets=TINY).problems == ()
 
 

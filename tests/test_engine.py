@@ -12,9 +12,9 @@ from torch._dynamo.utils import counters
 
 import tests.reference.forward as forward
 from magi_world.engine import EngineConfig, prepare_dit, slow_parts
+from magi_world.io.weights import load_tensors
 from magi_world.model.dit import DiT
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.weights import load_tensors
 from tests.checkpoints import GOLDEN, golden_case
 from tests.test_reference import tolerance
 from tests.tiny import tiny_parts

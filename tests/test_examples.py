@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from magi_world.package import write_package
+from magi_world.io.package import write_package
 from tests.envs.worlds import heads
 from tests.tiny import tiny_parts, tiny_text
 

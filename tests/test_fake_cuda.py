@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from magi_world.parts import WorldParts
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.world import World
+from magi_world.world.parts import WorldParts
+from magi_world.world.world import World
 from tests.fake_cuda import Traffic, cuda_dit, cuda_parts, fake_cuda
 from tests.tiny import tiny_parts
 

@@ -14,14 +14,14 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import Tensor
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
+from magi_world.io.package import write_package
+from magi_world.io.weights import save_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.package import write_package
-from magi_world.parts import WorldParts
-from magi_world.spec import Command, WorldSpec
-from magi_world.weights import save_tensors
-from magi_world.world import World
+from magi_world.world.parts import WorldParts
+from magi_world.world.spec import Command, WorldSpec
+from magi_world.world.world import World
 
 FRAME_SIZE = (32, 48)
 COMMANDS = ("stand still", "turn left", "turn right", "walk forward")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from magi_world.envs.stacking import Stacking
-from magi_world.files import write_text
-from magi_world.records import build, read_json
+from magi_world.io.files import write_text
+from magi_world.io.records import build, read_json
 
 # What may differ between a run and its continuation: it decides no number that is learnt.
 FREE = ("device", "save_seconds", "gpus_per_runner")

@@ -24,10 +24,10 @@ from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.uncertainty import UncertaintyPenalty
 from magi_world.envs.vector import MagiWorldVectorEnv
 from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
+from magi_world.io.weights import load_tensors, save_tensors
 from magi_world.loading import Dtype, load_world
-from magi_world.parts import WorldParts
-from magi_world.weights import load_tensors, save_tensors
-from magi_world.world import World
+from magi_world.world.parts import WorldParts
+from magi_world.world.world import World
 
 STARTS, WORLDS, FRAMES = "starts.safetensors", "worlds.safetensors", "frames.safetensors"
 

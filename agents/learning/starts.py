@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from magi_world.parts import WorldParts
-from magi_world.start import choose_start
 from magi_world.training.dataset import ChunkDataset, split_shards
+from magi_world.world.parts import WorldParts
+from magi_world.world.start import choose_start
 
 AFTER = 3  # chunks that the recorded episode still lasts after a start
 BATCH = 32

@@ -14,7 +14,7 @@ from magi_world.agents.learning.policy import PolicyRecord, save_policy
 from magi_world.agents.learning.ppo import BaseCallback, make_learner, policy_weights
 from magi_world.agents.learning.progress import Episodes, ProgressFile, losses, told
 from magi_world.agents.learning.state import RunState
-from magi_world.files import only_one
+from magi_world.io.files import only_one
 from magi_world.training.loop import Stopped, clean_stop
 
 QUIET_SECONDS = 10.0  # without an update, after which the run says how far it is

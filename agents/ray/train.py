@@ -25,8 +25,8 @@ from magi_world.agents.learning.policy import PolicyRecord, save_policy
 from magi_world.agents.learning.progress import ProgressFile, told
 from magi_world.agents.ray.cluster import cluster
 from magi_world.agents.ray.module import EyesModule, policy_weights, set_policy_weights
+from magi_world.io.weights import load_tensors, save_tensors
 from magi_world.training.loop import Stopped, clean_stop
-from magi_world.weights import load_tensors, save_tensors
 
 from ray.rllib.algorithms.ppo import PPO, PPOConfig  # isort: skip - Ray is looked for first
 from ray.rllib.core import DEFAULT_MODULE_ID  # isort: skip

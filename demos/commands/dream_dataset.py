@@ -55,7 +55,7 @@ def run(given: argparse.Namespace) -> int:
     """Do it."""
     from magi_world.agents import dream_files
     from magi_world.agents.dreaming import dream, drop_units, read_units, world_spec
-    from magi_world.offline import check_name
+    from magi_world.io.offline import check_name
 
     config = _config(given)
     folder: Path = given.output.absolute()

@@ -38,9 +38,9 @@ def add(commands: options.Commands) -> None:
 
 def run_download(given: argparse.Namespace) -> int:
     """Do it."""
-    from magi_world import hub
+    from magi_world.io import hub
+    from magi_world.io.released import PRESETS
     from magi_world.loading import INSTALLED
-    from magi_world.released import PRESETS
 
     if given.what in PRESETS:
         if given.to is None:
@@ -57,7 +57,7 @@ def run_download(given: argparse.Namespace) -> int:
 
 def run_push(given: argparse.Namespace) -> int:
     """Do it."""
-    from magi_world import hub
+    from magi_world.io import hub
     from magi_world.loading import find_package
 
     folder = find_package(given.world)

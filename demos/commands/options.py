@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from magi_world.world import World
+    from magi_world.world.world import World
 
 Commands = Any  # what ArgumentParser.add_subparsers returns; argparse gives it no public name
 

@@ -13,7 +13,7 @@ from magi_world.demos.commands.record import find_script
 if TYPE_CHECKING:
     from magi_world.agents.protocol import Agent
     from magi_world.demos.play import PlayConfig
-    from magi_world.world import World
+    from magi_world.world.world import World
 
 BEST = object()  # no seed was typed: the best start, with seed 0
 

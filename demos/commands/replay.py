@@ -10,8 +10,8 @@ from magi_world.demos.commands import options
 from magi_world.demos.commands.record import add_output_options, record_config, report
 
 if TYPE_CHECKING:
-    from magi_world.session import Session
-    from magi_world.world import World
+    from magi_world.session.session import Session
+    from magi_world.world.world import World
 
 
 def add(commands: options.Commands) -> None:
@@ -35,7 +35,7 @@ def add(commands: options.Commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
-    from magi_world.session import read_session
+    from magi_world.session.session import read_session
 
     session = read_session(given.session)
     if session.truncated and not given.json:
@@ -97,7 +97,7 @@ def _world(given: argparse.Namespace, session: Session) -> World:
 
 def _write_script(given: argparse.Namespace, session: Session) -> int:
     from magi_world.demos.session_script import script_text
-    from magi_world.files import write_text
+    from magi_world.io.files import write_text
 
     if given.script.exists() and not given.overwrite:
         raise FileExistsError(f"{given.script} exists; give --overwrite to replace it")

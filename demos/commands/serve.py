@@ -10,7 +10,7 @@ from magi_world.demos.commands import options
 
 if TYPE_CHECKING:
     from magi_world.demos.server.config import ServeConfig
-    from magi_world.world import World
+    from magi_world.world.world import World
 
 
 def add(commands: options.Commands) -> None:

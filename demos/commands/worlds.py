@@ -23,8 +23,8 @@ def add(commands: options.Commands) -> None:
 
 def run(given: argparse.Namespace) -> int:
     """Do it."""
+    from magi_world.io.released import PRESETS
     from magi_world.loading import world_folders
-    from magi_world.released import PRESETS
 
     worlds = [describe(name, folder) for name, folder in world_folders().items()]
     if given.json:
@@ -40,7 +40,7 @@ def run(given: argparse.Namespace) -> int:
 
 def describe(name: str, folder: Path) -> dict[str, Any]:
     """What a package says about itself, and what is wrong with it."""
-    from magi_world.package import check_package, read_record
+    from magi_world.io.package import check_package, read_record
 
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     facts: dict[str, Any] = {"name": name, "folder": str(folder), "bytes": size}

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_world.chunk import Chunk
-from magi_world.snapshot import Snapshot
-from magi_world.world import Steer, World
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import Steer, World
 
 Result = TypeVar("Result")
 

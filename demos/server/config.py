@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from magi_world.config import require
-from magi_world.spec import MAX_CHARACTERS
+from magi_world.world.spec import MAX_CHARACTERS
 
 Format = Literal["jpeg", "webp"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from magi_world.demos.server.batching import Made
 from magi_world.demos.server.past import Moment
-from magi_world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot
 
 COUNT, CHUNKS, LIMIT = 4, 4, 16
 

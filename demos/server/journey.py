@@ -15,7 +15,7 @@ import numpy as np
 from magi_world.demos.captions import Caption, draw_caption
 from magi_world.demos.server.past import Moment
 from magi_world.demos.server.pictures import decode
-from magi_world.media import VideoConfig, VideoWriter, enlarge
+from magi_world.io.media import VideoConfig, VideoWriter, enlarge
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from magi_world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot
 
 SPARSE = 4  # of older chunks one in so many is kept
 

@@ -15,8 +15,8 @@ from magi_world.demos.server.allowance import Allowance
 from magi_world.demos.server.batching import Begin, Made, Step
 from magi_world.demos.server.config import Limits
 from magi_world.demos.server.served import Served
-from magi_world.snapshot import Snapshot
-from magi_world.world import Steer
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import Steer
 
 States = tuple[Snapshot, ...]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from magi_world.demos.server.past import Moment
-from magi_world.events import (
+from magi_world.language import Reading
+from magi_world.session.events import (
     Event,
     Fork,
     Keep,
@@ -20,10 +21,9 @@ from magi_world.events import (
     Step,
     file_digest,
 )
-from magi_world.language import Reading
-from magi_world.session import SessionWriter
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.session.session import SessionWriter
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 
 NOTE = "served in a batch; a replay of this world alone may differ in the last bit"
 

@@ -24,11 +24,11 @@ from magi_world.demos.server.messages import check_text
 from magi_world.demos.server.program import Program, ProgramWorld, States
 from magi_world.language import CommandQueue
 from magi_world.model.text import check_prompt
-from magi_world.parts import decode_latents
 from magi_world.remote.wire import PROTOCOL, Parcel, pack, unpack
-from magi_world.snapshot import Snapshot
-from magi_world.snapshot_rows import joined, row_of
-from magi_world.world import World
+from magi_world.world.parts import decode_latents
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.snapshot_rows import joined, row_of
+from magi_world.world.world import World
 
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from magi_world.demos.server.config import ServeConfig
-from magi_world.world import World
+from magi_world.world.world import World
 
 NEEDS = "serve needs starlette and uvicorn: pip install 'magi-world[serve]' ({error})"
 

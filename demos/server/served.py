@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from magi_world.best_start import best_start
 from magi_world.demos.server.batching import Batcher, Begin, Made, Step
 from magi_world.demos.threads import choose_threads
 from magi_world.demos.window.steering import KeyMap
 from magi_world.language import Interpreter
-from magi_world.snapshot import Snapshot, check_snapshot
-from magi_world.spec import WorldSpec
-from magi_world.world import World
+from magi_world.world.best_start import best_start
+from magi_world.world.snapshot import Snapshot, check_snapshot
+from magi_world.world.spec import WorldSpec
+from magi_world.world.world import World
 
 
 class Served:

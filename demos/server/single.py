@@ -24,8 +24,8 @@ from magi_world.demos.server.messages import check_text
 from magi_world.demos.server.program import Program
 from magi_world.demos.server.served import Served
 from magi_world.language import CommandQueue, Reading
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 
 PAST = 64  # moments that can be rewound to
 LINES = 256  # a picture is enlarged to at least so many lines

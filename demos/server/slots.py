@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from magi_world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot
 
 SLOTS = (1, 2, 3, 4)
 _KEY = re.compile(r"[0-9a-f]{16,64}")

@@ -34,7 +34,7 @@ from magi_world.demos.server.record import Record
 from magi_world.demos.server.served import Served
 from magi_world.demos.server.slots import Slots
 from magi_world.language import Reading
-from magi_world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot
 
 LOOP_PAUSE = 0.5  # seconds between two showings of imagined futures
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from magi_world.agents.loading import knows
 from magi_world.agents.protocol import Agent
-from magi_world.spec import WorldSpec
+from magi_world.world.spec import WorldSpec
 
 HUMAN, RANDOM = "human", "random"
 

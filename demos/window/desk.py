@@ -15,7 +15,7 @@ from magi_world.demos.window.player import Player
 from magi_world.demos.window.previews import Previews
 from magi_world.demos.window.story import Film
 from magi_world.demos.window.tips import Tip, Tips
-from magi_world.media import VideoConfig, enlarge
+from magi_world.io.media import VideoConfig, enlarge
 
 Overlay = Literal["", "help", "worlds", "slots"]
 SLOTS = tuple(range(1, 10))

@@ -15,16 +15,16 @@ import numpy as np
 from PIL import Image
 
 from magi_world.agents.protocol import Agent, checked_command
-from magi_world.best_start import best_start
-from magi_world.chunk import Chunk
 from magi_world.demos.window import jobs
 from magi_world.demos.window.memory import give_back
 from magi_world.demos.window.moment import Moment
 from magi_world.demos.window.score import Score, first_score, next_score
-from magi_world.media import fit, load_image
-from magi_world.snapshot import Snapshot
-from magi_world.spec import WorldSpec
-from magi_world.world import World
+from magi_world.io.media import fit, load_image
+from magi_world.world.best_start import best_start
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.spec import WorldSpec
+from magi_world.world.world import World
 
 TIDY_EVERY = 8  # chunks
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from magi_world.demos.window import jobs
 from magi_world.demos.window.moment import Moment
-from magi_world.spec import WorldSpec
+from magi_world.world.spec import WorldSpec
 
 
 @dataclass(frozen=True)

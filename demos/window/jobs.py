@@ -14,9 +14,9 @@ import numpy as np
 
 from magi_world.agents.protocol import Agent
 from magi_world.demos.window.moment import Moment
-from magi_world.snapshot import Snapshot
-from magi_world.spec import WorldSpec
-from magi_world.world import World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.spec import WorldSpec
+from magi_world.world.world import World
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from magi_world.demos.window.score import Score
-from magi_world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot
 
 
 @dataclass(frozen=True, eq=False)

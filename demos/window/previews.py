@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from magi_world.best_start import best_start
+from magi_world.io.package import read_package
 from magi_world.loading import find_package
-from magi_world.package import read_package
-from magi_world.parts import decode_latents
-from magi_world.spec import WorldSpec
+from magi_world.world.best_start import best_start
+from magi_world.world.parts import decode_latents
+from magi_world.world.spec import WorldSpec
 
 
 @dataclass(frozen=True)

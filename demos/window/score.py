@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from magi_world.model.heads import Heads
-from magi_world.parts import WorldParts
+from magi_world.world.parts import WorldParts
 
 LIKELY = 0.5  # an event with at least this probability counts as one that happened
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from magi_world.agents.scripted import ScriptedAgent
 from magi_world.demos.script import Script
 from magi_world.demos.window.jobs import Start
-from magi_world.events import Keep, Reset, StartFile, Step
+from magi_world.session.events import Keep, Reset, StartFile, Step
 
 
 def script_agent(script: Script) -> ScriptedAgent:

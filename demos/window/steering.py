@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from magi_world.language import CommandQueue, Step
-from magi_world.spec import Command
+from magi_world.world.spec import Command
 
 # Letters that stand for arrows in games, unless a world gives a letter a meaning of its own.
 ARROWS = {"w": "up", "a": "left", "s": "down", "d": "right"}

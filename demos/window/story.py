@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from magi_world.chunk import Chunk
 from magi_world.demos.window import jobs
 from magi_world.demos.window.moment import Moment
 from magi_world.demos.window.watching import Watcher
-from magi_world.events import StartFile, file_digest
+from magi_world.io.media import VideoConfig, VideoWriter
 from magi_world.language import Reading
-from magi_world.media import VideoConfig, VideoWriter
-from magi_world.session import SessionWriter
-from magi_world.snapshot import Snapshot
-from magi_world.spec import WorldSpec
+from magi_world.session.events import StartFile, file_digest
+from magi_world.session.session import SessionWriter
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.spec import WorldSpec
 
 
 class Background:

@@ -8,7 +8,7 @@ from functools import partial
 
 from magi_world.demos.window.controllers import RANDOM
 from magi_world.demos.window.player import Player
-from magi_world.spec import Command
+from magi_world.world.spec import Command
 
 SECONDS = 90.0  # after which they go away by themselves
 

@@ -17,7 +17,7 @@ import numpy as np
 from magi_world.language.matching import Matcher, Score, plain
 from magi_world.language.vocabulary import FILLERS, LITTLE
 from magi_world.language.words import stem, tokens
-from magi_world.spec import Command
+from magi_world.world.spec import Command
 
 # What the curve is without any evidence: bias, likeness, margin, clear, strange, unknown words.
 PRIOR = np.array([-11.0, 13.0, 3.0, 2.5, -3.0, -2.5])

@@ -15,7 +15,7 @@ from magi_world.language.reading import MAX_CHUNKS, Reading, Step, meaning, refu
 from magi_world.language.vocabulary import FILLERS, LITTLE, STRENGTHENED, VOCABULARY
 from magi_world.language.words import number, respell, stem, tokens
 from magi_world.model.static_text import StaticTextEncoder
-from magi_world.spec import WorldSpec
+from magi_world.world.spec import WorldSpec
 
 TYPO = 0.93  # confidence that is left after each word that was respelt
 MAX_STEPS = 64

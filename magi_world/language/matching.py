@@ -22,7 +22,7 @@ from torch import Tensor
 from magi_world.language.vocabulary import FILLERS, LITTLE, VOCABULARY
 from magi_world.language.words import stem, tokens
 from magi_world.model.static_text import StaticTextEncoder
-from magi_world.spec import Command
+from magi_world.world.spec import Command
 
 # Cosines of the text table below LOW mean nothing, those above HIGH the same.
 LOW, HIGH = 0.35, 0.75

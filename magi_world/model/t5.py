@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from magi_world.config import require
+from magi_world.io.weights import WeightsError, find_nan, inspect_checkpoint, load_into
 from magi_world.model.text import check_prompt
-from magi_world.weights import WeightsError, find_nan, inspect_checkpoint, load_into
 
 # The released file is that of the whole model; only its encoder is wanted.
 DECODER_PREFIXES = ("decoder.", "lm_head.")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from magi_world.config import require
-from magi_world.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 
 # T5 reads 800 tokens, about 3,500 characters of English, and would ignore the rest unsaid. Up to
 # here a prompt is cut as the reference cuts it; beyond, its end would certainly be lost.

@@ -17,7 +17,7 @@ from magi_world.parallel.follow import follow
 from magi_world.parallel.lead import LeadDiT, LeadTiles
 from magi_world.parallel.ranks import Ranks, torchrun_place
 from magi_world.parallel.split import Parallel, parse_split
-from magi_world.parts import WorldParts
+from magi_world.world.parts import WorldParts
 
 # How long the slowest process may take to read its weights, in seconds.
 LOADING = 3600.0

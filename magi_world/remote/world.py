@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
-from magi_world.chunk import Chunk
+from magi_world.checks import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.language import CommandQueue, Reading, Step
-from magi_world.parts import WorldParts
 from magi_world.remote.connection import Connection
 from magi_world.remote.wire import Parcel
 from magi_world.sampling.flight import Flight
 from magi_world.sampling.lane import Lane
 from magi_world.sampling.stream import Progress, StreamConfig, StreamState
-from magi_world.snapshot import Snapshot, Story
-from magi_world.spec import Command, WorldSpec
-from magi_world.start import Pixels
-from magi_world.world import Steer, World
+from magi_world.world.chunk import Chunk
+from magi_world.world.parts import WorldParts
+from magi_world.world.snapshot import Snapshot, Story
+from magi_world.world.spec import Command, WorldSpec
+from magi_world.world.start import Pixels
+from magi_world.world.world import Steer, World
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.best_start import best_start
 from magi_world.config import MagiConfig
+from magi_world.io.package import write_package
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.package import write_package
-from magi_world.parts import WorldParts
-from magi_world.spec import Command, WorldSpec
 from magi_world.training.latents import LatentDataset
 from magi_world.training.settings import WorldTrainConfig
+from magi_world.world.best_start import best_start
+from magi_world.world.parts import WorldParts
+from magi_world.world.spec import Command, WorldSpec
 
 AHEAD = 3  # chunks after a start in which its event must come
 

@@ -18,13 +18,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from magi_world.config import VAEConfig
+from magi_world.io.weights import save_tensors
 from magi_world.model.vae import VAE, frames_to_video, video_to_frames
 from magi_world.training.codec_start import equalise, keep_blind, start_from_pca
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.files import CODEC
 from magi_world.training.loop import LoopConfig, train
 from magi_world.training.precision import mixed
-from magi_world.weights import save_tensors
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from magi_world.training.courtyard_map import PILLARS, WALLS
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.rollout import begin, filled, history_of, situations
 from magi_world.training.settings import EvaluateConfig
-from magi_world.world import World
+from magi_world.world.world import World
 
 LEAST = 0.01  # share of the picture from which a thing counts as in view
 CHUNKS = 8

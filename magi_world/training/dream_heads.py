@@ -22,7 +22,7 @@ from magi_world.model.heads import Heads
 from magi_world.model.vae import frames_to_video
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.rollout import begin, filled, history_of
-from magi_world.world import World
+from magi_world.world.world import World
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from magi_world.io.package import read_package, read_record, write_record
 from magi_world.model.vae import frames_to_video
-from magi_world.package import read_package, read_record, write_record
-from magi_world.parts import WorldParts, decode_latents
 from magi_world.training.classifier import InverseDynamics, accuracy
 from magi_world.training.codec import psnr, training_attention
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.rollout import begin, history_of, possible, rollouts, situations
 from magi_world.training.settings import EvaluateConfig
 from magi_world.training.strips import reconstruction_rows, sampled, save_strip
-from magi_world.world import World
+from magi_world.world.parts import WorldParts, decode_latents
+from magi_world.world.world import World
 
 
 def decibel(made: Tensor, real: Tensor) -> float:

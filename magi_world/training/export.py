@@ -21,7 +21,7 @@ from safetensors import safe_open
 from tqdm import tqdm
 
 from magi_world.config import require
-from magi_world.offline import DatasetConfig, check_name, text_space, write_dataset
+from magi_world.io.offline import DatasetConfig, check_name, text_space, write_dataset
 from magi_world.training.record import RecordConfig
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from magi_world.io.package import read_package
+from magi_world.io.weights import save_tensors
 from magi_world.loading import find_package
-from magi_world.package import read_package
 from magi_world.training.files import CODEC, TEXT, TRANSFORMER
 from magi_world.training.settings import WorldTrainConfig
-from magi_world.weights import save_tensors
 
 
 def inherit(package: str | Path, config: WorldTrainConfig, folder: Path) -> None:

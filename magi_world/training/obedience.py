@@ -19,7 +19,7 @@ from magi_world.training.dataset import ChunkDataset
 from magi_world.training.record import RecordConfig
 from magi_world.training.rollout import begin, filled, history_of
 from magi_world.training.settings import EvaluateConfig
-from magi_world.world import World
+from magi_world.world.world import World
 
 OTHERS = 3  # wrong commands beside the true one: chance is 1 in 4
 STAYS = 20  # chunks that a changed scene must last

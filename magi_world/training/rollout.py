@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from magi_world.training.dataset import ChunkDataset
-from magi_world.world import World
+from magi_world.world.world import World
 
 HISTORY = 4  # real chunks in front of every dream, where the episodes are long enough
 FEWEST = 8  # situations with which a shorter history is not yet needed

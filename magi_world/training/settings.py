@@ -52,7 +52,7 @@ class WorldTrainConfig:
     fps: frames a second at which the world plays. starts, start_chunks: real start videos shipped,
     and their length; starts_before: a recorded event that comes soon after each, '' = any clip.
     things: what the world knows, for the answer to a text that it does not, () lists the commands.
-    text, licence, description, provenance: see `magi_world.package`.
+    text, licence, description, provenance: see `magi_world.io.package`.
     """
 
     name: str

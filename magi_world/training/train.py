@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 
+from magi_world.io.package import read_package
 from magi_world.loading import world_folders
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.package import read_package
 from magi_world.training.again import drop_short_shards, go_on
 from magi_world.training.assemble import make_package, pick_starts
 from magi_world.training.classifier import train_classifier
@@ -40,7 +40,7 @@ from magi_world.training.record import load_object, record
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.text import existing_table, make_text_encoder
 from magi_world.training.watch import Watcher, dream, newest_transformer
-from magi_world.world import World
+from magi_world.world.world import World
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from magi_world.io.package import read_package, read_record
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.package import read_package, read_record
 from magi_world.training.again import steps_done
 from magi_world.training.assemble import make_package, pick_starts
 from magi_world.training.files import CODEC, TEXT
 from magi_world.training.latents import LatentDataset
 from magi_world.training.report import DREAM, write_report
-from magi_world.world import World
+from magi_world.world.world import World
 
 if TYPE_CHECKING:
     from magi_world.training.train import Run

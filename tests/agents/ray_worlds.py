@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from magi_world.package import write_package
+from magi_world.io.package import write_package
 from tests.envs.worlds import heads
 from tests.tiny import tiny_parts, tiny_text
 

@@ -21,7 +21,7 @@ from magi_world.agents.dreaming import (
     unit_file,
     world_spec,
 )
-from magi_world.media import load_video
+from magi_world.io.media import load_video
 from tests.agents.ray_worlds import write_world
 
 

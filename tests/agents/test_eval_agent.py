@@ -14,8 +14,8 @@ from magi_world.agents.results import baseline_names
 from magi_world.demos import cli
 from magi_world.demos.commands.eval_agent import find_config
 from magi_world.demos.simulator_files import no_litter
+from magi_world.io.package import write_package
 from magi_world.loading import load_world
-from magi_world.package import write_package
 from tests.envs.real_toy import SHIPPED, toy_config
 from tests.envs.worlds import heads
 from tests.tiny import tiny_parts, tiny_text

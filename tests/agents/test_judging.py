@@ -27,7 +27,7 @@ from magi_world.agents.results import Results, Setting, agent_digest
 from magi_world.agents.table import as_markdown, as_text, table_rows
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.envs.real import RealWorldEnv
-from magi_world.media import load_video
+from magi_world.io.media import load_video
 from tests.envs.real_toy import toy_config, toy_record
 from tests.envs.worlds import fast_world, heads
 from tests.training.toy import Roll

@@ -20,8 +20,8 @@ from magi_world.agents.learning.ppo import make_learner, policy_weights
 from magi_world.agents.learning.progress import Episodes, ProgressFile, read_rows
 from magi_world.agents.learning.train import train_agent
 from magi_world.agents.loading import load_agent
+from magi_world.io.weights import load_tensors
 from magi_world.training.loop import Stopped
-from magi_world.weights import load_tensors
 from tests.agents.learning_worlds import SMALL, SignPlace, figures, tiny_dream
 
 

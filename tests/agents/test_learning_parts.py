@@ -34,10 +34,10 @@ from magi_world.demos import cli
 from magi_world.demos.commands import train_agent as command
 from magi_world.envs.score import Moment, Reward
 from magi_world.envs.uncertainty import UncertaintyConfig, UncertaintyPenalty
-from magi_world.media import load_image
-from magi_world.package import write_package
-from magi_world.weights import load_tensors, save_tensors
-from magi_world.world import World
+from magi_world.io.media import load_image
+from magi_world.io.package import write_package
+from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.world.world import World
 from tests.agents.learning_worlds import SMALL, SignPlace
 from tests.envs.real_toy import SHIPPED, toy_config
 from tests.envs.worlds import heads

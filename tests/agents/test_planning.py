@@ -13,7 +13,7 @@ from magi_world.agents.loading import load_agent
 from magi_world.agents.planning import PlanningAgent, PlanningConfig, load_planner, reseeded
 from magi_world.agents.scripted import ScriptedAgent
 from magi_world.envs.env import MagiWorldEnv
-from magi_world.world import World
+from magi_world.world.world import World
 from tests.envs.worlds import Ends, fast_world
 from tests.tiny import COMMANDS, tiny_world
 

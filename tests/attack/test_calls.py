@@ -15,9 +15,9 @@ from magi_world.agents import load_agent
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.wrappers import ChunkToImage
-from magi_world.media import VideoConfig, VideoWriter, fit, load_image, load_video
-from magi_world.session import SessionWriter
-from magi_world.world import World
+from magi_world.io.media import VideoConfig, VideoWriter, fit, load_image, load_video
+from magi_world.session.session import SessionWriter
+from magi_world.world.world import World
 from tests.attack.judge import assert_refused
 from tests.tiny import tiny_world, write_tiny_package
 

@@ -18,13 +18,13 @@ from magi_world.demos.record import RecordConfig, record
 from magi_world.demos.script import read_script
 from magi_world.envs.stacking import Stacking
 from magi_world.envs.state import load_snapshot
-from magi_world.media import load_image, load_video
-from magi_world.package import read_package
-from magi_world.replaying import replay
-from magi_world.session import SessionWriter, read_session
-from magi_world.snapshot import Snapshot
-from magi_world.weights import load_tensors, save_tensors
-from magi_world.world import World
+from magi_world.io.media import load_image, load_video
+from magi_world.io.package import read_package
+from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.session.replaying import replay
+from magi_world.session.session import SessionWriter, read_session
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 from tests.attack.judge import assert_refused
 from tests.tiny import tiny_world, write_tiny_package
 

@@ -24,8 +24,8 @@ from magi_world.demos.script import read_script
 from magi_world.envs import MagiWorldEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.state import EnvSnapshot
-from magi_world.media import load_video
-from magi_world.session import SessionWriter, read_session
+from magi_world.io.media import load_video
+from magi_world.session.session import SessionWriter, read_session
 from tests.tiny import tiny_world
 
 pytest.importorskip("stable_baselines3")

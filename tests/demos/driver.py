@@ -15,7 +15,7 @@ from magi_world.demos.play import PlayConfig, make_desk
 from magi_world.demos.window import jobs
 from magi_world.demos.window.app import App, AppConfig
 from magi_world.demos.window.engine import Engine
-from magi_world.world import World
+from magi_world.world.world import World
 from tests.tiny import tiny_parts
 
 

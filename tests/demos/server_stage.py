@@ -19,7 +19,7 @@ from magi_world.demos.server.config import Limits, ServeConfig
 from magi_world.demos.server.hub import Hub
 from magi_world.demos.server.pictures import HEADER
 from magi_world.demos.server.served import Served
-from magi_world.world import World
+from magi_world.world.world import World
 from tests.tiny import tiny_world
 
 

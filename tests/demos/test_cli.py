@@ -12,7 +12,7 @@ import torch
 
 from magi_world import loading
 from magi_world.demos import cli, health
-from magi_world.media import load_video
+from magi_world.io.media import load_video
 
 pytestmark = pytest.mark.usefixtures("shop")
 
@@ -182,7 +182,7 @@ def test_ctrl_c_outside_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("magi_world.session.read_session", interrupted)
+    monkeypatch.setattr("magi_world.session.session.read_session", interrupted)
     assert run("replay", "a.jsonl") == 130
 
 

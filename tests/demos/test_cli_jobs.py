@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from magi_world.demos import cli, health
-from magi_world.media import load_video
+from magi_world.io.media import load_video
 
 pytestmark = pytest.mark.usefixtures("shop")
 

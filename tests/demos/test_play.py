@@ -17,9 +17,9 @@ from magi_world.demos.window.app import window_size
 from magi_world.demos.window.layout import arrange
 from magi_world.demos.window.picture import fitted, scaled
 from magi_world.demos.window.theme import Theme
-from magi_world.media import load_video
-from magi_world.session import read_session
-from magi_world.world import World
+from magi_world.io.media import load_video
+from magi_world.session.session import read_session
+from magi_world.world.world import World
 from tests.demos.driver import load, quick_world
 
 

@@ -20,10 +20,10 @@ from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, Recording, record
 from magi_world.demos.script import read_script
 from magi_world.demos.stopping import StopRequest
-from magi_world.media import load_video
-from magi_world.replaying import Verdict, verify
-from magi_world.session import read_session
-from magi_world.world import World
+from magi_world.io.media import load_video
+from magi_world.session.replaying import Verdict, verify
+from magi_world.session.session import read_session
+from magi_world.world.world import World
 from tests.tiny import tiny_world
 
 SCRIPT = """
@@ -154,7 +154,7 @@ def test_after_a_kill_the_film_plays_and_is_resumed(tmp_path: Path) -> None:
         from magi_world.demos.record import RecordConfig, record
         from magi_world.demos.script import read_script
         from magi_world.demos.picture import PictureConfig
-        from magi_world.world import World
+        from magi_world.world.world import World
         resume.STATE_EVERY = 0
         resume.STATE_SHARE = 1
         torch.set_num_threads(1)

@@ -19,10 +19,10 @@ from magi_world.demos.outputs import Gif, Sheet
 from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, Recording, check_outputs, record
 from magi_world.demos.script import read_script
-from magi_world.files import only_one, write_text
-from magi_world.media import load_video
-from magi_world.session import read_session
-from magi_world.world import World
+from magi_world.io.files import only_one, write_text
+from magi_world.io.media import load_video
+from magi_world.session.session import read_session
+from magi_world.world.world import World
 from tests.tiny import tiny_world
 
 SCRIPT = "world: tiny\nscript:\n  - {say: turn left, for: 4}\n"

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from magi_world.best_start import best_start
 from magi_world.demos import script as script_module
 from magi_world.demos.script import read_script
 from magi_world.demos.session_script import script_text
-from magi_world.events import Fork, Keep, Note, Reset, StartFile, Step
-from magi_world.replaying import replay
-from magi_world.session import SessionWriter, read_session
+from magi_world.session.events import Fork, Keep, Note, Reset, StartFile, Step
+from magi_world.session.replaying import replay
+from magi_world.session.session import SessionWriter, read_session
 from magi_world.training.settings import read_settings
+from magi_world.world.best_start import best_start
 from tests.tiny import tiny_world
 
 SHIPPED = sorted((Path(script_module.__file__).parent / "scripts").glob("*.yaml"))

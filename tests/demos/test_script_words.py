@@ -10,9 +10,9 @@ import pytest
 from magi_world.demos.reading import read_events
 from magi_world.demos.script import read_script
 from magi_world.demos.session_script import script_text
-from magi_world.events import Event, Said, Step
 from magi_world.language import Interpreter
-from magi_world.replaying import replay
+from magi_world.session.events import Event, Said, Step
+from magi_world.session.replaying import replay
 from tests.tiny import HashText, tiny_parts, tiny_world
 
 SCRIPT = """world: tiny

@@ -19,8 +19,8 @@ pytest.importorskip("uvicorn")
 
 from selenium import webdriver
 
-from magi_world.media import load_video
-from magi_world.session import read_session
+from magi_world.io.media import load_video
+from magi_world.session.session import read_session
 from tests.demos.server_stage import Running, running
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")

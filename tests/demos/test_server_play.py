@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from magi_world.demos.server.pictures import decode
-from magi_world.media import load_video
-from magi_world.replaying import replay
-from magi_world.session import read_session
+from magi_world.io.media import load_video
+from magi_world.session.replaying import replay
+from magi_world.session.session import read_session
 from tests.alike import assert_alike
 from tests.tiny import FRAME_SIZE, tiny_world
 

@@ -14,12 +14,12 @@ import torch
 
 import magi_world
 from magi_world import RemoteWorld, Snapshot
-from magi_world.best_start import best_start
 from magi_world.demos.cli import main
 from magi_world.demos.window import jobs
 from magi_world.demos.window.engine import Engine
 from magi_world.language import CommandQueue
 from magi_world.remote.wire import pack, unpack
+from magi_world.world.best_start import best_start
 from tests.alike import assert_alike
 from tests.tiny import FRAME_SIZE, tiny_world
 

@@ -12,12 +12,12 @@ import pytest
 
 from magi_world.demos.window.picture import fitted, scaled
 from magi_world.demos.window.view import layout_of
+from magi_world.io.media import load_image, load_video
 from magi_world.language import Step
-from magi_world.media import load_image, load_video
-from magi_world.replaying import Verdict, verify
-from magi_world.session import read_session
-from magi_world.spec import Command
-from magi_world.world import World
+from magi_world.session.replaying import Verdict, verify
+from magi_world.session.session import read_session
+from magi_world.world.spec import Command
+from magi_world.world.world import World
 from tests.demos.driver import Driver, quick_world
 
 

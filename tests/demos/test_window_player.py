@@ -16,7 +16,7 @@ from magi_world.demos.window.figures import figures
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.language import Step
 from magi_world.model.heads import Heads, HeadsConfig
-from magi_world.world import World
+from magi_world.world.world import World
 from tests.demos.stage import Stage, frame, reference
 from tests.tiny import tiny_parts, tiny_world
 

@@ -13,10 +13,10 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.demos.window.scripts import script_agent, script_start
 from magi_world.demos.window.story import Film, SessionFile
-from magi_world.events import Said
-from magi_world.media import load_video
-from magi_world.replaying import Verdict, verify
-from magi_world.session import read_session
+from magi_world.io.media import load_video
+from magi_world.session.events import Said
+from magi_world.session.replaying import Verdict, verify
+from magi_world.session.session import read_session
 from tests.demos.stage import Stage
 from tests.tiny import tiny_world
 
@@ -205,7 +205,7 @@ def test_a_slot_that_could_not_be_saved_is_loaded_as_a_file(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("magi_world.snapshot.save_tensors", full)
+        patch.setattr("magi_world.world.snapshot.save_tensors", full)
         player.save(1)
         stage.until(lambda p: bool(stage.errors))
     player.load(player.slot_path(1), 1)

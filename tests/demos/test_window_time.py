@@ -11,9 +11,9 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.futures import suggested_commands
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.demos.window.story import SessionFile
-from magi_world.replaying import Verdict, verify
-from magi_world.session import read_session
-from magi_world.spec import Command
+from magi_world.session.replaying import Verdict, verify
+from magi_world.session.session import read_session
+from magi_world.world.spec import Command
 from tests.demos.stage import Stage, frame, reference
 from tests.tiny import tiny_world
 

@@ -6,7 +6,7 @@ import pytest
 
 from magi_world.demos.window.line import TextLine
 from magi_world.demos.window.steering import KeyMap, Steering
-from magi_world.spec import Command
+from magi_world.world.spec import Command
 
 WORDS = ("turn left", "turn right", "walk forward", "walk backward", "open the left door")
 

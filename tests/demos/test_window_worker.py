@@ -12,7 +12,7 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.engine import Engine
 from magi_world.demos.window.moment import Moment
 from magi_world.demos.window.worker import Worker
-from magi_world.world import World
+from magi_world.world.world import World
 from tests.tiny import tiny_world
 
 

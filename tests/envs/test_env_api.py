@@ -14,9 +14,9 @@ import torch
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
 
-from magi_world.chunk import Chunk
 from magi_world.envs import MagiWorldEnv
-from magi_world.world import World
+from magi_world.world.chunk import Chunk
+from magi_world.world.world import World
 from tests.envs.worlds import Ends, brightness, fast_world, heads, sometimes
 from tests.tiny import tiny_world, write_tiny_package
 

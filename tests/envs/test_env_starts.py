@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from magi_world.envs import MagiWorldEnv
-from magi_world.media import VideoConfig, VideoWriter
+from magi_world.io.media import VideoConfig, VideoWriter
 from tests.envs.worlds import fast_world
 from tests.tiny import tiny_world
 

@@ -15,8 +15,8 @@ import pytest
 
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.state import EnvSnapshot
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 from tests.alike import assert_alike
 from tests.envs.worlds import fast_world, heads
 from tests.tiny import write_tiny_package

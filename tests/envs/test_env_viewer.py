@@ -13,7 +13,7 @@ import pytest
 from magi_world.envs import MagiWorldEnv
 from magi_world.envs.viewer import Viewer, tiled
 from magi_world.envs.wrappers import DiscreteCommands
-from magi_world.world import World
+from magi_world.world.world import World
 from tests.tiny import tiny_parts
 
 

@@ -12,9 +12,9 @@ import pytest
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.state import EnvSnapshot
-from magi_world.events import Said, Step
-from magi_world.replaying import Verdict, verify
-from magi_world.session import read_session
+from magi_world.session.events import Said, Step
+from magi_world.session.replaying import Verdict, verify
+from magi_world.session.session import read_session
 from tests.envs.worlds import fast_world
 from tests.tiny import tiny_world
 

@@ -10,10 +10,10 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor, nn
 
-from magi_world.chunk import Chunk
 from magi_world.envs import MagiWorldVectorEnv
 from magi_world.model.heads import Heads, HeadsConfig
-from magi_world.world import World
+from magi_world.world.chunk import Chunk
+from magi_world.world.world import World
 from tests.tiny import tiny_parts
 
 FAST = 100_000.0  # frames a second; windows are paced by it

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from magi_world.language import CommandQueue, Interpreter, Step
-from magi_world.spec import WorldSpec
+from magi_world.world.spec import WorldSpec
 
 FILE = Path(__file__).with_name("sentences.yaml")
 

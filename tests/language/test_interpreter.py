@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from magi_world.language import CommandQueue, Interpreter, Step
 from magi_world.language.reading import MAX_CHUNKS
 from magi_world.model.static_text import StaticTextEncoder
-from magi_world.spec import Command, WorldSpec
+from magi_world.world.spec import Command, WorldSpec
 from tests.language.worlds import MOVES, OPPOSITES, SHIPPED_WORLDS, shipped
 from tests.tiny import HashText
 

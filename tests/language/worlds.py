@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
+from magi_world.io.package import read_record
+from magi_world.io.records import build
 from magi_world.language import Interpreter
 from magi_world.loading import SHIPPED, find_package
 from magi_world.model.static_text import StaticTextEncoder
-from magi_world.package import read_record
-from magi_world.records import build
-from magi_world.spec import Command, WorldSpec
+from magi_world.world.spec import Command, WorldSpec
 
 SHIPPED_WORLDS = sorted(p.parent.name for p in SHIPPED.glob("*/world.json"))
 MOVES = ("turn left", "turn right", "walk forward", "walk backward", "strafe left", "strafe right")

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from magi_world.io.weights import WeightsError, save_tensors
 from magi_world.model.text import (
     MAX_PROMPT_CHARACTERS,
     CaptionCache,
@@ -21,7 +22,6 @@ from magi_world.model.text import (
     save_captions,
     with_special_tokens,
 )
-from magi_world.weights import WeightsError, save_tensors
 from tests.reference.text import chunk_captions
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from magi_world.io.released import dit_config_from_released
 from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Channel, next_orders
 from magi_world.parallel.dit import RankDiT
@@ -19,7 +20,6 @@ from magi_world.parallel.follow import Follower
 from magi_world.parallel.lead import LeadCache, LeadDiT
 from magi_world.parallel.ranks import Ranks, torchrun_place
 from magi_world.parallel.split import parse_split, part_of
-from magi_world.released import dit_config_from_released
 from magi_world.sampling.cache import CacheConfig
 from tests.reference.forward import check_forward, load_reference_dit
 from tests.reference.sampler import check_sampler

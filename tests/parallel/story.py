@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 import magi_world
-from magi_world.weights import save_tensors
-from magi_world.world import World
+from magi_world.io.weights import save_tensors
+from magi_world.world.world import World
 
 FRAME_SIZE = (48, 80)
 

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import scale_model
 
-from magi_world.released import preset
+from magi_world.io.released import preset
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from magi_world.io.released import preset
 from magi_world.parallel.split import Split, check_split, head_splits, parse_split, part_of, runs
-from magi_world.released import preset
 
 SMALL = preset("magi-1-4.5b-distill").dit
 LARGE = preset("magi-1-24b-distill").dit

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from magi_world.io.weights import load_tensors
 from magi_world.loading import load_world
-from magi_world.weights import load_tensors
 from tests.parallel import story
 from tests.parallel.launch import finish, run_ranks, start_ranks
 from tests.test_reference import tolerance

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from magi_world.config import DiTConfig, SamplerConfig
+from magi_world.io.released import dit_config_from_released
+from magi_world.io.weights import load_tensors
 from magi_world.model.attention import attention
 from magi_world.model.dit import DiT, parameter_dtype
-from magi_world.released import dit_config_from_released
 from magi_world.sampling.schedule import step_embedding
-from magi_world.weights import load_tensors
 from tests.reference.compare import relative_error
 
 

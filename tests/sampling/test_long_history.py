@@ -12,8 +12,8 @@ from magi_world.model.attention import attention, attention_with_lse
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
 from magi_world.sampling.long_history import HistoryPlan, LongCache, Merged, make_place
 from magi_world.sampling.segments import Host
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 from tests.tiny import tiny_parts
 
 COMMANDS = ["turn left", "walk forward", "turn right", "stand still"] * 3

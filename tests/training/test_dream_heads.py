@@ -9,9 +9,9 @@ import torch
 from toy import record_config
 from toy_world import write_config, write_world
 
+from magi_world.io.package import read_package
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.vae import frames_to_video
-from magi_world.package import read_package
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.dream_heads import (
     DreamHeadsConfig,
@@ -25,7 +25,7 @@ from magi_world.training.fit_heads import labels
 from magi_world.training.record import record_shard
 from magi_world.training.rollout import HISTORY, begin
 from magi_world.training.settings import WorldTrainConfig, read_settings
-from magi_world.world import World
+from magi_world.world.world import World
 
 
 @pytest.fixture(scope="module")

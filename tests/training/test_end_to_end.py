@@ -11,7 +11,7 @@ import yaml
 
 from magi_world import load_world
 from magi_world.demos import cli
-from magi_world.package import check_package, read_record
+from magi_world.io.package import check_package, read_record
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 from toy import COMMANDS, record_config
 
-from magi_world.offline import text_space
+from magi_world.io.offline import text_space
 from magi_world.training import export
 from magi_world.training.export import ExportConfig, export_recording
 from magi_world.training.record import record_shard, shard_path

@@ -10,7 +10,7 @@ import torch
 from toy import COMMANDS
 from toy_world import write_config, write_world
 
-from magi_world.package import read_package
+from magi_world.io.package import read_package
 from magi_world.training.codec import train_codec
 from magi_world.training.dataset import ChunkDataset
 from magi_world.training.dynamics import train_dynamics

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from toy import Bar, record_config
 
-from magi_world.offline import DatasetConfig, write_dataset
+from magi_world.io.offline import DatasetConfig, write_dataset
 from magi_world.training.export import export_recording
 from magi_world.training.record import EventConfig, record, shard_path
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from magi_world.model.tiling import encode_tiled
 from magi_world.model.vae import frames_to_video
-from magi_world.parts import WorldParts
+from magi_world.world.parts import WorldParts
 
 Pixels = np.ndarray | Tensor
 
@@ -109,7 +109,7 @@ def _frames(parts: WorldParts, name: str, given: Pixels, worlds: int) -> Tensor:
         axes = f"{height}, {width}, 3" if name == "image" else f"T, {height}, {width}, 3"
         raise ValueError(
             f"{name} has shape {tuple(given.shape)}; it must be ({axes}), or ({worlds}, {axes}) "
-            "with one for each world (magi_world.media.fit scales and crops)"
+            "with one for each world (magi_world.io.media.fit scales and crops)"
         )
     return frames
 

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.arguments import MAX_SEED
+from magi_world.checks import MAX_SEED
 from magi_world.config import SamplerConfig
+from magi_world.io.records import build, field, parse_json, value
+from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.language import CommandQueue
 from magi_world.model.text import check_prompt
-from magi_world.records import build, field, parse_json, value
 from magi_world.sampling.cache import CacheConfig, KeyValueCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight
 from magi_world.sampling.guide import extra_chunks
 from magi_world.sampling.lane import Lane
 from magi_world.sampling.stream import ChunkStream, StreamState
-from magi_world.spec import WorldSpec
-from magi_world.weights import load_tensors, read_metadata, save_tensors
+from magi_world.world.spec import WorldSpec
 
 SNAPSHOT_VERSION = 1
 

@@ -12,21 +12,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from magi_world.arguments import at_least_one, per_world, seeds_per_world, world_rows
-from magi_world.chunk import Chunk
+from magi_world.checks import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.interrupts import uninterrupted
 from magi_world.language import CommandQueue, Interpreter, Reading
 from magi_world.model.attention import Backend
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.text import check_prompt
-from magi_world.parts import WorldParts, check_finite, decode_latents
-from magi_world.prompts import PromptKeys
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.lane import Lane
 from magi_world.sampling.stream import ChunkStream, Progress, StageResult, StreamConfig
-from magi_world.snapshot import Snapshot, Story, check_snapshot, placed
-from magi_world.spec import MAX_CHARACTERS, WorldSpec
-from magi_world.start import Pixels, choose_start, first_chunk
+from magi_world.world.chunk import Chunk
+from magi_world.world.parts import WorldParts, check_finite, decode_latents
+from magi_world.world.prompts import PromptKeys
+from magi_world.world.snapshot import Snapshot, Story, check_snapshot, placed
+from magi_world.world.spec import MAX_CHARACTERS, WorldSpec
+from magi_world.world.start import Pixels, choose_start, first_chunk
 
 Steer = Literal["now", "queue"]
 

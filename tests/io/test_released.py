@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from magi_world.model.dit import DiT
-from magi_world.released import (
+from magi_world.io.released import (
     DISTILLED_STEPS,
     PRESETS,
     config_from_released,
@@ -17,6 +16,7 @@ from magi_world.released import (
     preset,
     sampler_config_from_released,
 )
+from magi_world.model.dit import DiT
 from tests.checkpoints import golden_case
 
 

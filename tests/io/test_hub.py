@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from magi_world import loading
-from magi_world.card import world_card
 from magi_world.demos.cli import main
-from magi_world.hub import HubAddress, released_patterns
+from magi_world.io.card import world_card
+from magi_world.io.hub import HubAddress, released_patterns
+from magi_world.io.package import check_package, read_record
+from magi_world.io.released import PRESETS
 from magi_world.loading import world_folders
-from magi_world.package import check_package, read_record
-from magi_world.released import PRESETS
 from tests.hub_server import Repositories, hub_server
 from tests.tiny import write_tiny_package
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.model.dit import parameter_dtype
-from magi_world.snapshot import Snapshot
-from magi_world.weights import load_tensors, read_metadata, save_tensors
-from magi_world.world import World
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 from tests.tiny import tiny_parts, tiny_world
 
 FORMS = [(1, 1), (2, 1), (4, 1), (2, 3)]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from magi_world import events
-from magi_world.events import StartFile, from_record, to_record
-from magi_world.replaying import Verdict, load_start, replay, verify
-from magi_world.session import Header, SessionWriter, read_session
+from magi_world.session import events
+from magi_world.session.events import StartFile, from_record, to_record
+from magi_world.session.replaying import Verdict, load_start, replay, verify
+from magi_world.session.session import Header, SessionWriter, read_session
 from tests.tiny import tiny_world
 
 

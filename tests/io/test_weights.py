@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from magi_world.weights import (
+from magi_world.io.weights import (
     WeightsError,
     find_nan,
     inspect_checkpoint,
@@ -136,7 +136,7 @@ def test_saving_replaces_whole_files_only(tmp_path: Path, monkeypatch: pytest.Mo
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("magi_world.weights.save_file", full_disk)
+    monkeypatch.setattr("magi_world.io.weights.save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_tensors(file, {"a": torch.zeros(3)})
     assert torch.equal(load_tensors(file)["a"], torch.ones(3))

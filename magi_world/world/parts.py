@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig, MagiConfig
+from magi_world.io.weights import find_nan
 from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
 from magi_world.model.text import TextEncoder
 from magi_world.model.tiling import Spread, TileConfig, decode_tiled
 from magi_world.model.vae import VAE, video_to_frames
 from magi_world.sampling.cache import KeyValueCache, MakeCache
-from magi_world.spec import WorldSpec
-from magi_world.weights import find_nan
+from magi_world.world.spec import WorldSpec
 
 # (sizes) -> a transformer to be filled, and prefixes of stored tensors that it does not want.
 MakeDiT = Callable[[DiTConfig], tuple[DiT, tuple[str, ...]]]

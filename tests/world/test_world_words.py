@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from magi_world.events import Said, from_record, to_record
+from magi_world.io.package import read_package, read_record, write_package
 from magi_world.language import Step
-from magi_world.package import read_package, read_record, write_package
-from magi_world.snapshot import Snapshot
-from magi_world.spec import Command
+from magi_world.session.events import Said, from_record, to_record
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.spec import Command
 from tests.tiny import tiny_parts, tiny_text, tiny_world
 
 SENTENCE = "turn left twice, then walk forward"

@@ -1,9 +1,9 @@
 """A session file: what was said to a world, chunk by chunk, as JSON lines.
 
 The first line is the header (versions, world, sampler), every further line one event
-(`magi_world.events`), written when it happens, so a killed run loses at most one. With the world
-of the header the events give the same bytes again (`magi_world.replaying`); edited, they give
-another film.
+(`magi_world.session.events`), written when it happens, so a killed run loses at most one. With the
+world of the header the events give the same bytes again (`magi_world.session.replaying`); edited,
+they give another film.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from magi_world.chunk import Chunk
-from magi_world.events import (
+from magi_world.io.records import build
+from magi_world.language import Reading
+from magi_world.model.attention import Backend
+from magi_world.session.events import (
     Event,
     Fork,
     Keep,
@@ -36,10 +38,8 @@ from magi_world.events import (
     from_record,
     to_record,
 )
-from magi_world.language import Reading
-from magi_world.model.attention import Backend
-from magi_world.records import build
-from magi_world.world import World
+from magi_world.world.chunk import Chunk
+from magi_world.world.world import World
 
 SCHEMA = 1
 _RANGES = {

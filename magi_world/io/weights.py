@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from magi_world.checkpoint import (
+from magi_world.io.checkpoint import (
     TensorInfo,
     WeightsError,
     checkpoint_file,

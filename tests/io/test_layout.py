@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig
-from magi_world.layout import find_layout, open_dit, open_text, open_vae
+from magi_world.io.layout import find_layout, open_dit, open_text, open_vae
+from magi_world.io.released import dit_config_from_released
+from magi_world.io.weights import WeightsError, load_tensors
 from magi_world.model.dit import parameter_dtype
 from magi_world.model.text import save_captions
-from magi_world.released import dit_config_from_released
-from magi_world.weights import WeightsError, load_tensors
 from tests.checkpoints import (
     GOLDEN,
     golden_case,

@@ -10,7 +10,7 @@ import torch
 from magi_world.config import require
 from magi_world.sampling.cache import KeyValueCache
 from magi_world.sampling.stream import StreamState
-from magi_world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot
 
 
 def row_of(snapshot: Snapshot, row: int) -> Snapshot:

@@ -10,7 +10,7 @@ def world_card(record: Mapping[str, Any], on_hub: str | None = None) -> str:
     """Markdown: what the world is, what it obeys, how good it is and where it comes from.
 
     Args:
-        record: of `magi_world.package.read_record`.
+        record: of `magi_world.io.package.read_record`.
         on_hub: "owner/name"; with the fields that the hub reads in front.
     """
     name = str(record["name"])

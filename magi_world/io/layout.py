@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from magi_world.config import DiTConfig, MagiConfig, VAEConfig, require
+from magi_world.io.weights import Progress, TensorInfo, inspect_checkpoint, load_into
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import T5TextEncoder
 from magi_world.model.text import (
@@ -32,8 +33,7 @@ from magi_world.model.text import (
     TextEncoder,
 )
 from magi_world.model.vae import VAE
-from magi_world.parts import MakeDiT, whole_dit
-from magi_world.weights import Progress, TensorInfo, inspect_checkpoint, load_into
+from magi_world.world.parts import MakeDiT, whole_dit
 
 SPECIAL_TOKENS = "special_tokens.npz"
 _DIT_FOLDER = re.compile(r"inference_weight(\.fp8)?(\.distill)?")
@@ -190,7 +190,7 @@ def open_dit(
         make_dit: of a process that has a part of the transformer only.
 
     Raises:
-        FileNotFoundError, WeightsError: see :func:`magi_world.weights.load_into`.
+        FileNotFoundError, WeightsError: see :func:`magi_world.io.weights.load_into`.
         ValueError: another dtype.
     """
     require(
@@ -220,7 +220,7 @@ def open_vae(
         progress: True shows a bar; or a function of (bytes done, bytes in all).
 
     Raises:
-        FileNotFoundError, WeightsError: see :func:`magi_world.weights.load_into`.
+        FileNotFoundError, WeightsError: see :func:`magi_world.io.weights.load_into`.
         ValueError: the configuration is not one of a ViTVAE that this package knows.
     """
     config = read_vae_config(folder)

@@ -21,15 +21,15 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from magi_world.checkpoint import WeightsError
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
+from magi_world.io.checkpoint import WeightsError
+from magi_world.io.records import build, field, read_json
+from magi_world.io.weights import find_nan, load_into, load_tensors, save_tensors
 from magi_world.model.dit import parameter_dtype
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.parts import MakeDiT, WorldParts, whole_dit
-from magi_world.records import build, field, read_json
-from magi_world.spec import Command, WorldSpec
-from magi_world.weights import find_nan, load_into, load_tensors, save_tensors
+from magi_world.world.parts import MakeDiT, WorldParts, whole_dit
+from magi_world.world.spec import Command, WorldSpec
 
 SCHEMA = 1
 RECORD = "world.json"

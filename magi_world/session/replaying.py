@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magi_world.chunk import Chunk
-from magi_world.events import (
+from magi_world.io.media import fit, load_image, load_video
+from magi_world.sampling.stream import Progress
+from magi_world.session.events import (
     Event,
     Fork,
     Keep,
@@ -23,11 +24,10 @@ from magi_world.events import (
     file_digest,
     frames_digest,
 )
-from magi_world.media import fit, load_image, load_video
-from magi_world.sampling.stream import Progress
-from magi_world.session import Session, step_event
-from magi_world.snapshot import Snapshot
-from magi_world.world import World
+from magi_world.session.session import Session, step_event
+from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import World
 
 
 class Stage:

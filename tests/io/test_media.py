@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from magi_world import media
-from magi_world.media import VideoConfig, VideoWriter, fit, load_image, load_video
+from magi_world.io import media
+from magi_world.io.media import VideoConfig, VideoWriter, fit, load_image, load_video
 
 
 def gradient(count: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -132,7 +132,7 @@ def test_a_killed_writer_leaves_a_playable_file(tmp_path: Path) -> None:
     path = tmp_path / "killed.mp4"
     script = f"""
 import os, numpy as np
-from magi_world.media import VideoConfig, VideoWriter
+from magi_world.io.media import VideoConfig, VideoWriter
 writer = VideoWriter({str(path)!r}, VideoConfig(16.0, (32, 48)))
 writer.write(np.random.default_rng(0).integers(0, 255, (64, 32, 48, 3), dtype=np.uint8))
 os._exit(9)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from magi_world.parts import WorldParts, decode_latents
+from magi_world.world.parts import WorldParts, decode_latents
 
 CELLS = 8  # a picture is judged as so many cells across and down
 AT_A_TIME = 8  # start videos decoded together

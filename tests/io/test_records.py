@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from magi_world.records import build, parse_json, read_json
+from magi_world.io.records import build, parse_json, read_json
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from magi_world.start import choose_start
-from magi_world.world import World
+from magi_world.world.start import choose_start
+from magi_world.world.world import World
 from tests.alike import assert_alike
 from tests.tiny import FRAME_SIZE, tiny_parts, tiny_world
 
@@ -340,7 +340,7 @@ def test_a_step_that_cannot_be_decoded_leaves_no_trace(monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("magi_world.world.decode_latents", interrupted)
+        patch.setattr("magi_world.world.world.decode_latents", interrupted)
         with pytest.raises(KeyboardInterrupt):
             world.step("turn left")
     assert world.snapshot().stories == twin.snapshot().stories
@@ -389,7 +389,7 @@ def test_an_interrupted_reset_has_to_be_done_again(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("magi_world.world.decode_latents", interrupted)
+        patch.setattr("magi_world.world.world.decode_latents", interrupted)
         with pytest.raises(KeyboardInterrupt):
             world.reset(seed=5, start="text", worlds=[1])
     with pytest.raises(ValueError, match="world 1 was not reset"):

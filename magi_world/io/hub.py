@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magi_world.card import world_card
-from magi_world.package import RECORD, check_package, read_record
+from magi_world.io.card import world_card
+from magi_world.io.package import RECORD, check_package, read_record
 
 PREFIX = "hf:"
 PACKAGE = (RECORD, "*.safetensors", "text/*.json", "text/*.safetensors")
@@ -98,7 +98,7 @@ def released_patterns(name: str) -> list[str]:
     Raises:
         ValueError: there is no such model.
     """
-    from magi_world.released import PRESETS
+    from magi_world.io.released import PRESETS
 
     if name not in PRESETS:
         raise ValueError(f"there is no model {name!r:.60}; it must be one of {', '.join(PRESETS)}")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_world import best_start as module
-from magi_world.best_start import best_start, last_frames, variety
-from magi_world.package import read_package
+from magi_world.io.package import read_package
+from magi_world.world import best_start as module
+from magi_world.world.best_start import best_start, last_frames, variety
 from tests.tiny import tiny_parts, write_tiny_package
 
 
@@ -40,7 +40,7 @@ def test_a_package_may_name_it(tmp_path: Path) -> None:
     assert parts.spec.best_start is None
     named = replace(parts, spec=replace(parts.spec, best_start=2))
     assert best_start(named) == 2
-    from magi_world.package import write_package
+    from magi_world.io.package import write_package
 
     write_package(folder, named)
     assert read_package(folder).spec.best_start == 2

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.spaces import Space, Text
 
 from magi_world.config import require
-from magi_world.spec import MAX_CHARACTERS, PRINTABLE
+from magi_world.world.spec import MAX_CHARACTERS, PRINTABLE
 
 if TYPE_CHECKING:
     from minari.data_collector import EpisodeBuffer
