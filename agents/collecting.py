@@ -9,7 +9,7 @@ import numpy as np
 
 from magi_world.agents.protocol import checked_command
 from magi_world.envs.real import RealWorldEnv
-from magi_world.training.record import load_object
+from magi_world.simulator import load_object
 
 
 class CollectingAgent:

@@ -28,14 +28,20 @@ from magi_world.training.codec import (
     CodecConfig,
     codec_loss,
     draw_video,
+    keep_blind,
     mean_picture,
     psnr,
+    start_from_pca,
+)
+from magi_world.training.data import ChunkDataset, split_shards
+from magi_world.training.loop import (
+    Averaged,
+    Muon,
+    parameter_groups,
+    step_generator,
+    swapped,
     training_attention,
 )
-from magi_world.training.codec_start import keep_blind, start_from_pca
-from magi_world.training.dataset import ChunkDataset, split_shards
-from magi_world.training.loop import Averaged, parameter_groups, step_generator, swapped
-from magi_world.training.muon import Muon
 from magi_world.training.settings import read_settings
 
 PROBED = 128  # held-out chunks

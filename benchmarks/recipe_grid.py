@@ -33,16 +33,16 @@ from magi_world.io.package import read_package
 from magi_world.model.dit import DiT
 from magi_world.training.assemble import make_package, pick_starts
 from magi_world.training.codec import train_codec
+from magi_world.training.data import LatentDataset
 from magi_world.training.dynamics import (
     DynamicsConfig,
     channel_weights,
     draw_batch,
     mix,
     train_dynamics,
+    velocity,
 )
 from magi_world.training.evaluate import ahead
-from magi_world.training.forward import velocity
-from magi_world.training.latents import LatentDataset
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.rollout import history_of, rollouts, situations
 from magi_world.training.train import Run, open_run, text_encoder

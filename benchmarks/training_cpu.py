@@ -21,11 +21,8 @@ from common import report
 from torch import Tensor
 
 from magi_world.model.dit import DiT
-from magi_world.training.dynamics import Batch, DynamicsConfig, goal, mix, start
-from magi_world.training.forward import Captions, velocity
-from magi_world.training.loop import parameter_groups
-from magi_world.training.muon import Muon
-from magi_world.training.precision import mixed
+from magi_world.training.dynamics import Batch, Captions, DynamicsConfig, goal, mix, start, velocity
+from magi_world.training.loop import Muon, mixed, parameter_groups
 from magi_world.training.settings import read_settings
 
 PARTS = ("forward", "backward", "optimiser")

@@ -20,7 +20,7 @@ from magi_world.envs.config import EnvConfig, RenderMode, check_choice, is_int, 
 from magi_world.envs.options import MAX_SEED
 from magi_world.envs.spaces import CommandSpace
 from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
-from magi_world.training.record import ChunkSimulator, SimulatedChunk
+from magi_world.simulator import ChunkSimulator, SimulatedChunk
 from magi_world.training.settings import WorldTrainConfig, read_settings
 
 ConfigLike = WorldTrainConfig | str | Path

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from magi_world.training.dataset import ChunkDataset, split_shards
+from magi_world.training.data import ChunkDataset, split_shards
 from magi_world.world.parts import WorldParts
 from magi_world.world.start import choose_start
 

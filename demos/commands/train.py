@@ -114,10 +114,9 @@ def _checked(given: argparse.Namespace, device: str | None) -> tuple[WorldTrainC
     """
     import torch
 
-    from magi_world.training.estimate import read_estimate
     from magi_world.training.preflight import preflight, shown
-    from magi_world.training.quick import quick_config
-    from magi_world.training.rehearse import planned, rehearse
+    from magi_world.training.progress import read_estimate
+    from magi_world.training.rehearse import planned, quick_config, rehearse
     from magi_world.training.settings import read_settings
 
     folder = _folder(given)
@@ -179,8 +178,8 @@ def run_evaluate(given: argparse.Namespace) -> int:
 
 def run_export(given: argparse.Namespace) -> int:
     """Do it."""
-    from magi_world.training.dataset import split_shards
-    from magi_world.training.export import ExportConfig, export_recording
+    from magi_world.training.data import split_shards
+    from magi_world.training.datasets import ExportConfig, export_recording
     from magi_world.training.settings import read_settings
 
     record = read_settings(given.config).record
@@ -194,7 +193,7 @@ def run_export(given: argparse.Namespace) -> int:
 
 def _stoppable(job: Callable[[], int]) -> int:
     try:
-        from magi_world.training.stopping import Stopped
+        from magi_world.training.loop import Stopped
         from magi_world.training.yaml_lines import Mistakes
 
         return job()

@@ -1,10 +1,11 @@
-"""From trained parts to a world package.
+"""From trained parts to a world package, and from a package to the start of another run.
 
 Legend: K start videos, C T h w latents of a start.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +15,18 @@ import torch
 from torch import Tensor
 
 from magi_world.config import MagiConfig
-from magi_world.io.package import write_package
+from magi_world.io.package import read_package, write_package
+from magi_world.io.weights import save_tensors
+from magi_world.loading import find_package
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.training.latents import LatentDataset
+from magi_world.training.codec import CODEC
+from magi_world.training.data import LatentDataset
+from magi_world.training.dynamics import TRANSFORMER
 from magi_world.training.settings import WorldTrainConfig
+from magi_world.training.text import TEXT
 from magi_world.world.best_start import best_start
 from magi_world.world.parts import WorldParts
 from magi_world.world.spec import Command, WorldSpec
@@ -115,3 +121,26 @@ def make_package(
     parts = replace(parts, spec=replace(spec, best_start=best_start(parts)))
     write_package(folder, parts)
     return folder
+
+
+def inherit(package: str | Path, config: WorldTrainConfig, folder: Path) -> None:
+    """Put the parts of ``package`` where the stages of the run in ``folder`` look for them.
+
+    A run that has checkpoints keeps them: it goes on with what it has.
+
+    Raises:
+        ValueError: no such package, or its parts have other sizes than ``config`` asks for.
+    """
+    if list(folder.glob("*.ckpt")) or (folder / TRANSFORMER).exists():
+        return
+    source = find_package(package)
+    parts = read_package(source)
+    for name, theirs, ours in (
+        ("codec.vae", parts.config.vae, config.codec.vae),
+        ("dynamics.dit", parts.config.dit, config.dynamics.dit),
+    ):
+        if theirs != ours:
+            raise ValueError(f"{name} is {ours}; to start from {source.name} it must be {theirs}")
+    shutil.copytree(source / TEXT, folder / TEXT, dirs_exist_ok=True)
+    save_tensors(folder / CODEC, parts.vae.state_dict())
+    save_tensors(folder / TRANSFORMER, parts.dit.state_dict())

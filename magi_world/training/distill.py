@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from magi_world.model.dit import DiT
+from magi_world.training.data import LatentDataset
 from magi_world.training.dynamics import (
     Batch,
     DynamicsConfig,
@@ -29,12 +30,10 @@ from magi_world.training.dynamics import (
     goal,
     grid_time,
     mix,
+    velocity,
 )
-from magi_world.training.forward import velocity
-from magi_world.training.latents import LatentDataset
-from magi_world.training.loop import LoopConfig, train
+from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
-from magi_world.training.precision import mixed
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,21 @@ from torch import Tensor
 
 from magi_world.io.package import read_package, read_record, write_record
 from magi_world.model.vae import frames_to_video
-from magi_world.training.classifier import InverseDynamics, accuracy
-from magi_world.training.codec import psnr, training_attention
-from magi_world.training.dataset import ChunkDataset
-from magi_world.training.rollout import begin, history_of, possible, rollouts, situations
-from magi_world.training.settings import EvaluateConfig
-from magi_world.training.strips import reconstruction_rows, sampled, save_strip
+from magi_world.training.codec import psnr
+from magi_world.training.data import ChunkDataset
+from magi_world.training.judge import InverseDynamics, accuracy
+from magi_world.training.loop import training_attention
+from magi_world.training.rollout import (
+    EvaluateConfig,
+    begin,
+    history_of,
+    possible,
+    reconstruction_rows,
+    rollouts,
+    sampled,
+    save_strip,
+    situations,
+)
 from magi_world.world.parts import WorldParts, decode_latents
 from magi_world.world.world import World
 

@@ -7,24 +7,176 @@ uninterrupted one would have done.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
+import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from magi_world.training.muon import Muon
 from magi_world.training.progress import Progress
-from magi_world.training.stopping import Stopped, clean_stop
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@contextmanager
+def clean_stop() -> Iterator[Callable[[], bool]]:
+    """Inside, SIGINT and SIGTERM only raise a flag, which the yielded function reads.
+
+    A second signal does not wait for the step to end: it raises KeyboardInterrupt, and what was
+    done since the last checkpoint is lost.
+    """
+    asked: list[int] = []
+    before: dict[signal.Signals, object] = {}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        # Only os.write is safe here: the signal may come in the middle of a print.
+        os.write(2, b"\nstopping after this step; once more stops at once\n")
+
+    with suppress(ValueError):  # not in the main thread: signals stay as they are
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+@functools.cache
+def bfloat16_pays(device: str) -> bool:
+    """Whether products in bfloat16 are at least as fast as in float32 on a device type."""
+    if device != "cpu":
+        return True
+    return _seconds(torch.bfloat16) <= _seconds(torch.float32)
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    a, b = torch.ones(256, 256, dtype=dtype), torch.ones(256, 256, dtype=dtype)
+    a @ b
+    best = float("inf")
+    for _ in range(3):
+        begun = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - begun)
+    return best
+
+
+def mixed(wanted: bool | None, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: as wanted, or, where that is None, where it pays."""
+    return bfloat16_pays(device.type) if wanted is None else wanted
+
+
+def training_attention(device: torch.device) -> AbstractContextManager[None]:
+    """Attention kernels for training: on a CPU the plain formula is several times faster than the
+    fused kernel, forward and backward, for a few hundred tokens."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
+
+
+QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
+    """(K, r, c), r <= c -> the same with singular values near 1, by Newton-Schulz.
+
+    The polynomials are evaluated on the Gram matrices (r, r) and multiplied onto the stack once at
+    the end where that is less work (from c = 2 r on).
+    """
+    a, b, c = QUINTIC
+    x = stack / stack.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
+    if x.shape[2] < 2 * x.shape[1]:
+        for _ in range(steps):
+            gram = x @ x.mT
+            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x
+    gram = x @ x.mT
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    whole = eye.expand_as(gram)
+    for step in range(steps):
+        part = a * eye + torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        whole = part @ whole if step else part
+        if step < steps - 1:
+            gram = part @ gram @ part
+    return whole @ x
+
+
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum 0.95, orthogonalised, scaled to the update size of AdamW (0.2 sqrt(max)).
+
+    Args:
+        params: matrices only.
+        dtype: of the orthogonalisation; None is bfloat16 on a GPU, float32 elsewhere.
+    """
+
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if wrong := [tuple(p.shape) for p in params if p.ndim != 2]:
+            raise ValueError(f"Muon takes matrices only, not parameters of shape {wrong}")
+        self.dtype = dtype
+        super().__init__(
+            list(params), {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update of every matrix that has a gradient."""
+        if closure is not None:
+            raise ValueError("Muon.step takes no closure")
+        for group in self.param_groups:
+            shapes: dict[tuple[int, ...], list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault(tuple(p.shape), []).append(p)
+            for (rows, columns), params in shapes.items():
+                update = self._momentum(params, group["momentum"])
+                tall = rows > columns
+                dtype = self.dtype or (torch.bfloat16 if update.is_cuda else update.dtype)
+                flat = orthogonalise((update.mT if tall else update).to(dtype)).to(update.dtype)
+                size = -group["lr"] * 0.2 * max(rows, columns) ** 0.5
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(params, list((flat.mT if tall else flat).unbind()), alpha=size)
+
+    def _momentum(self, params: list[Tensor], momentum: float) -> Tensor:
+        grads = [p.grad for p in params if p.grad is not None]
+        for p in params:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        buffers = [self.state[p]["momentum_buffer"] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - momentum)
+        return torch.stack(torch._foreach_lerp(grads, buffers, momentum))
+
+
+def steps_done(folder: Path, stage: str) -> int:
+    """Steps of a stage's checkpoint; 0 where there is none."""
+    path = folder / f"{stage}.ckpt"
+    if not path.exists():
+        return 0
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"])
+
 
 M = TypeVar("M", bound=nn.Module)
+
 MOST_SKIPPED = 20  # steps whose gradient overflowed, before a run counts as lost
 
 

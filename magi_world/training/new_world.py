@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from magi_world.training.defaults import CLIP, default_sections
 from magi_world.training.propose import Look
+from magi_world.training.settings import CLIP, default_sections
 
 BYTES = 3e9  # of a recording, at most
 CHUNKS = 24_000  # of a recording that teaches a small world well

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from magi_world.training.record import ChunkSimulator, RecordConfig, make_policy, shard_path
+from magi_world.simulator import ChunkSimulator, RecordConfig
+from magi_world.training.data import shard_path
+from magi_world.training.policies import make_policy
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.yaml_lines import Lines, Mistake, Mistakes, read_lines
 
@@ -247,7 +249,7 @@ def play(config: RecordConfig, seconds: float, most: int = 120, seed: int = 0) -
 
 
 def _play_dataset(config: RecordConfig, most: int) -> Played:
-    from magi_world.training.sources import dataset_episodes
+    from magi_world.training.datasets import dataset_episodes
 
     begun = time.monotonic()
     rows: list[tuple[int, Any]] = []
@@ -308,7 +310,7 @@ def against_play(config: WorldTrainConfig, played: Played) -> Iterator[Finding]:
 
 def small_recording(config: RecordConfig, played: Played, folder: Path) -> Path:
     """What was played, as a shard."""
-    from magi_world.training.record import shard_row, write_shard
+    from magi_world.training.data import shard_row, write_shard
 
     path = shard_path(folder, 0)
     folder.mkdir(parents=True, exist_ok=True)

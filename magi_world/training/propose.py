@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from magi_world.training.environment import as_picture, open_env
+from magi_world.simulator import ChunkSimulator, RecordConfig, as_picture, open_env
+from magi_world.training.phrases import mirrored, plain, unique
 from magi_world.training.policies import StickyRandom
-from magi_world.training.record import ChunkSimulator, RecordConfig
-from magi_world.training.wording import mirrored, plain, unique
 
 MOST_COMBINED = 12  # commands for a space of many axes
 UNIT = 16  # pixels: both sides of a frame are divisible by it

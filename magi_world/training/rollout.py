@@ -6,14 +6,40 @@ Legend: B worlds dreamed in one batch, T frames a chunk, H W pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from magi_world.training.dataset import ChunkDataset
+from magi_world.training.data import ChunkDataset
 from magi_world.world.world import World
 
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """How much is measured.
+
+    clips: held-out situations; seconds: length of the long dream; worlds: dreamed in one batch;
+    lengths: chunks after which a dream is held against the real episode;
+    choices: held-out clips a command, at most, of which the true future is to be told; figures:
+    'module:function' of further figures of this one world, called with (world, held-out
+    recording, this configuration), '' = none.
+    """
+
+    clips: int = 32
+    seconds: float = 60.0
+    worlds: int = 8
+    lengths: tuple[int, ...] = (1, 4, 16, 64)
+    choices: int = 12
+    figures: str = ""
+    seed: int = 0
+
+
 HISTORY = 4  # real chunks in front of every dream, where the episodes are long enough
+
 FEWEST = 8  # situations with which a shorter history is not yet needed
 
 
@@ -81,3 +107,34 @@ def rollouts(
             chunks.append(world.step([commands[c] for c in held]).decoded.cpu())
         out.append(torch.stack(chunks, 1)[: len(part)])
     return torch.cat(out)
+
+
+def save_strip(rows: Sequence[Tensor], path: Path, scale: int = 2, gap: int = 2) -> Path:
+    """Write uint8 rows (F, H, W, 3) under each other, ``scale`` times enlarged.
+
+    Raises:
+        ValueError: rows of different shapes, or none.
+    """
+    if len({tuple(r.shape) for r in rows}) != 1:
+        raise ValueError(f"a strip needs rows of one shape, not {[tuple(r.shape) for r in rows]}")
+    height = rows[0].shape[1]
+    lines: list[Tensor] = []
+    for row in rows:
+        line = row.permute(1, 0, 2, 3).reshape(height, -1, 3)
+        lines += [line, torch.full((gap, line.shape[1], 3), 255, dtype=torch.uint8)]
+    image = Image.fromarray(np.ascontiguousarray(torch.cat(lines[:-1]).numpy()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(
+        path, optimize=True
+    )
+    return path
+
+
+def reconstruction_rows(real: Tensor, made: Tensor) -> list[Tensor]:
+    """Real and reconstructed chunks (n, T, H, W, 3) in alternating rows."""
+    return [row for pair in zip(real, made, strict=True) for row in pair]
+
+
+def sampled(video: Tensor, count: int) -> Tensor:
+    """``count`` frames (count, H, W, 3) spread over (F, H, W, 3)."""
+    return video[torch.linspace(0, len(video) - 1, count).round().long()]

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from magi_world.model.static_text import TABLE, TOKENIZER, StaticTextEncoder
-from magi_world.training.files import TEXT
+
+TEXT = "text"  # folder of the text table
 
 
 @dataclass(frozen=True)

@@ -21,26 +21,59 @@ from magi_world.loading import world_folders
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
-from magi_world.training.again import drop_short_shards, go_on
-from magi_world.training.assemble import make_package, pick_starts
-from magi_world.training.classifier import train_classifier
-from magi_world.training.codec import train_codec, train_decoder
-from magi_world.training.dataset import ChunkDataset, split_shards
+from magi_world.simulator import RecordConfig, load_object
+from magi_world.training.assemble import inherit, make_package, pick_starts
+from magi_world.training.codec import CODEC, train_codec, train_decoder
+from magi_world.training.collect import record
+from magi_world.training.data import ChunkDataset, LatentDataset, shard_path, split_shards
 from magi_world.training.distill import train_distill
-from magi_world.training.dream_heads import measure_dreamed_heads
 from magi_world.training.dynamics import train_dynamics
 from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
-from magi_world.training.files import CODEC, TEXT
-from magi_world.training.fit_heads import fit_heads, labels, measure_heads
-from magi_world.training.inherit import inherit
-from magi_world.training.latents import LatentDataset
-from magi_world.training.obedience import obedience
+from magi_world.training.heads import fit_heads, labels, measure_dreamed_heads, measure_heads
+from magi_world.training.judge import obedience, train_classifier
+from magi_world.training.loop import steps_done
 from magi_world.training.phrases import PhraseTable
-from magi_world.training.record import load_object, record
+from magi_world.training.report import Watcher, dream, newest_transformer
 from magi_world.training.settings import WorldTrainConfig, read_settings
-from magi_world.training.text import existing_table, make_text_encoder
-from magi_world.training.watch import Watcher, dream, newest_transformer
+from magi_world.training.text import TEXT, existing_table, make_text_encoder
 from magi_world.world.world import World
+
+# Files that are of no use once a stage has gone on.
+BEHIND = {
+    "codec": (CODEC, "decoder.ckpt", "distill.ckpt", "heads.ckpt"),
+    "dynamics": ("distill.ckpt",),
+}
+
+
+def go_on(config: WorldTrainConfig, folder: Path) -> list[str]:
+    """Remove what is behind stages that are to go on; the stages, for a message."""
+    wanted = {"codec": config.codec.loop.steps, "dynamics": config.dynamics.loop.steps}
+    longer = []
+    for stage, steps in wanted.items():
+        done = steps_done(folder, stage)
+        finished = (folder / BEHIND[stage][0]).exists()
+        if 0 < done < steps and finished:
+            longer.append(stage)
+            for name in BEHIND[stage]:
+                (folder / name).unlink(missing_ok=True)
+    return longer
+
+
+def drop_short_shards(config: RecordConfig, folder: Path) -> int:
+    """Remove shards of fewer chunks than ``config`` asks for, which a quick try left. How many."""
+    from safetensors import safe_open
+
+    dropped = 0
+    for index in range(config.shards):
+        path = shard_path(folder, index)
+        if not path.exists():
+            continue
+        with safe_open(path, framework="np") as shard:
+            chunks = shard.get_slice("command").get_shape()[0]
+        if chunks < config.chunks_per_shard:
+            path.unlink()
+            dropped += 1
+    return dropped
 
 
 @dataclass(frozen=True)

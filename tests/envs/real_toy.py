@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from magi_world.simulator import RecordConfig
 from magi_world.training.phrases import CommandConfig
-from magi_world.training.record import RecordConfig
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from tests.training.toy import COMMANDS, record_config
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from toy import record_config
 
-from magi_world.training.dataset import ChunkDataset, split_shards
-from magi_world.training.record import record
+from magi_world.training.collect import record
+from magi_world.training.data import ChunkDataset, split_shards
 
 
 @pytest.fixture(scope="session")

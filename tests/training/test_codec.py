@@ -10,9 +10,17 @@ import torch
 from toy import tiny_vae
 
 from magi_world.model.vae import VAE, frames_to_video
-from magi_world.training.codec import CodecConfig, codec_loss, psnr, train_codec, train_decoder
-from magi_world.training.codec_start import equalise, patches, start_from_pca
-from magi_world.training.dataset import ChunkDataset
+from magi_world.training.codec import (
+    CodecConfig,
+    codec_loss,
+    equalise,
+    patches,
+    psnr,
+    start_from_pca,
+    train_codec,
+    train_decoder,
+)
+from magi_world.training.data import ChunkDataset
 from magi_world.training.loop import LoopConfig
 
 LOOP = LoopConfig(steps=3, batch=2, muon_lr=1e-4, adam_lr=1e-5, warmup=1)

@@ -13,7 +13,7 @@ from toy_world import write_config
 
 from magi_world.model.vae import VAE
 from magi_world.training.codec import psnr, train_codec
-from magi_world.training.dataset import ChunkDataset, split_shards
+from magi_world.training.data import ChunkDataset, split_shards
 from magi_world.training.settings import read_settings
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "codec_optimisers.py"

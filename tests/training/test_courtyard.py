@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magi_world.training.courtyard_map import (
+from magi_world.training.simulators.courtyard_map import (
     PILLARS,
     WALLS,
     courtyard_wad,
@@ -23,8 +23,14 @@ from magi_world.training.courtyard_map import (
 
 vizdoom = pytest.importorskip("vizdoom")
 
-from magi_world.training.courtyard import GoTo, Stroller, TurnAround, make_courtyard, pose  # noqa: E402
-from magi_world.training.record import as_action  # noqa: E402
+from magi_world.simulator import as_action  # noqa: E402
+from magi_world.training.simulators.courtyard import (  # noqa: E402
+    GoTo,
+    Stroller,
+    TurnAround,
+    make_courtyard,
+    pose,
+)
 
 
 def test_the_file_holds_map_script_and_textures(tmp_path: Path) -> None:

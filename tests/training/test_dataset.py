@@ -9,8 +9,13 @@ import torch
 from toy import COMMANDS, tiny_vae
 
 from magi_world.model.vae import VAE
-from magi_world.training.dataset import ChunkDataset, mirror_command, mirror_table, split_shards
-from magi_world.training.latents import LatentDataset
+from magi_world.training.data import (
+    ChunkDataset,
+    LatentDataset,
+    mirror_command,
+    mirror_table,
+    split_shards,
+)
 
 SIDES = {"left": "right"}
 

@@ -12,17 +12,17 @@ from toy_world import write_config, write_world
 from magi_world.io.package import read_package
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.vae import frames_to_video
-from magi_world.training.dataset import ChunkDataset
-from magi_world.training.dream_heads import (
+from magi_world.training.collect import record_shard
+from magi_world.training.data import ChunkDataset
+from magi_world.training.heads import (
     DreamHeadsConfig,
     draw_targets,
     dreamed_events,
     event_figures,
+    labels,
     measure_dreamed_heads,
     real_events,
 )
-from magi_world.training.fit_heads import labels
-from magi_world.training.record import record_shard
 from magi_world.training.rollout import HISTORY, begin
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.world.world import World

@@ -10,24 +10,25 @@ import torch
 from PIL import Image
 from toy import COMMANDS
 
-from magi_world.training.classifier import (
+from magi_world.training.data import ChunkDataset
+from magi_world.training.evaluate import balanced, decibel, drift, eventful, sharpness
+from magi_world.training.judge import (
     ClassifierConfig,
     InverseDynamics,
     accuracy,
     soften,
     train_classifier,
 )
-from magi_world.training.dataset import ChunkDataset
-from magi_world.training.evaluate import (
-    balanced,
-    decibel,
-    drift,
-    eventful,
-    sharpness,
-)
 from magi_world.training.loop import LoopConfig
-from magi_world.training.rollout import filled, history_of, possible, situations
-from magi_world.training.strips import reconstruction_rows, sampled, save_strip
+from magi_world.training.rollout import (
+    filled,
+    history_of,
+    possible,
+    reconstruction_rows,
+    sampled,
+    save_strip,
+    situations,
+)
 
 
 def test_picture_measures() -> None:

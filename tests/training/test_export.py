@@ -14,9 +14,10 @@ from safetensors.numpy import load_file
 from toy import COMMANDS, record_config
 
 from magi_world.io.offline import text_space
-from magi_world.training import export
-from magi_world.training.export import ExportConfig, export_recording
-from magi_world.training.record import record_shard, shard_path
+from magi_world.training import datasets as recordings
+from magi_world.training.collect import record_shard
+from magi_world.training.data import shard_path
+from magi_world.training.datasets import ExportConfig, export_recording
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")
@@ -98,12 +99,12 @@ def test_what_is_not_finished_is_not_there(
         yield from whole(path)
         raise Stop
 
-    whole = export.read_episodes
-    monkeypatch.setattr(export, "read_episodes", cut_short)
+    whole = recordings.read_episodes
+    monkeypatch.setattr(recordings, "read_episodes", cut_short)
     with pytest.raises(Stop):
         export_recording(shards(recording), NAME, record_config())
     assert list(minari.list_local_datasets()) == []
-    monkeypatch.setattr(export, "read_episodes", whole)
+    monkeypatch.setattr(recordings, "read_episodes", whole)
     # What a killed process left does not count as a dataset, and is in nobody's way.
     (datasets / "toy" / ".recorded-v0.part" / "data").mkdir(parents=True)
     assert list(minari.list_local_datasets()) == []

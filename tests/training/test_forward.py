@@ -13,8 +13,7 @@ from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.training.dynamics import grid_time, mix, start
-from magi_world.training.forward import Captions, history_index, velocity
+from magi_world.training.dynamics import Captions, grid_time, history_index, mix, start, velocity
 
 STEPS, WIDTH, HISTORY = 4, 2, 2
 SAMPLER = SamplerConfig(

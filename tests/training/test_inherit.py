@@ -11,15 +11,14 @@ from toy import COMMANDS
 from toy_world import write_config, write_world
 
 from magi_world.io.package import read_package
+from magi_world.training.assemble import inherit
 from magi_world.training.codec import train_codec
-from magi_world.training.dataset import ChunkDataset
-from magi_world.training.dynamics import train_dynamics
-from magi_world.training.files import TEXT, TRANSFORMER
-from magi_world.training.inherit import inherit
-from magi_world.training.latents import LatentDataset
+from magi_world.training.data import ChunkDataset, LatentDataset
+from magi_world.training.dynamics import TRANSFORMER, train_dynamics
 from magi_world.training.loop import LoopConfig
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.settings import WorldTrainConfig, read_settings
+from magi_world.training.text import TEXT
 
 CPU = torch.device("cpu")
 

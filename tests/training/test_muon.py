@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from magi_world.training.muon import Muon, orthogonalise
+from magi_world.training.loop import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 12), (2, 8, 32)])

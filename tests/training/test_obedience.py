@@ -10,12 +10,17 @@ import pytest
 import torch
 from toy import COMMANDS, record_config
 
-from magi_world.training import courtyard_figures, obedience
-from magi_world.training.courtyard_figures import in_order, masks, middle_wall, size_and_place
-from magi_world.training.courtyard_map import PILLARS, WALLS
-from magi_world.training.dataset import ChunkDataset
-from magi_world.training.rollout import filled, history_of
-from magi_world.training.settings import EvaluateConfig
+from magi_world.training import judge
+from magi_world.training.data import ChunkDataset
+from magi_world.training.rollout import EvaluateConfig, filled, history_of
+from magi_world.training.simulators import courtyard_figures
+from magi_world.training.simulators.courtyard_figures import (
+    in_order,
+    masks,
+    middle_wall,
+    size_and_place,
+)
+from magi_world.training.simulators.courtyard_map import PILLARS, WALLS
 
 
 class KnowingWorld:
@@ -43,19 +48,19 @@ def _begins(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(world: Any, data: ChunkDataset, rows: torch.Tensor, seed: int) -> None:
         world.rows = rows
 
-    monkeypatch.setattr(obedience, "begin", begin)
+    monkeypatch.setattr(judge, "begin", begin)
     monkeypatch.setattr(courtyard_figures, "begin", begin)
 
 
 def test_the_true_command_must_be_strictly_nearest(
     train_data: ChunkDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(obedience, "OTHERS", 2)
+    monkeypatch.setattr(judge, "OTHERS", 2)
     config = EvaluateConfig(choices=5)
-    assert set(obedience.choices(KnowingWorld(train_data), train_data, config).values()) == {1.0}
-    deaf = obedience.choices(KnowingWorld(train_data, deaf=True), train_data, config)
+    assert set(judge.choices(KnowingWorld(train_data), train_data, config).values()) == {1.0}
+    deaf = judge.choices(KnowingWorld(train_data, deaf=True), train_data, config)
     assert set(deaf.values()) == {0.0}
-    told = obedience.obedience(KnowingWorld(train_data), train_data, record_config(), config)
+    told = judge.obedience(KnowingWorld(train_data), train_data, record_config(), config)
     assert told["choice_moves"] == told["choice_all"] == 1
     assert "scenes" not in told
 
@@ -63,7 +68,7 @@ def test_the_true_command_must_be_strictly_nearest(
 def test_brightness_is_held_against_the_real_one(train_data: ChunkDataset) -> None:
     config = EvaluateConfig(choices=2)
     record = record_config()
-    found = obedience.brightness(KnowingWorld(train_data), train_data, record, "go left", config)
+    found = judge.brightness(KnowingWorld(train_data), train_data, record, "go left", config)
     assert found["after_the_chunk"] == 1
     assert found["and_stays"] == 0  # under "stay" this world turns dark
 

@@ -11,9 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 from toy import COMMANDS, Bar, record_config
 
-from magi_world.training.policies import Once, StickyRandom
-from magi_world.training.record import record_shard
-from magi_world.training.sources import NearestCommand
+from magi_world.training.collect import record_shard
+from magi_world.training.policies import NearestCommand, Once, StickyRandom
 
 
 def test_sticky_random_holds_and_draws_everything() -> None:
@@ -90,7 +89,7 @@ def test_an_agent_of_sb3_plays(tmp_path: Path) -> None:
     agent = sb3.PPO("MlpPolicy", Narrow(), n_steps=2, batch_size=2, device="cpu")
     agent.save(tmp_path / "agent.zip")
 
-    from magi_world.training.sources import TrainedAgent
+    from magi_world.training.policies import TrainedAgent
 
     def player(**more: object) -> TrainedAgent:
         options = {

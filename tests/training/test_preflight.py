@@ -13,14 +13,14 @@ from toy import record_config
 from toy_world import write_config
 
 from magi_world.demos import cli
-from magi_world.training.again import BEHIND, drop_short_shards, go_on, steps_done
-from magi_world.training.estimate import STAGES, Estimate, duration, read_estimate
-from magi_world.training.loop import save_atomic
+from magi_world.training.collect import record_shard
+from magi_world.training.data import shard_path
+from magi_world.training.loop import save_atomic, steps_done
 from magi_world.training.preflight import Preflight, preflight, shown
-from magi_world.training.quick import quick_config
-from magi_world.training.record import record_shard, shard_path
-from magi_world.training.rehearse import rehearse
+from magi_world.training.progress import STAGES, Estimate, duration, read_estimate
+from magi_world.training.rehearse import quick_config, rehearse
 from magi_world.training.settings import WorldTrainConfig, read_settings
+from magi_world.training.train import BEHIND, drop_short_shards, go_on
 from magi_world.training.yaml_lines import Mistakes
 
 

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from magi_world.demos import cli
+from magi_world.simulator import as_picture
 from magi_world.training.new_world import clip_length, world_yaml
+from magi_world.training.phrases import mirrored, plain, unique, worded
 from magi_world.training.propose import (
     Look,
     actions_of,
@@ -21,9 +23,7 @@ from magi_world.training.propose import (
     picture_key,
     propose_actions,
 )
-from magi_world.training.record import as_picture
 from magi_world.training.settings import read_settings
-from magi_world.training.wording import mirrored, plain, unique, worded
 
 
 def env_with(space: gym.Space, **inner: Any) -> Any:

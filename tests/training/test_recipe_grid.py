@@ -9,7 +9,7 @@ from pathlib import Path
 
 from toy_world import write_config, write_text
 
-from magi_world.training.files import TEXT
+from magi_world.training.text import TEXT
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "recipe_grid.py"
 

@@ -15,15 +15,9 @@ import pytest
 from safetensors.numpy import load_file
 from toy import record_config
 
-from magi_world.training.record import (
-    EventConfig,
-    as_action,
-    load_object,
-    record,
-    record_shard,
-    shard_path,
-    shrink,
-)
+from magi_world.simulator import EventConfig, as_action, load_object, shrink
+from magi_world.training.collect import record, record_shard
+from magi_world.training.data import shard_path
 
 
 def test_frames_follow_the_command(recording: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from toy import record_config
 
-from magi_world.training.record import ChunkSimulator, record_shard
-from magi_world.training.scenes import SceneConfig, Tint
+from magi_world.simulator import ChunkSimulator, SceneConfig, Tint
+from magi_world.training.collect import record_shard
 
 LIGHTS = {"day": [1.0, 1.0, 1.0], "night": [0.5, 0.25, 0.0]}
 

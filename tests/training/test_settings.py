@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from magi_world.training.record import load_object
+from magi_world.simulator import load_object
 from magi_world.training.settings import read_settings
 from magi_world.training.yaml_lines import Mistakes
 

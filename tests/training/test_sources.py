@@ -12,8 +12,10 @@ from safetensors.numpy import load_file
 from toy import Bar, record_config
 
 from magi_world.io.offline import DatasetConfig, write_dataset
-from magi_world.training.export import export_recording
-from magi_world.training.record import EventConfig, record, shard_path
+from magi_world.simulator import EventConfig
+from magi_world.training.collect import record
+from magi_world.training.data import shard_path
+from magi_world.training.datasets import export_recording
 
 minari = pytest.importorskip("minari")
 pytest.importorskip("h5py")

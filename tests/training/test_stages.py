@@ -15,7 +15,7 @@ from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.vae import VAE
 from magi_world.training.assemble import AHEAD, pick_starts
-from magi_world.training.dataset import ChunkDataset
+from magi_world.training.data import ChunkDataset, LatentDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
 from magi_world.training.dynamics import (
     DynamicsConfig,
@@ -24,10 +24,9 @@ from magi_world.training.dynamics import (
     mix,
     start,
     train_dynamics,
+    velocity,
 )
-from magi_world.training.fit_heads import FitHeadsConfig, fit_heads, labels, measure_heads
-from magi_world.training.forward import velocity
-from magi_world.training.latents import LatentDataset
+from magi_world.training.heads import FitHeadsConfig, fit_heads, labels, measure_heads
 from magi_world.training.loop import LoopConfig
 from magi_world.training.phrases import CommandConfig, PhraseTable
 

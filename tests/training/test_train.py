@@ -13,7 +13,8 @@ from toy_world import write_config, write_text
 from magi_world import load_world
 from magi_world.demos import cli
 from magi_world.io.package import check_package, read_package, read_record
-from magi_world.training.files import TEXT, TRANSFORMER
+from magi_world.training.dynamics import TRANSFORMER
+from magi_world.training.text import TEXT
 from magi_world.training.train import train_world
 
 pytestmark = pytest.mark.slow

@@ -12,11 +12,12 @@ from magi_world import load_world
 from magi_world.io.weights import save_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.vae import VAE
+from magi_world.training.codec import CODEC
 from magi_world.training.dynamics import start
-from magi_world.training.files import CODEC, TEXT
 from magi_world.training.loop import save_atomic
+from magi_world.training.report import Watcher, is_finished, pack_unfinished
+from magi_world.training.text import TEXT
 from magi_world.training.train import Run, open_run
-from magi_world.training.watch import Watcher, is_finished, pack_unfinished
 
 
 @pytest.fixture

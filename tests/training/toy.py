@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from magi_world.config import DiTConfig, VAEConfig
-from magi_world.training.record import EventConfig, RecordConfig
+from magi_world.simulator import EventConfig, RecordConfig
 
 
 class Bar(gym.Env):

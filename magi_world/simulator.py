@@ -1,44 +1,188 @@
-"""Any Gymnasium environment with rgb frames and a table command -> action, as shards of chunks.
+"""Any Gymnasium environment with pictures, stepped a chunk at a time under a named command.
 
-A shard is one safetensors file, made from its own seed alone: shards can be recorded by several
-processes in any order, a stopped run goes on with the shards that are missing, and a recording
-is reproduced from (config, seed). Legend: N chunks of a shard, T frames a chunk, H W pixels.
-
-| tensor  | shape              | what                                                       |
-|---------|--------------------|------------------------------------------------------------|
-| frames  | N T H W 3, uint8   | the frame after each of the T simulator steps              |
-| command | N, int16           | row of the command table held during the chunk             |
-| reward  | N, float32         | the simulator's own reward, summed over the chunk          |
-| events  | N E, int16         | how often each configured event happened                   |
-| end     | N, int8            | 1 the episode ended in this chunk, 2 a limit cut it short  |
-| episode | N, int32           | episode number within the shard                            |
-
-An episode that ends inside a chunk has its last frame repeated to the chunk's end.
+Legend: T frames a chunk, H W pixels, E events.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from safetensors.numpy import save_file
-from tqdm import tqdm
 
-from magi_world.training.environment import (
-    Action,
-    as_action,
-    as_picture,
-    entry,
-    load_object,
-    open_env,
-    shrink,
-)
-from magi_world.training.scenes import Scene, SceneConfig
-from magi_world.training.workers import Interrupted, run_jobs, stopping
+Action = Any
+
+# Modules as configurations named them before they moved here.
+MOVED = {
+    "magi_world.training.courtyard": "magi_world.training.simulators.courtyard",
+    "magi_world.training.courtyard_figures": "magi_world.training.simulators.courtyard_figures",
+    "magi_world.training.scenes": "magi_world.simulator",
+    "magi_world.training.vizdoom": "magi_world.training.simulators.vizdoom",
+}
+
+
+def load_object(path: str) -> Callable[..., Any]:
+    """'package.module:name' -> the object of that name.
+
+    Raises:
+        ValueError: the path has another form, or there is no such object.
+    """
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(f"{path!r} is not of the form 'package.module:name'")
+    try:
+        return getattr(importlib.import_module(MOVED.get(module, module)), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{path!r} cannot be loaded: {error}") from error
+
+
+def open_env(name: str, options: Mapping[str, Any]) -> Any:
+    """The environment of a name: an id for ``gymnasium.make``, or "module:function()"."""
+    if name.endswith("()"):
+        return load_object(name[:-2])(**options)
+    import gymnasium
+
+    return gymnasium.make(name, **options)
+
+
+def as_action(space: Any, value: Action) -> Action:
+    """A number, list or dict from a config file as a member of ``space``.
+
+    Raises:
+        ValueError: the space does not contain it.
+    """
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
+            raise ValueError(f"action {value!r} must have the entries {sorted(space.spaces)}")
+        return {name: as_action(sub, value[name]) for name, sub in space.spaces.items()}
+    action = int(value) if isinstance(space, spaces.Discrete) else np.asarray(value, space.dtype)
+    if not space.contains(action):
+        raise ValueError(f"action {value!r} is not in {space}")
+    return action
+
+
+def entry(observation: Any, key: str) -> Any:
+    """Entry ``key`` of a dict observation; "." is the observation itself.
+
+    Raises:
+        ValueError: it has no such entry.
+    """
+    if key == ".":
+        return observation
+    if not isinstance(observation, Mapping) or key not in observation:
+        has = (
+            sorted(observation) if isinstance(observation, Mapping) else type(observation).__name__
+        )
+        raise ValueError(f"the observation has no entry {key!r}; it has {has}")
+    return observation[key]
+
+
+def as_picture(frame: Any) -> np.ndarray:
+    """uint8 (H, W, 3) of what an environment shows: colour, or grey with or without an axis.
+
+    Raises:
+        ValueError: no picture.
+    """
+    picture = np.asarray(frame)
+    if picture.ndim == 2:
+        picture = picture[..., None]
+    if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or picture.dtype == object:
+        raise ValueError(
+            f"the environment shows {type(frame).__name__} of shape {picture.shape}; a picture is "
+            "(H, W, 3) or grey (H, W). Does it need render_mode: rgb_array in env_options, or "
+            "another frame_key?"
+        )
+    picture = picture[..., :3].astype(np.uint8)
+    return picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2)
+
+
+def shrink(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Area-average an (H, W, 3) uint8 picture to ``size``: thin textures do not alias."""
+    if frame.shape[:2] == size:
+        return frame
+    from PIL import Image
+
+    image = Image.fromarray(frame)
+    height, width = frame.shape[:2]
+    if height % size[0] == 0 and width % size[1] == 0:
+        return np.asarray(image.reduce((width // size[1], height // size[0])))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BOX))
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """Commands that change the scene.
+
+    wrapper: 'module:Class', see `Scene`. options: command -> what the class needs to know of it.
+    start: command -> share of the episodes that begin as if it had just been carried out.
+    """
+
+    options: Mapping[str, Any]
+    start: Mapping[str, float]
+    wrapper: str = "magi_world.simulator:Tint"
+
+    def __post_init__(self) -> None:
+        if not self.options:
+            raise ValueError("SceneConfig.options is empty; give at least one command")
+        if not self.start or set(self.start) - set(self.options):
+            raise ValueError(
+                f"SceneConfig.start names {sorted(self.start)}; it must name at least one of the "
+                f"commands in options, {sorted(self.options)}, and no other"
+            )
+        if min(self.start.values()) < 0 or sum(self.start.values()) <= 0:
+            raise ValueError(f"SceneConfig.start is {dict(self.start)}; shares are not negative")
+
+
+class Scene(Protocol):
+    """What may lie over a simulator's picture."""
+
+    def start(self, command: str) -> None:
+        """An episode begins, as if ``command`` had been carried out."""
+
+    def change(self, command: str) -> None:
+        """``command`` is held during the chunk that begins now."""
+
+    def picture(self, frame: np.ndarray, progress: float) -> np.ndarray:
+        """The frame (H, W, 3) uint8 as it is recorded; ``progress`` of the chunk, in (0, 1]."""
+
+
+@dataclass
+class Tint:
+    """Multiplies red, green and blue; a change fades in over its chunk and then stays.
+
+    options: command -> the three factors in [0, 1].
+    """
+
+    options: Mapping[str, Any]
+    before: np.ndarray = field(default_factory=lambda: np.ones(3))
+    after: np.ndarray = field(default_factory=lambda: np.ones(3))
+
+    def __post_init__(self) -> None:
+        for command, factors in self.options.items():
+            values = np.asarray(factors, np.float64)
+            if values.shape != (3,) or values.min() < 0 or values.max() > 1:
+                raise ValueError(
+                    f"scenes.options of {command!r} is {factors!r}; Tint needs three factors "
+                    "between 0 and 1, of red, green and blue"
+                )
+
+    def start(self, command: str) -> None:
+        self.before = self.after = np.asarray(self.options[command], np.float64)
+
+    def change(self, command: str) -> None:
+        self.before, self.after = self.after, np.asarray(self.options[command], np.float64)
+
+    def picture(self, frame: np.ndarray, progress: float) -> np.ndarray:
+        factors = self.before + (self.after - self.before) * progress
+        if progress >= 1:
+            self.before = self.after
+        if (factors == 1).all():
+            return frame
+        return (frame * factors).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -75,7 +219,7 @@ class RecordConfig:
         (`magi_world.training.policies`); policy_options: further arguments.
     source: written ``from`` in a file. '' records the environment; 'minari:DATASET' takes the
         episodes of a dataset instead, 'sb3:FILE.zip' lets an agent of Stable-Baselines3 play
-        (`magi_world.training.sources`).
+        (`magi_world.training.datasets`).
     """
 
     env: str
@@ -144,18 +288,8 @@ def _is_goal(action: Action) -> bool:
     return (
         isinstance(action, Mapping)
         and "controller" in action
-        and action["controller"] != "magi_world.training.policies:Once"
+        and not action["controller"].endswith(":Once")
     )
-
-
-class Policy(Protocol):
-    """Chooses the command of the next chunk; told when an episode starts."""
-
-    def reset(self) -> None:
-        """An episode begins."""
-
-    def command(self) -> str:
-        """What is held during the next chunk."""
 
 
 class Controller(Protocol):
@@ -288,106 +422,3 @@ class _Controlled:
     def action(self) -> Action:
         """The next one."""
         return as_action(self.space, self.controller.action())
-
-
-def make_policy(
-    config: RecordConfig, simulator: ChunkSimulator, rng: np.random.Generator
-) -> Policy:
-    """Who plays, made for this simulator; one with a method ``see`` is told every observation.
-
-    Raises:
-        ValueError: there is no such class, or it does not take policy_options.
-    """
-    path, options = config.policy, dict(config.policy_options)
-    if config.source.startswith("sb3:"):
-        path = "magi_world.training.sources:TrainedAgent"
-        options |= {"file": config.source.removeprefix("sb3:"), "actions": config.actions}
-    try:
-        policy: Policy = load_object(path)(simulator.env, simulator.commands, rng, **options)
-    except TypeError as error:
-        raise ValueError(f"policy {path!r} cannot be made with {options}: {error}") from error
-    simulator.watch = getattr(policy, "see", None)
-    return policy
-
-
-def record_shard(config: RecordConfig, index: int, path: Path) -> int:
-    """Record shard ``index`` and put it at ``path`` in one move. Returns its number of chunks."""
-    rng = np.random.default_rng([config.seed, index])
-    simulator = ChunkSimulator(config)
-    policy = make_policy(config, simulator, rng)
-    rows: list[dict[str, Any]] = []
-    episode = 0
-    while len(rows) < config.chunks_per_shard:
-        simulator.reset(int(rng.integers(2**31)))
-        policy.reset()
-        for _ in range(config.max_chunks_per_episode):
-            chunk = simulator.chunk(simulator.commands.index(policy.command()))
-            rows.append(shard_row(chunk, episode))
-            if stopping():
-                simulator.close()
-                raise Interrupted
-            if rows[-1]["end"] or len(rows) == config.chunks_per_shard:
-                break
-        episode += 1
-    simulator.close()
-    return write_shard(config, rows, path)
-
-
-def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: Path) -> int:
-    """Put chunks, each as `shard_row` makes it, at ``path`` in one move. Returns their number."""
-    tensors = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    temporary = path.with_suffix(".part")
-    save_file(tensors, temporary, metadata={"commands": "|".join(config.actions)})
-    os.replace(temporary, path)
-    return len(rows)
-
-
-def shard_row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
-    """A chunk as a row of a shard."""
-    return {
-        "frames": chunk.frames,
-        "command": np.int16(chunk.command),
-        "reward": np.float32(chunk.reward),
-        "events": chunk.events,
-        "end": np.int8(2 if chunk.cut else 1 if chunk.ended else 0),
-        "episode": np.int32(episode),
-    }
-
-
-def shard_path(folder: Path, index: int) -> Path:
-    """Where shard ``index`` of a recording lies."""
-    return folder / f"shard_{index:04d}.safetensors"
-
-
-def record(config: RecordConfig, folder: str | Path) -> Path:
-    """Record what is missing of ``config`` in ``folder``; the last shards are the held-out ones.
-
-    Returns:
-        The folder.
-
-    Raises:
-        Stopped: SIGINT or SIGTERM; finished shards are kept.
-        ValueError: the simulator or the policy is not as the configuration says.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    missing = [i for i in range(config.shards) if not shard_path(folder, i).exists()]
-    if not missing:
-        return folder
-    bar = tqdm(
-        total=config.chunks,
-        initial=config.chunks_per_shard * (config.shards - len(missing)),
-        desc="record",
-        unit="chunk",
-    )
-    if config.source.startswith("minari:"):
-        from magi_world.training.sources import record_dataset
-
-        with bar:
-            record_dataset(config, folder, bar.update)
-        return folder
-    jobs = [(config, i, shard_path(folder, i)) for i in missing]
-    with bar:
-        for chunks in run_jobs(record_shard, jobs, config.processes, "record"):
-            bar.update(chunks)
-    return folder

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from magi_world.training.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
-from magi_world.training.vizdoom import make_game
+from magi_world.training.simulators.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
+from magi_world.training.simulators.vizdoom import make_game
 
 REACH = 28.0  # closer than this to a wall the player cannot come, nearly
 TURN = 4.0  # degrees a tic that a controller turns at most

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.training.courtyard_map import PILLARS, WALLS
-from magi_world.training.dataset import ChunkDataset
-from magi_world.training.rollout import begin, filled, history_of, situations
-from magi_world.training.settings import EvaluateConfig
+from magi_world.training.data import ChunkDataset
+from magi_world.training.rollout import EvaluateConfig, begin, filled, history_of, situations
+from magi_world.training.simulators.courtyard_map import PILLARS, WALLS
 from magi_world.world.world import World
 
 LEAST = 0.01  # share of the picture from which a thing counts as in view

@@ -1,115 +1,45 @@
-"""Recordings that others made or play: Minari datasets, and agents of Stable-Baselines3.
+"""Minari datasets: recordings that others made, taken as ours, and ours as datasets for others.
 
 A dataset holds an action for every step, a recording a command for every chunk of T steps: the
 command whose action is nearest to the mean of the chunk's actions. With actions that change every
 step that is a blurred label, so datasets of held actions teach a world's commands best.
+
+A recording's episode of n chunks becomes n observations and n - 1 steps: its first chunk is what is
+seen at the start, and every further one is what came of the command held during it. The rewards are
+the simulator's own. The command of the first chunk is not part of the dataset, nor is an episode of
+a single chunk.
+
+Legend: N chunks of an episode, T frames a chunk, H W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium.spaces import Box, Discrete, Space
+from safetensors import safe_open
+from tqdm import tqdm
 
-from magi_world.training.environment import as_action, as_picture, entry, open_env, shrink
-from magi_world.training.record import (
+from magi_world.config import require
+from magi_world.io.offline import DatasetConfig, check_name, text_space, write_dataset
+from magi_world.simulator import (
     RecordConfig,
     SimulatedChunk,
-    shard_path,
-    shard_row,
-    write_shard,
+    as_picture,
+    entry,
+    open_env,
+    shrink,
 )
+from magi_world.training.data import shard_path, shard_row, write_shard
+from magi_world.training.policies import NearestCommand
 
-
-class NearestCommand:
-    """Which command an action means: the one whose own action lies nearest."""
-
-    def __init__(self, space: Any, actions: Mapping[str, Any]) -> None:
-        """Raises:
-        ValueError: an action of the table is not in the space, or none is a plain one.
-        """
-        self.space = space
-        plain = {
-            row: as_action(space, action)
-            for row, action in enumerate(actions.values())
-            if not (isinstance(action, Mapping) and "controller" in action)
-        }
-        if not plain:
-            raise ValueError("record.actions has only controllers; name some plain actions")
-        self.rows = np.array(list(plain))
-        table = np.stack([self._flat(action) for action in plain.values()])
-        # Every axis counts by how far the commands use it.
-        self.scale = np.maximum(np.ptp(table, axis=0), 1e-6)
-        self.table = table / self.scale
-
-    def row(self, actions: Sequence[Any]) -> int:
-        """The row of the command for the mean of some actions."""
-        mean = np.mean([self._flat(a) for a in actions], axis=0) / self.scale
-        return int(self.rows[np.square(self.table - mean).sum(1).argmin()])
-
-    def _flat(self, action: Any) -> np.ndarray:
-        from gymnasium.spaces import flatten
-
-        return np.asarray(flatten(self.space, action), np.float64)
-
-
-class TrainedAgent:
-    """A policy that asks an agent of Stable-Baselines3 at the start of every chunk.
-
-    file: what the agent's ``save`` wrote. algorithm: its class. random: share of chunks with a
-    random command instead, because a recording must contain what the agent would never do. The
-    agent must take the environment's observations as they are.
-    """
-
-    def __init__(
-        self,
-        env: Any,
-        commands: Sequence[str],
-        rng: np.random.Generator,
-        file: str,
-        actions: Mapping[str, Any],
-        algorithm: str = "PPO",
-        random: float = 0.25,
-    ) -> None:
-        """Raises:
-        ImportError: Stable-Baselines3 is not installed.
-        ValueError: no such algorithm or file, or an agent for other actions.
-        """
-        import stable_baselines3
-
-        kind = getattr(stable_baselines3, algorithm, None)
-        if kind is None:
-            raise ValueError(
-                f"policy_options.algorithm is {algorithm!r}; Stable-Baselines3 has A2C, DDPG, DQN, "
-                "PPO, SAC and TD3"
-            )
-        if not Path(file).exists():
-            raise ValueError(f"record.from: there is no file {file!r}")
-        self.agent = kind.load(file, device="cpu")
-        if self.agent.action_space != env.action_space:
-            raise ValueError(
-                f"the agent in {file} acts in {self.agent.action_space}, the environment in "
-                f"{env.action_space}"
-            )
-        self.commands, self.rng, self.random = list(commands), rng, random
-        self.nearest = NearestCommand(env.action_space, actions)
-        self.seen: Any = None
-
-    def reset(self) -> None:
-        """An episode begins."""
-
-    def see(self, observation: Any) -> None:
-        """What the environment returned."""
-        self.seen = observation
-
-    def command(self) -> str:
-        """What the agent would do now."""
-        if self.rng.random() < self.random:
-            return str(self.rng.choice(self.commands))
-        action, _ = self.agent.predict(self.seen, deterministic=False)
-        return self.commands[self.nearest.row([action])]
+if TYPE_CHECKING:
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_dataset import MinariDataset
 
 
 def record_dataset(config: RecordConfig, folder: Path, told: Callable[[int], object]) -> None:
@@ -286,3 +216,131 @@ def _whole_chunks(
             )
         )
     return chunks
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """observation: 'chunk' (T, H, W, 3) or 'frame', its last one (H, W, 3), both uint8;
+    action: 'text', the command, or 'discrete', its row of the command table."""
+
+    observation: str = "chunk"
+    action: str = "text"
+
+    def __post_init__(self) -> None:
+        for name, known in (("observation", ("chunk", "frame")), ("action", ("text", "discrete"))):
+            value = getattr(self, name)
+            require(value in known, f"ExportConfig.{name} is {value!r}; it must be one of {known}")
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """frames: uint8 (N, T, H, W, 3).  command, reward, end: (N,).  events: (N, E).
+
+    As in a shard; see `magi_world.training.collect`.
+    """
+
+    frames: np.ndarray
+    command: np.ndarray
+    reward: np.ndarray
+    end: np.ndarray
+    events: np.ndarray
+
+
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """The episodes of a shard, each read when it is its turn."""
+    with safe_open(path, framework="np") as shard:
+        number = shard.get_tensor("episode")
+        columns = {name: shard.get_tensor(name) for name in ("command", "reward", "end", "events")}
+        frames = shard.get_slice("frames")
+        starts = np.flatnonzero(np.diff(number, prepend=number[0] - 1)).tolist()
+        for first, stop in zip(starts, [*starts[1:], len(number)], strict=True):
+            rows = {name: column[first:stop] for name, column in columns.items()}
+            yield Episode(frames[first:stop], **rows)
+
+
+def export_recording(
+    paths: Sequence[Path], name: str, record: RecordConfig, config: ExportConfig | None = None
+) -> MinariDataset:
+    """Write shards as the Minari dataset ``name``, one episode at a time.
+
+    Where a recording was cut (at its longest episode, at the end of a shard) the last step is
+    truncated. ``infos["events"]`` holds how often each recorded event happened, in every chunk.
+    The metadata's ``commands`` is the command table.
+
+    Args:
+        paths: the shards, e.g. of `magi_world.training.data.split_shards`.
+        name: of the dataset, like "arena/recorded-v0".
+        record: what was recorded.
+
+    Raises:
+        ImportError: Minari is not installed.
+        ValueError: no shard, a shard of another command table, a command that Minari cannot hold,
+            no episode of two chunks, or a name that Minari refuses or has.
+    """
+    check_name(name)
+    require(bool(paths), "there are no shards to export; record some first")
+    config = config or ExportConfig()
+    commands = list(record.actions)
+    chunks = sum(_check_shard(path, record) for path in paths)
+    frames = (record.frames_per_chunk,) if config.observation == "chunk" else ()
+    shape = (*frames, *record.frame_size, 3)
+    texts: Space[Any] = text_space(commands)
+    about = DatasetConfig(
+        name,
+        observation_space=Box(0, 255, shape, np.uint8),
+        action_space=texts if config.action == "text" else Discrete(len(commands)),
+        algorithm=record.policy,
+        description=f"{chunks} chunks of {record.env}, {record.frames_per_chunk} frames each",
+        facts={"commands": commands},
+    )
+    with tqdm(total=chunks, desc="export", unit="chunk") as bar:
+        return write_dataset(about, _buffers(paths, record, config, bar))
+
+
+def _buffers(
+    paths: Sequence[Path], record: RecordConfig, config: ExportConfig, bar: tqdm[Any]
+) -> Iterator[EpisodeBuffer]:
+    empty = True
+    for path in paths:
+        for episode in read_episodes(path):
+            if len(episode.command) > 1:
+                empty = False
+                yield _buffer(episode, record, config)
+            bar.update(len(episode.command))
+    require(not empty, "no episode has two chunks; there is nothing to export")
+
+
+def _buffer(episode: Episode, record: RecordConfig, config: ExportConfig) -> EpisodeBuffer:
+    from minari.data_collector import EpisodeBuffer
+
+    held = episode.command[1:].tolist()
+    commands = list(record.actions)
+    terminations = episode.end[1:] == 1
+    truncations = episode.end[1:] == 2
+    truncations[-1] |= not terminations[-1]
+    frames = episode.frames if config.observation == "chunk" else episode.frames[:, -1]
+    return EpisodeBuffer(
+        observations=list(frames),
+        actions=[commands[row] for row in held] if config.action == "text" else held,
+        rewards=episode.reward[1:].tolist(),
+        terminations=terminations.tolist(),
+        truncations=truncations.tolist(),
+        infos={"events": dict(zip(record.events, list(episode.events.T), strict=True))},
+    )
+
+
+def _check_shard(path: Path, record: RecordConfig) -> int:
+    """The number of chunks in a shard of ``record``."""
+    with safe_open(path, framework="np") as shard:
+        table = (shard.metadata() or {}).get("commands", "").split("|")
+        shape = shard.get_slice("frames").get_shape()
+        events = shard.get_slice("events").get_shape()[1]
+    commands = list(record.actions)
+    require(table == commands, f"{path} was recorded with commands {table}, not {commands}")
+    wanted = [record.frames_per_chunk, *record.frame_size, 3]
+    require(shape[1:] == wanted, f"{path} has chunks of shape {shape[1:]}, not {wanted}")
+    require(
+        events == len(record.events),
+        f"{path} counts {events} events, not {list(record.events)}",
+    )
+    return int(shape[0])

@@ -1,6 +1,10 @@
-"""Processes that record shards side by side, and end when their parent does.
+"""Recording: shards of chunks, made side by side by processes that end when their parent does.
 
-They are started afresh ("spawn"), not forked: a fork copies the locks of torch's and the
+A shard is made from its own seed alone: shards can be recorded by several processes in any order, a
+stopped run goes on with the shards that are missing, and a recording is reproduced from (config,
+seed).
+
+The processes are started afresh ("spawn"), not forked: a fork copies the locks of torch's and the
 simulator's threads in whatever state they are, and hangs there now and then. A script that calls
 this needs the usual ``if __name__ == "__main__":``.
 """
@@ -17,12 +21,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.synchronize import Event
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
-from magi_world.training.stopping import Stopped, clean_stop
+import numpy as np
+from tqdm import tqdm
+
+from magi_world.simulator import ChunkSimulator, RecordConfig
+from magi_world.training.data import shard_path, shard_row, write_shard
+from magi_world.training.loop import Stopped, clean_stop
+from magi_world.training.policies import make_policy
 
 R = TypeVar("R")
+
 PATIENCE = 10.0  # seconds that a worker has to end by itself once it is told to stop
+
 _told: list[Callable[[], bool]] = []  # whether the job that runs in this process is to stop
 
 
@@ -104,3 +117,60 @@ def run_jobs(
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def record_shard(config: RecordConfig, index: int, path: Path) -> int:
+    """Record shard ``index`` and put it at ``path`` in one move. Returns its number of chunks."""
+    rng = np.random.default_rng([config.seed, index])
+    simulator = ChunkSimulator(config)
+    policy = make_policy(config, simulator, rng)
+    rows: list[dict[str, Any]] = []
+    episode = 0
+    while len(rows) < config.chunks_per_shard:
+        simulator.reset(int(rng.integers(2**31)))
+        policy.reset()
+        for _ in range(config.max_chunks_per_episode):
+            chunk = simulator.chunk(simulator.commands.index(policy.command()))
+            rows.append(shard_row(chunk, episode))
+            if stopping():
+                simulator.close()
+                raise Interrupted
+            if rows[-1]["end"] or len(rows) == config.chunks_per_shard:
+                break
+        episode += 1
+    simulator.close()
+    return write_shard(config, rows, path)
+
+
+def record(config: RecordConfig, folder: str | Path) -> Path:
+    """Record what is missing of ``config`` in ``folder``; the last shards are the held-out ones.
+
+    Returns:
+        The folder.
+
+    Raises:
+        Stopped: SIGINT or SIGTERM; finished shards are kept.
+        ValueError: the simulator or the policy is not as the configuration says.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [i for i in range(config.shards) if not shard_path(folder, i).exists()]
+    if not missing:
+        return folder
+    bar = tqdm(
+        total=config.chunks,
+        initial=config.chunks_per_shard * (config.shards - len(missing)),
+        desc="record",
+        unit="chunk",
+    )
+    if config.source.startswith("minari:"):
+        from magi_world.training.datasets import record_dataset
+
+        with bar:
+            record_dataset(config, folder, bar.update)
+        return folder
+    jobs = [(config, i, shard_path(folder, i)) for i in missing]
+    with bar:
+        for chunks in run_jobs(record_shard, jobs, config.processes, "record"):
+            bar.update(chunks)
+    return folder
