@@ -52,10 +52,6 @@ class HeadsConfig:
             self.own is None or (len(self.own) == 2 and self.own[1] > 0),
             f"HeadsConfig.own is {self.own}; it must be (mean, spread > 0) or None",
         )
-        require(
-            all(s % 2 == 0 for s in self.latent_size),
-            f"HeadsConfig.latent_size is {self.latent_size}; both sides must be even",
-        )
 
 
 class Heads(nn.Module):
@@ -64,7 +60,7 @@ class Heads(nn.Module):
     def __init__(self, config: HeadsConfig) -> None:
         super().__init__()
         self.config = config
-        h, w = (s // 2 for s in config.latent_size)
+        h, w = (-(-s // 2) for s in config.latent_size)  # the second convolution's stride
         self.conv1 = nn.Conv2d(config.latent_channels * config.latent_frames, config.width, 3, 1, 1)
         self.conv2 = nn.Conv2d(config.width, config.width, 3, 2, 1)
         self.fc1 = nn.Linear(config.width * h * w, config.width)

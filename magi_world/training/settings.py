@@ -277,17 +277,6 @@ def _events(record: Any, heads: Any) -> Found:
         yield "heads.death", f"heads.death is {heads.death!r}, which is a recorded event's name"
 
 
-def _head_sizes(record: Any, codec: Any, heads: Any) -> Found:
-    sides = [s // codec.vae.patch_size for s in record.frame_size]
-    if heads.predicted and any(s % 2 for s in sides):
-        unit = 2 * codec.vae.patch_size
-        yield (
-            "record.frame_size",
-            f"record.frame_size is {list(record.frame_size)}; with heads both sides must be "
-            f"divisible by {unit}",
-        )
-
-
 def _starts(record: Any, starts_before: str, starts: int, start_chunks: int) -> Found:
     if starts_before not in ("", *record.events):
         yield (
@@ -328,7 +317,6 @@ RULES: Sequence[Callable[..., Found]] = (
     _history,
     _clips,
     _events,
-    _head_sizes,
     _starts,
     _held_out,
     _evaluation,

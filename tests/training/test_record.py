@@ -94,7 +94,7 @@ def test_no_worker_outlives_a_stopped_recording(tmp_path: Path, number: int) -> 
     code = (
         "import sys; sys.path.insert(0, sys.argv[2])\n"
         "from toy import record_config\n"
-        "from magi_world.training.record import record\n"
+        "from magi_world.training.collect import record\n"
         "if __name__ == '__main__':\n"
         "    record(record_config(chunks=3_000_000, chunks_per_shard=1_000_000, processes=2), "
         "sys.argv[1])\n"
