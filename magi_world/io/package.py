@@ -26,6 +26,7 @@ from magi_world.io.checkpoint import WeightsError
 from magi_world.io.records import build, field, read_json
 from magi_world.io.weights import find_nan, load_into, load_tensors, save_tensors
 from magi_world.model.dit import parameter_dtype
+from magi_world.model.layers import settle
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
 from magi_world.world.parts import MakeDiT, WorldParts, whole_dit
@@ -127,6 +128,8 @@ def read_package(
     # Sessions and snapshots carry the fingerprint of these hashes: it must be that of the files.
     if problems := _damage(written, file_hashes(folder)):
         raise WeightsError(f"{folder}: {'; '.join(problems[:4])}")
+    settle(dit)
+    settle(vae)
     return WorldParts(
         spec=_spec(record, config, folder, 0 if starts is None else len(starts)),
         config=config,

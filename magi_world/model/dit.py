@@ -31,6 +31,7 @@ from magi_world.model.layers import (
     LayerNorm1p,
     Rope,
     TimeEmbedder,
+    full_width,
 )
 
 NULL_CAPTION_ROWS = 50
@@ -44,6 +45,7 @@ def velocity_to(clean: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 T = TypeVar("T")
+Gates = list[tuple[Tensor, Tensor]]  # those of every block, each (B or 1, N, 1, D)
 
 
 class Memo:
@@ -162,6 +164,7 @@ class DiT(nn.Module):
         interval: float | Tensor | None = None,
         keys_only: bool = False,
         memo: Memo | None = None,
+        gates: Gates | None = None,
     ) -> Tensor:
         """Flow velocity (clean minus noise) of every chunk.
 
@@ -176,6 +179,7 @@ class DiT(nn.Module):
                 (B, N) gives one for each chunk.
             keys_only: stop as soon as the last layer's keys are written, and return ``x``.
             memo: what is shared with other forwards between which no weight changes.
+            gates: what `gates` gave for the same times and captions.
 
         Returns:
             (B, N, C, W, H, W') float32.
@@ -183,11 +187,9 @@ class DiT(nn.Module):
         h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
         tokens = self.embed(x)
         memo = Memo() if memo is None else memo
-        rope = memo.get("rope", (id(frames), h, w), lambda: self.rope(frames, h, w), frames)
-        row = self.y_embedder.null_row(conditional)
-        if self.config.condition == "caption":
-            row = text.summary(row)
-        condition = self.condition(t, row, interval)
+        rope = memo.get("rope", (id(frames), h, w), lambda: self._factors(frames, h, w), frames)
+        if gates is None:
+            gates = self.gates(t, text, conditional, interval)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             attn = block.self_attention
@@ -196,9 +198,26 @@ class DiT(nn.Module):
             if keys_only and i == last:
                 return x
             branch = attn.join(own.read(i, q), text(i, qx))
-            tokens = block.merge(tokens, branch, block.ada_modulate_layer(condition))
+            tokens = block.merge(tokens, branch, gates[i])
         out = self.head(tokens, h, w)
         return out if self.config.prediction == "velocity" else velocity_to(out, x, t)
+
+    def gates(
+        self,
+        t: Tensor,
+        text: CrossAttend,
+        conditional: bool | Tensor = True,
+        interval: float | Tensor | None = None,
+    ) -> Gates:
+        """All gates of a forward, which depend on times and captions alone; see `forward`."""
+        row = self.y_embedder.null_row(conditional)
+        if self.config.condition == "caption":
+            row = text.summary(row)
+        condition = self.condition(t, row, interval)
+        return [block.ada_modulate_layer(condition) for block in self.blocks]
+
+    def _factors(self, frames: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
+        return full_width(self.rope(frames, h, w), self.config.head_dim)
 
     def embed(self, x: Tensor) -> Tensor:
         """Latents (B, N, C, W, H, W') -> tokens (B, N, S, D)."""

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
-from magi_world.model.dit import Block, CrossAttend, DiT, Memo, SelfAttend
+from magi_world.model.dit import Block, CrossAttend, DiT, Gates, Memo, SelfAttend
 from magi_world.model.layers import Rope
 from magi_world.parallel.attend import ExchangedAttention, TextBehind
 from magi_world.parallel.exchange import Exchange
@@ -71,6 +71,7 @@ class RankDiT(DiT):
         interval: float | Tensor | None = None,
         keys_only: bool = False,
         memo: Memo | None = None,
+        gates: Gates | None = None,
     ) -> Tensor:
         """See `DiT.forward`; on other ranks than 0 the result is all zeros."""
         self._shape, self._keys_only = x.shape, keys_only
@@ -82,7 +83,9 @@ class RankDiT(DiT):
             text = TextBehind(attention)
         # Later stages need what comes out of this one, so only the last may stop at its keys.
         stop = keys_only and self.part.last
-        result = super().forward(x, t, frames, attention, text, conditional, interval, stop, memo)
+        result = super().forward(
+            x, t, frames, attention, text, conditional, interval, stop, memo, gates
+        )
         if isinstance(attention, ExchangedAttention):
             attention.store(len(self.blocks) - 1)
         return x if keys_only else result

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from magi_world.config import DiTConfig, require
 from magi_world.model.attention import Backend
-from magi_world.model.dit import CrossAttend, Memo, SelfAttend
+from magi_world.model.dit import CrossAttend, Gates, Memo, SelfAttend
 from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Channel
 from magi_world.parallel.dit import RankDiT, receive, send
@@ -44,6 +44,7 @@ class LeadDiT(RankDiT):
         interval: float | Tensor | None = None,
         keys_only: bool = False,
         memo: Memo | None = None,
+        gates: Gates | None = None,
     ) -> Tensor:
         """See `DiT.forward`.
 
@@ -64,7 +65,7 @@ class LeadDiT(RankDiT):
         ]
         with self.channel.call(order, [x, t, frames]):
             return super().forward(
-                x, t, frames, own.local, text, conditional, interval, keys_only, memo
+                x, t, frames, own.local, text, conditional, interval, keys_only, memo, gates
             )
 
     def keep(self, make_local: MakeCache) -> MakeCache:

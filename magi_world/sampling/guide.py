@@ -6,7 +6,8 @@ ones take one (reference section 4, "Guidance" and "One pass").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend
-from magi_world.model.dit import DiT, Memo
+from magi_world.model.dit import DiT, Gates, Memo
 from magi_world.sampling import schedule
 from magi_world.sampling.cache import Cache
 from magi_world.sampling.captions import CaptionReads, TextKeys
 from magi_world.sampling.lane import Lane, frame_index, overwrite_start
 from magi_world.sampling.rows import Indices, taken, upload
+
+GATES_KEPT = 32
 
 
 def extra_chunks(config: SamplerConfig) -> int:
@@ -45,7 +48,7 @@ class StepTable:
 class Guide:
     """What all steps of a stream share. ``null`` is the null caption.
 
-    indices, tables: what has been uploaded once.
+    indices, tables: what has been uploaded once.    known: the gates of the last few forwards.
     """
 
     dit: DiT
@@ -54,6 +57,7 @@ class Guide:
     null: TextKeys
     indices: Indices
     tables: dict[tuple[int, ...], StepTable] = field(default_factory=dict)
+    known: OrderedDict[Hashable, Gates] = field(default_factory=OrderedDict)
 
     def denoise(self, group: Group, x: Tensor, step: int) -> Tensor:
         """Euler step ``step`` of a stage for the chunks x (B, N, C, W, H, W'), oldest first."""
@@ -109,16 +113,42 @@ class Guide:
                 three-pass sampler it is that of the pass.
         """
         config, slot = self.config, cache.config.history - 1
+        t = torch.full((1, 1), config.clean_t, device=clean.device)
+        text = CaptionReads([[self.null]] * len(worlds), self.backend, self.indices)
+        interval = schedule.step_embedding(config, step)
         self.dit(
             clean[:, None],
-            torch.full((1, 1), config.clean_t, device=clean.device),
+            t,
             frame_index(index, 1, clean),
             cache.reads(worlds, slot, [config.clean_range], self.backend),
-            CaptionReads([[self.null]] * len(worlds), self.backend, self.indices),
+            text,
             conditional,
-            schedule.step_embedding(config, step),
+            interval,
             keys_only=True,
+            gates=self.gates((config.clean_t,), t, text, conditional, interval),
         )
+
+    def gates(
+        self,
+        times: Sequence[float],
+        t: Tensor,
+        text: CaptionReads,
+        conditional: bool,
+        interval: float | None,
+    ) -> Gates:
+        """`DiT.gates`, kept: the same times come again with every chunk, and mostly the captions.
+
+        ``times`` are those of t (1, N), on the host.
+        """
+        key: tuple[Hashable, ...] = (tuple(times), conditional, interval)
+        if self.dit.config.condition == "caption":
+            key += tuple(tuple(row) for row in text.captions)
+        if key not in self.known:
+            self.known[key] = self.dit.gates(t, text, conditional, interval)
+            if len(self.known) > GATES_KEPT:
+                self.known.popitem(last=False)
+        self.known.move_to_end(key)
+        return self.known[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,17 +254,21 @@ class Passes:
         slot, seen = group.cache.config.history, ranges[: len(chunks)]
         frames = group.memo.get("frames", (), self._frames)
         places = tuple(chunks)
+        t = taken(self.table.t, chunks, 0)[None]
+        text = CaptionReads(
+            [[row[c] for c in chunks] for row in captions], guide.backend, guide.indices
+        )
+        times = [self.times[c] for c in chunks]
         return guide.dit(
             taken(self.x, chunks, 1),
-            taken(self.table.t, chunks, 0)[None],
+            t,
             group.memo.get("places", places, lambda: taken(frames, chunks, 1)),
             group.cache.reads(group.worlds, slot, seen, guide.backend),
-            CaptionReads(
-                [[row[c] for c in chunks] for row in captions], guide.backend, guide.indices
-            ),
+            text,
             conditional,
             self.interval,
             memo=group.memo,
+            gates=guide.gates(times, t, text, conditional, self.interval),
         )
 
     def _frames(self) -> Tensor:

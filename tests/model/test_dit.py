@@ -7,7 +7,7 @@ import torch
 
 from magi_world.config import DiTConfig
 from magi_world.model.dit import DiT, parameter_dtype
-from magi_world.model.layers import Rope
+from magi_world.model.layers import LayerNorm1p, Rope, full_width, rotate, settle
 from tests.reference.forward import OwnCaption, TokenRanges
 from tests.tiny import tiny_dit, tiny_parts
 
@@ -87,3 +87,33 @@ def test_condition_and_interval_matter() -> None:
 def test_precision_in_a_bfloat16_stream(name: str, stored: str, expected: str) -> None:
     got = parameter_dtype(name, getattr(torch, stored), torch.bfloat16)
     assert got == getattr(torch, expected)
+
+
+def test_settled_weights_give_the_same_bytes() -> None:
+    config = tiny_parts().config.dit
+    plain, settled = tiny_dit(config), tiny_dit(config)
+    names = {name: value.shape for name, value in plain.state_dict().items()}
+    settle(settled)
+    attention = settled.blocks[0].self_attention
+    assert attention.linear_qkv.q.weight.stride() == (1, attention.linear_qkv.q.weight.shape[0])
+    assert {name: value.shape for name, value in settled.state_dict().items()} == names
+    x = latents(2)
+    assert torch.equal(run(plain, x), run(settled, x))
+
+
+def test_a_norm_in_training_is_not_settled() -> None:
+    norm = LayerNorm1p(8, 1e-6)
+    norm.requires_grad_(False)
+    settle(norm)
+    norm.requires_grad_(True)
+    norm.weight.data += 1
+    x = torch.randn(3, 8)
+    torch.testing.assert_close(norm(x), 2 * torch.nn.functional.layer_norm(x, (8,), eps=1e-6))
+
+
+def test_rotation_by_whole_rows_is_that_of_the_formula() -> None:
+    rope, x = Rope(16), torch.randn(1, 2, 6, 3, 16)
+    sin, cos = (y.detach() for y in rope(torch.arange(4).view(1, 2, 2), 1, 3))
+    a, b, rest = x[..., :6], x[..., 6:12], x[..., 12:]
+    expected = torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+    assert torch.equal(rotate(x, full_width((sin, cos), 16)), expected)

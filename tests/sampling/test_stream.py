@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -245,3 +246,22 @@ def test_two_thousand_chunks_in_flat_memory() -> None:
     # One object kept for each chunk would be 1,799 more of them.
     assert counts[1][0] - counts[0][0] < 50
     assert counts[1][1] - counts[0][1] < 1000
+
+
+@pytest.mark.parametrize("condition", ["null", "caption"])
+def test_gates_are_made_once_a_prompt(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = tiny_parts(num_steps=2)
+    dit = tiny_dit(replace(parts.config.dit, condition=condition))
+    stream = ChunkStream(dit, StreamConfig(parts.config.sampler, parts.config.latent_size))
+    made = []
+    gates = dit.gates
+    monkeypatch.setattr(dit, "gates", lambda *given: made.append(given) or gates(*given))
+    stream.reset([0], [0], None)
+    first, second = (stream.caption(torch.randn(3, 16)) for _ in range(2))
+    counts = []
+    for caption in (first, first, first, second, second):
+        stream.stage([0], [caption])
+        counts.append(len(made))
+    # Two steps, and from the second chunk on the keys of the one before.
+    new = 2 if condition == "caption" else 0
+    assert counts == [2, 3, 3, 3 + new, 3 + new]
