@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ResetNeeded
 
-from magi_world.envs.base import METADATA, RolloutEnv, metadata
-from magi_world.envs.config import (
+from magi_world.envs.base import METADATA, RolloutEnv, check_count, metadata
+from magi_world.envs.reset import EpisodeStart, StartLike, read_options, read_start, whole_seed
+from magi_world.envs.rewards import RewardLike
+from magi_world.envs.rollout import (
     Actions,
     EnvConfig,
     Observation,
     RenderMode,
-    check_count,
-    scenes_per_world,
-    whole_seed,
+    Rollout,
+    WorldFactory,
 )
-from magi_world.envs.keys import keys_to_action
-from magi_world.envs.options import MAX_SEED, read_options
-from magi_world.envs.rewards import RewardLike
-from magi_world.envs.rollout import Rollout
-from magi_world.envs.source import Source
-from magi_world.envs.spaces import CommandSpace, command_at, teach_torchrl
-from magi_world.envs.starts import Begin, StartLike, read_start
-from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
+from magi_world.envs.spaces import CommandSpace, command_at, keys_to_action, teach_torchrl
+from magi_world.envs.state import EnvSnapshot
+from magi_world.envs.vector import MagiWorldVectorEnv
 from magi_world.language import Reading
 from magi_world.loading import LoadOptions
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import Steer, World
-
-if TYPE_CHECKING:
-    from magi_world.envs.vector import MagiWorldVectorEnv
 
 
 class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
@@ -124,22 +116,38 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         config = EnvConfig(
             observation, max_chunks, prompt, seed, steer, render_mode, actions, frames, strict
         )
-        scenes_per_world(prompt, 1)
-        self._setup(Rollout(Source(world, load), 1, config, reward))
-        self._begin: Begin = read_start(self.world, start)
+        rollout = Rollout(WorldFactory(world, load), 1, config, reward)
+        self._setup(rollout, [read_start(rollout.world, start)])
 
-    def _setup(self, rollout: Rollout) -> None:
-        self._rollout = rollout
-        self.render_mode = rollout.config.render_mode
+    def _setup(self, rollout: Rollout, starts: Sequence[EpisodeStart]) -> None:
+        self._share(rollout, starts)
         self.observation_space = rollout.space
         self._actions = self._one_action_space()
-        self.metadata = metadata(self.world, self.render_mode)
-        self._closed = False
+        self.metadata = metadata(rollout)
 
     @property
-    def began(self) -> tuple[Begin, str | None] | None:
+    def np_random(self) -> np.random.Generator:
+        """From which the seeds of episodes are drawn that are given none."""
+        return self._generators[0]
+
+    @np_random.setter
+    def np_random(self, value: np.random.Generator) -> None:
+        self._generators.put(0, value)
+
+    _np_random = np_random  # Gymnasium's checker looks behind its own property
+
+    @property
+    def np_random_seed(self) -> int:
+        """The seed of the generator; -1 where it came from a snapshot."""
+        _ = self.np_random
+        return self._generators.seeds[0]
+
+    _np_random_seed = np_random_seed
+
+    @property
+    def began(self) -> tuple[EpisodeStart, str | None] | None:
         """Start and prompt that the episode began with; None if it began with a snapshot."""
-        return self._rollout.begins[0]
+        return self._rollout.began[0]
 
     @property
     def action_space(self) -> gym.Space[Any]:  # type: ignore[override]
@@ -162,19 +170,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         """
         self._check_open()
         given = read_options(self.world, options, 1)
-        seed = whole_seed(seed)
-        before = copy.deepcopy((self._np_random, self._np_random_seed))
-        try:
-            super().reset(seed=seed)
-            if given.snapshot is not None:
-                (info,) = self._rollout.restore(given.snapshot, [0], fresh=True)
-            else:
-                (info,) = self._rollout.begin(
-                    [0], [self._seed(seed)], *given.scenes(self._rollout.config, [self._begin])
-                )
-        except BaseException:
-            self._np_random, self._np_random_seed = before
-            raise
+        (info,) = self._reset_rows([0], [whole_seed(seed)], given)
         return self._shown(), info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -184,30 +180,19 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
             ValueError: the action is not in the action space. The episode goes on then.
             gymnasium.error.ResetNeeded: before the first reset, and after the end of an episode.
         """
-        self._check_open()
-        if self.chunk is None:
-            raise ResetNeeded("step() before the first reset(); call reset()")
+        self._check_started()
         if self._rollout.ended[0]:
             raise ResetNeeded("the episode has ended; call reset() before step()")
-        score, truncated, (info,) = self._rollout.advance([self._command(action)])
+        texts = isinstance(self._actions, CommandSpace)
+        command = self._actions.check(action) if texts else command_at(self.commands, action)
+        score, truncated, (info,) = self._rollout.advance([command])
         reward, ended = float(score.reward[0]), bool(score.ended[0])
         return self._shown(), reward, ended, bool(truncated[0]), info
 
     def render(self) -> Any:
         """The last frame (H, W, 3), or all frames of the newest chunk; None in a window."""
-        self._check_open()
         pictures = self._pictures()
         return None if pictures is None else pictures[0]
-
-    def close(self) -> None:
-        """Close the window. A second call does nothing."""
-        self._close_window()
-        self._closed = True
-
-    def snapshot(self) -> EnvSnapshot:
-        """The state in the middle of an episode; memory is shared until the world moves on."""
-        self._check_open()
-        return self._rollout.snapshot([rng_state(self.np_random)])
 
     def restore(
         self, snapshot: EnvSnapshot | Snapshot | str | Path
@@ -220,12 +205,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         Raises:
             ValueError: a snapshot of another world. Nothing has changed then.
         """
-        self._check_open()
-        if isinstance(snapshot, str | Path):
-            snapshot = load_snapshot(snapshot)
-        (info,) = self._rollout.restore(snapshot, [0])
-        if isinstance(snapshot, EnvSnapshot):
-            self.np_random = rng_from(snapshot.rngs[0])
+        (info,) = self._restored(snapshot)
         return self._shown(), info
 
     def fork(self, n: int) -> list[MagiWorldEnv]:
@@ -236,44 +216,25 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
 
     def fork_batch(self, n: int, autoreset_mode: str = "SAME_STEP") -> MagiWorldVectorEnv:
         """One vector environment of ``n`` worlds that all continue from here. For planners."""
-        from magi_world.envs.vector import MagiWorldVectorEnv
-
         self._check_open()
         check_count(n)
-        rngs = [rng_state(self.np_random)] * n
-        return MagiWorldVectorEnv.of(
-            self._rollout.forked(n), [self._begin] * n, rngs, autoreset_mode
-        )
+        rollout, rngs = self._rollout.forked(n), self._generators.states() * n
+        return MagiWorldVectorEnv.of(rollout, self._starts * n, rngs, autoreset_mode)
 
     def _twin(self) -> MagiWorldEnv:
         twin = object.__new__(type(self))
-        twin._setup(self._rollout.forked(1))
-        twin._begin, twin.spec = self._begin, self.spec
-        twin.np_random = rng_from(rng_state(self.np_random))
+        twin._setup(self._rollout.forked(1), self._starts)
+        twin.spec = self.spec
+        twin._generators.restore(self._generators.states())
         return twin
 
     def get_keys_to_action(self) -> dict[tuple[int, ...], Any]:
         """Key codes to actions, as `gymnasium.utils.play` wants them."""
         said: dict[tuple[int, ...], Any] = keys_to_action(self.world.spec)
-        if isinstance(self.action_space, CommandSpace):
+        if isinstance(self._actions, CommandSpace):
             return said
         return {keys: self.commands.index(command) for keys, command in said.items()}
-
-    def _command(self, action: Any) -> str:
-        if isinstance(self.action_space, CommandSpace):
-            return self.action_space.check(action)
-        return command_at(self.commands, action, "action")
-
-    def _seed(self, seed: int | None) -> int:
-        fixed = self._rollout.config.seed
-        if seed is None and fixed is None:
-            return int(self.np_random.integers(MAX_SEED))
-        return int(seed if seed is not None else fixed or 0)
 
     def _shown(self) -> np.ndarray:
         self._show_window()
         return self._rollout.observations().cpu().numpy()[0]
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedEnvironmentError("the environment was closed; make a new one")

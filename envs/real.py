@@ -16,9 +16,10 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from magi_world.envs.config import EnvConfig, RenderMode, check_choice, is_int, whole_seed
-from magi_world.envs.options import MAX_SEED
-from magi_world.envs.spaces import CommandSpace
+from magi_world.envs.reset import whole_seed
+from magi_world.envs.rollout import EnvConfig, RenderMode
+from magi_world.envs.spaces import CommandSpace, check_choice, is_int
+from magi_world.envs.state import MAX_SEED
 from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
 from magi_world.simulator import ChunkSimulator, SimulatedChunk
 from magi_world.training.settings import WorldTrainConfig, read_settings

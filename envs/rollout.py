@@ -5,9 +5,12 @@ Shapes: B worlds, T video frames, H, W pixels, C latent channels, t latent frame
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,18 +18,166 @@ from gymnasium.error import ResetNeeded
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from magi_world.envs.chunks import repeated, rows_of, with_rows
-from magi_world.envs.config import EnvConfig
-from magi_world.envs.rewards import RewardLike, make_reward, reward_terms
-from magi_world.envs.score import Moment, Prediction, Score
-from magi_world.envs.source import Source
-from magi_world.envs.spaces import commands_of
-from magi_world.envs.starts import Begin, begin
-from magi_world.envs.state import EnvSnapshot
-from magi_world.envs.stats import Stats
+from magi_world.config import require
+from magi_world.envs.reset import EpisodeStart, begin_episodes, check_snapshot, scenes_per_world
+from magi_world.envs.rewards import Moment, Prediction, RewardLike, Score, make_reward, reward_terms
+from magi_world.envs.spaces import check_choice, commands_of, is_int
+from magi_world.envs.state import EnvSnapshot, joined, rows_of
 from magi_world.language import Reading, understood
+from magi_world.loading import LoadOptions, open_world
+from magi_world.remote.world import RemoteWorld
+from magi_world.threads import settle_threads
 from magi_world.world.chunk import Chunk
+from magi_world.world.parts import WorldParts
 from magi_world.world.snapshot import Snapshot
+from magi_world.world.world import Steer, World
+
+Observation = Literal["chunk", "frame", "image", "latent"]
+Actions = Literal["text", "discrete"]
+RenderMode = Literal["human", "rgb_array", "rgb_array_list"]
+Output = Literal["numpy", "torch"]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Checked arguments that do not say which world it is; `MagiWorldEnv` explains them.
+
+    frames: that an observation "image" is stacked of.
+    strict: whether texts are read (`magi_world.language`) or taken as they are.
+    output: whether a vector environment gives arrays, or tensors on the world's device.
+    """
+
+    observation: Observation = "chunk"
+    max_chunks: int | None = None
+    prompt: str | Sequence[str | None] | None = None
+    seed: int | None = None
+    steer: Steer = "now"
+    render_mode: RenderMode | None = None
+    actions: Actions = "text"
+    frames: int = 4
+    strict: bool = True
+    output: Output = "numpy"
+
+    def __post_init__(self) -> None:
+        for name, kind in (
+            ("observation", Observation), ("actions", Actions), ("steer", Steer), ("output", Output)
+        ):  # fmt: skip
+            check_choice(name, getattr(self, name), get_args(kind))
+        check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
+        check_choice("strict", self.strict, (True, False))
+        for name, least, or_none in (
+            ("max_chunks", 1, True),
+            ("frames", 1, False),
+            ("seed", 0, True),
+        ):
+            value = getattr(self, name)
+            require(
+                (or_none and value is None) or (is_int(value) and value >= least),
+                f"{name} is {value!r}; it must be a whole number from {least}"
+                + ", or None" * or_none,
+            )
+
+
+class WorldFactory:
+    """Makes worlds that share one set of weights: loaded by name, or lent by a world.
+
+    A copy shares them as well. Pickled, one that loads by name carries the name only.
+    """
+
+    def __init__(
+        self, world: str | Path | World, load: LoadOptions | Mapping[str, Any] | None
+    ) -> None:
+        """Args:
+            world: what `load_world` takes, or a `World`, which lends its weights and is itself
+                never stepped.
+            load: for a world that is loaded by name.
+
+        Raises:
+            ValueError: neither of them, or options for loading together with a `World`.
+        """
+        if not isinstance(world, str | Path | World):
+            raise ValueError(
+                f"world is {world!r:.80}, a {type(world).__name__}; it must be a name, the folder "
+                "of a world package, or a World"
+            )
+        self.options = options = LoadOptions.of(load)
+        self.name: str | None = None if isinstance(world, World) else str(world)
+        self._parts: WorldParts | None = None
+        self._world: World | None = None
+        if isinstance(world, World):
+            for field in fields(options):
+                value = getattr(options, field.name)
+                if value != field.default:
+                    raise ValueError(
+                        f"load has {field.name} {value!r}, but world is a World that is loaded "
+                        "already; give a name, or leave it out"
+                    )
+            config = world.config
+            self.options = LoadOptions(attention=config.attention, noise_scale=config.noise_scale)
+            self._parts, self._world = world.parts, world
+            settle_threads("auto", world.device)
+
+    def make(self, num_worlds: int) -> World:
+        """A world of its own, not yet reset."""
+        if isinstance(self._world, RemoteWorld):
+            return self._world.another(num_worlds)
+        if self._parts is None:
+            world = open_world(self.name or "", num_worlds, self.options)
+            self._parts = world.parts
+            return world
+        options = self.options
+        return World(self._parts, num_worlds, options.attention, options.noise_scale)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WorldFactory:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        parts = self._parts if self.name is None else None
+        return {**self.__dict__, "_parts": parts}
+
+
+@dataclass
+class Stats:
+    """Wall-clock figures of an environment since it was made. Kept out of `info`, which must be the
+    same for the same seed.
+
+    steps, resets: calls.    chunks, frames: what the steps gave, over all worlds.
+    last_step_seconds, last_reset_seconds: the newest call.
+    """
+
+    steps: int = 0
+    chunks: int = 0
+    frames: int = 0
+    resets: int = 0
+    step_seconds: float = 0.0
+    reset_seconds: float = 0.0
+    last_step_seconds: float = 0.0
+    last_reset_seconds: float = 0.0
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames that the steps gave a second of stepping; 0 before the first."""
+        return self.frames / self.step_seconds if self.step_seconds else 0.0
+
+    @contextmanager
+    def step(self, worlds: int, frames_per_chunk: int) -> Iterator[None]:
+        """Time one step of all worlds."""
+        begin = perf_counter()
+        yield
+        self.last_step_seconds = perf_counter() - begin
+        self.step_seconds += self.last_step_seconds
+        self.steps += 1
+        self.chunks += worlds
+        self.frames += worlds * frames_per_chunk
+
+    @contextmanager
+    def reset(self) -> Iterator[None]:
+        """Time one reset of some worlds."""
+        begin = perf_counter()
+        yield
+        self.last_reset_seconds = perf_counter() - begin
+        self.reset_seconds += self.last_reset_seconds
+        self.resets += 1
 
 
 class Rollout:
@@ -35,14 +186,15 @@ class Rollout:
     chunk: the one on show, all B rows; None before the first reset.
     first, ended: as in `EnvSnapshot`.    jumps: how often the past was changed by `restore`.
     readings: per world, what its last action was read as; None before the first.
-    begins: per world, what its episode began with: (Begin, prompt), or None after a restore.
+    began: per world, what its episode began with: (start, prompt), or None after a restore.
     """
 
     def __init__(
-        self, source: Source, num_worlds: int, config: EnvConfig, reward: RewardLike
+        self, factory: WorldFactory, num_worlds: int, config: EnvConfig, reward: RewardLike
     ) -> None:
-        self.source, self.config = source, config
-        self.world = source.make(num_worlds)
+        scenes_per_world(config.prompt, num_worlds)
+        self.factory, self.config = factory, config
+        self.world = factory.make(num_worlds)
         length = self.world.spec.frames_per_chunk
         if config.observation == "image" and config.frames > length:
             raise ValueError(
@@ -54,58 +206,52 @@ class Rollout:
         self.chunk: Chunk | None = None
         self.first = [0] * num_worlds
         self.ended = np.zeros(num_worlds, bool)
-        self.begins: list[tuple[Begin, str | None] | None] = [None] * num_worlds
+        self.began: list[tuple[EpisodeStart, str | None] | None] = [None] * num_worlds
         self.readings: list[Reading | None] = [None] * num_worlds
         self.jumps = 0
 
     @property
     def num_worlds(self) -> int:
-        """B."""
         return self.world.num_worlds
 
     @property
     def space(self) -> Box:
         """What one world's observation can be."""
         size, frames = self.world.spec.frame_size, self.world.spec.frames_per_chunk
-        if self.config.observation == "chunk":
-            return Box(0, 255, (frames, *size, 3), np.uint8)
-        if self.config.observation == "frame":
-            return Box(0, 255, (*size, 3), np.uint8)
-        if self.config.observation == "image":
-            return Box(0, 255, (*size, 3 * self.config.frames), np.uint8)
-        # Latents have no bounds of their own; infinite ones are what Gymnasium warns of.
-        most = np.finfo(np.float32).max
-        return Box(-most, most, self.world.latent_shape, np.float32)
+        if self.config.observation == "latent":
+            # Latents have no bounds of their own; infinite ones are what Gymnasium warns of.
+            most = np.finfo(np.float32).max
+            return Box(-most, most, self.world.latent_shape, np.float32)
+        shape = {
+            "chunk": (frames, *size, 3),
+            "frame": (*size, 3),
+            "image": (*size, 3 * self.config.frames),
+        }[self.config.observation]
+        return Box(0, 255, shape, np.uint8)
 
     def begin(
         self,
         rows: Sequence[int],
         seeds: Sequence[int],
         prompts: Sequence[str | None],
-        begins: Sequence[Begin],
+        starts: Sequence[EpisodeStart],
     ) -> list[dict[str, Any]]:
-        """Start episodes in some worlds; the others are not touched.
+        """Start episodes in some worlds; the others are not touched. The info of each of the rows.
 
-        Returns:
-            The info of each of the rows.
+        Raises:
+            gymnasium.error.ResetNeeded: the first one, and not of all worlds.
         """
-        if self.chunk is None and len(rows) < self.num_worlds:
-            raise ResetNeeded("the first reset must be of all worlds; leave reset_mask out")
+        self._check_first(rows)
         with self.stats.reset():
-            part = begin(self.world, rows, seeds, prompts, begins)
-        for row, one, prompt in zip(rows, begins, prompts, strict=True):
-            self.begins[row] = (one, prompt)
-        self._show(rows, part)
-        return self._told(self._infos(part, rows, self._predicted(part)))
+            part = begin_episodes(self.world, rows, seeds, prompts, starts)
+        for row, start, prompt in zip(rows, starts, prompts, strict=True):
+            self.began[row] = (start, prompt)
+        return self._shown_anew(rows, part)
 
     def advance(
         self, commands: Sequence[str | None]
     ) -> tuple[Score, np.ndarray, list[dict[str, Any]]]:
-        """One chunk of every world.
-
-        Returns:
-            The score, which worlds reached their last chunk (B,), and the infos.
-        """
+        """One chunk of every world: its score, (B,) whether it was the last one, and the infos."""
         with self.stats.step(self.num_worlds, self.world.spec.frames_per_chunk):
             self.readings = self._read(commands)
             given: Any = [None if self.config.strict else text for text in commands]
@@ -129,26 +275,27 @@ class Rollout:
         """(B, ...) of the chunk on show, as a new tensor on the world's device."""
         if self.config.observation == "latent":
             return self._chunk.latents.float().clone()
+        pixels = self.shown().decoded
         if self.config.observation == "frame":
-            return self.pixels()[:, -1].clone()
+            return pixels[:, -1].clone()
         if self.config.observation == "image":
-            newest = self.pixels()[:, -self.config.frames :]
+            newest = pixels[:, -self.config.frames :]
             return newest.movedim(1, 3).flatten(3)  # a copy: the axes cannot be joined in place
-        return self.pixels().clone()
+        return pixels.clone()
 
     def shown(self) -> Chunk:
-        """The chunk on show; decoded now where nobody needed its pixels before."""
+        """The chunk on show; decoded now where nobody needed its pixels before.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
         if self._chunk.pixels is None:
             self.chunk = self.world.decode(self._chunk)
         return self._chunk
 
-    def pixels(self) -> Tensor:
-        """(B, T, H, W, 3) uint8 on show."""
-        return self.shown().decoded
-
     def frames(self) -> np.ndarray:
-        """`pixels` in host memory, as a new array."""
-        return self.pixels().cpu().numpy().copy()
+        """(B, T, H, W, 3) uint8 on show, in host memory, as a new array."""
+        return self.shown().decoded.cpu().numpy().copy()
 
     def snapshot(self, rngs: Sequence[dict[str, Any]]) -> EnvSnapshot:
         """The state; ``rngs`` are the caller's."""
@@ -156,10 +303,7 @@ class Rollout:
         return EnvSnapshot(self.world.snapshot(), chunk, tuple(self.first), ended, tuple(rngs))
 
     def restore(
-        self,
-        snapshot: EnvSnapshot | Snapshot,
-        rows: Sequence[int],
-        fresh: bool = False,
+        self, snapshot: EnvSnapshot | Snapshot, rows: Sequence[int], fresh: bool = False
     ) -> list[dict[str, Any]]:
         """Continue from a snapshot in some worlds: each from its own row, or all from the only one.
 
@@ -172,13 +316,8 @@ class Rollout:
         Raises:
             ValueError: a snapshot of another world, or one without frames. Nothing changed then.
         """
-        if not isinstance(snapshot, EnvSnapshot | Snapshot):
-            raise ValueError(
-                f"snapshot is a {type(snapshot).__name__}; it must be an EnvSnapshot, a Snapshot, "
-                "or the file of one"
-            )
-        if self.chunk is None and len(rows) < self.num_worlds:
-            raise ResetNeeded("the first reset must be of all worlds; leave reset_mask out")
+        check_snapshot(snapshot)
+        self._check_first(rows)
         state = snapshot.world if isinstance(snapshot, EnvSnapshot) else snapshot
         alone = state.num_worlds == 1
         if not alone and state.num_worlds != self.num_worlds:
@@ -187,19 +326,19 @@ class Rollout:
             )
         sources = [0 if alone else row for row in rows]
         if isinstance(snapshot, Snapshot):
-            check_shown(snapshot, sources)
+            _check_shown(snapshot, sources)
         whole = state.num_worlds == self.num_worlds == len(rows)
         self.world.restore(state, None if whole else rows, 0 if alone and not whole else None)
         part = snapshot.chunk if isinstance(snapshot, EnvSnapshot) else self._newest(state)
         part = self._placed(rows_of(part, sources))
-        self._show(rows, part)
+        infos = self._shown_anew(rows, part)
         for target, source in zip(rows, sources, strict=True):
-            self.begins[target] = None
+            self.began[target] = None
             if isinstance(snapshot, EnvSnapshot) and not fresh:
                 self.first[target] = snapshot.first[source]
                 self.ended[target] = snapshot.ended[source]
         self.jumps += 1
-        return self._told(self._infos(part, rows, self._predicted(part)))
+        return infos
 
     def forked(self, n: int) -> Rollout:
         """A rollout of n * B worlds; rows i*n .. i*n + n - 1 continue world i."""
@@ -208,11 +347,12 @@ class Rollout:
         if self.config.render_mode == "human":
             twin.config = replace(self.config, render_mode=None)
         twin.world, twin.stats = self.world.fork_batch(n), Stats()
-        twin.chunk = repeated(self._chunk, n)
-        twin.first = [f for f in self.first for _ in range(n)]
-        twin.ended = np.repeat(self.ended, n)
-        twin.begins = [b for b in self.begins for _ in range(n)]
-        twin.readings = [r for r in self.readings for _ in range(n)]
+        rows = [row for row in range(self.num_worlds) for _ in range(n)]
+        twin.chunk = rows_of(self._chunk, rows)
+        twin.first = [self.first[row] for row in rows]
+        twin.ended = self.ended[rows]
+        twin.began = [self.began[row] for row in rows]
+        twin.readings = [self.readings[row] for row in rows]
         return twin
 
     def _read(self, commands: Sequence[str | None]) -> list[Reading | None]:
@@ -226,12 +366,23 @@ class Rollout:
             for text, queue in zip(commands, world.queues, strict=True)
         ]
 
-    def _show(self, rows: Sequence[int], part: Chunk) -> None:
-        everything = list(rows) == list(range(self.num_worlds))
-        self.chunk = part if everything else with_rows(self._chunk, rows, part)
+    def _check_first(self, rows: Sequence[int]) -> None:
+        if self.chunk is None and len(rows) < self.num_worlds:
+            raise ResetNeeded("the first reset must be of all worlds; leave reset_mask out")
+
+    def _shown_anew(self, rows: Sequence[int], part: Chunk) -> list[dict[str, Any]]:
+        """Show the chunk with which episodes begin in some worlds; their infos."""
+        if list(rows) == list(range(self.num_worlds)):
+            self.chunk = part
+        else:
+            order = list(range(self.num_worlds))
+            for place, row in enumerate(rows):
+                order[row] = self.num_worlds + place
+            self.chunk = joined([self._chunk, part], order)
         self.readings = [None if row in rows else r for row, r in enumerate(self.readings)]
         for row, index in zip(rows, part.index, strict=True):
             self.first[row], self.ended[row] = index, False
+        return self._told(self._infos(part, rows, self._predicted(part)))
 
     @property
     def _chunk(self) -> Chunk:
@@ -243,19 +394,21 @@ class Rollout:
         self, chunk: Chunk, rows: Sequence[int], predicted: Prediction | None
     ) -> list[dict[str, Any]]:
         """What is said about each row of a chunk; the same keys after a reset and a step."""
-        infos: list[dict[str, Any]] = [
-            {"chunk": index, "prompt": prompt, "lands": lands, "skip": skip}
-            for index, prompt, lands, skip in zip(
-                chunk.index, chunk.prompts, chunk.lands, chunk.skip, strict=True
-            )
-        ]
-        for place, (row, info) in enumerate(zip(rows, infos, strict=True)):
-            info["seed"] = int(self.world.seeds[row])
-            info["understood"] = understood(self.readings[row], self.world.queues[row])
+        infos: list[dict[str, Any]] = []
+        for place, row in enumerate(rows):
+            info: dict[str, Any] = {
+                "chunk": chunk.index[place],
+                "prompt": chunk.prompts[place],
+                "lands": chunk.lands[place],
+                "skip": chunk.skip[place],
+                "seed": int(self.world.seeds[row]),
+                "understood": understood(self.readings[row], self.world.queues[row]),
+            }
             if predicted is not None:
                 info["events"] = predicted.of(place)
             if terms := reward_terms(self.reward):
                 info["rewards"] = dict.fromkeys(terms, 0.0)
+            infos.append(info)
         return infos
 
     def _told(self, infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -275,11 +428,7 @@ class Rollout:
     @torch.inference_mode()
     def _predicted(self, chunk: Chunk) -> Prediction | None:
         heads = self.world.parts.heads
-        if heads is None:
-            return None
-        said: Mapping[str, Any] = heads(chunk.latents)
-        events = {name: _host(value) for name, value in said.get("events", {}).items()}
-        return Prediction(_host(said["reward"]), _host(said["end"]), events)
+        return None if heads is None else Prediction.read(heads(chunk.latents))
 
     def _newest(self, state: Snapshot) -> Chunk:
         """The decoded chunk that a bare snapshot was taken after."""
@@ -296,9 +445,7 @@ class Rollout:
     def _placed(self, chunk: Chunk) -> Chunk:
         device = self.world.device
         pixels = None if chunk.pixels is None else chunk.pixels.to(device)
-        return Chunk(
-            chunk.latents.to(device), chunk.index, chunk.prompts, chunk.lands, chunk.skip, pixels
-        )
+        return replace(chunk, latents=chunk.latents.to(device), pixels=pixels)
 
     def __getstate__(self) -> dict[str, Any]:
         started = self.chunk is not None
@@ -308,12 +455,12 @@ class Rollout:
     def __setstate__(self, state: dict[str, Any]) -> None:
         num_worlds, snapshot = state["world"]
         self.__dict__.update(state)
-        self.world = self.source.make(num_worlds)
+        self.world = self.factory.make(num_worlds)
         if snapshot is not None:
             self.world.restore(snapshot)
 
 
-def check_shown(snapshot: Snapshot, rows: Sequence[int]) -> None:
+def _check_shown(snapshot: Snapshot, rows: Sequence[int]) -> None:
     """Raise ValueError unless the last chunk of these worlds can be decoded from the snapshot."""
     for row in rows:
         story = snapshot.stories[row] if row < snapshot.num_worlds else None
@@ -322,9 +469,3 @@ def check_shown(snapshot: Snapshot, rows: Sequence[int]) -> None:
                 "snapshot was taken right after a reset and holds no frames of its start; take it "
                 "with env.unwrapped.snapshot(), or after a step"
             )
-
-
-def _host(values: Any) -> np.ndarray:
-    if isinstance(values, Tensor):
-        values = values.float().cpu().numpy()
-    return np.asarray(values, np.float64)

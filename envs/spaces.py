@@ -5,21 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from importlib import import_module
+from functools import cache
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Text
 from torch import Tensor
 
-from magi_world.envs.config import is_int
 from magi_world.world.spec import MAX_CHARACTERS, PRINTABLE, WorldSpec
-
-
-def teach_torchrl() -> None:
-    """Let TorchRL draw the world's commands, if it is there; only our own space is concerned."""
-    if "torchrl.envs.libs.gym" in sys.modules:
-        import_module("magi_world.envs.torchrl_text")
 
 
 class CommandSpace(Text):
@@ -32,11 +25,6 @@ class CommandSpace(Text):
     def __init__(
         self, commands: Sequence[str], seed: int | np.random.Generator | None = None
     ) -> None:
-        """``commands`` are what `sample` draws from.
-
-        Raises:
-            ValueError: no command, or one that is not in the space.
-        """
         super().__init__(MAX_CHARACTERS, min_length=1, charset=PRINTABLE, seed=seed)
         self.commands = tuple(commands)
         if not self.commands:
@@ -45,11 +33,8 @@ class CommandSpace(Text):
             self.check(command)
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
-        """One of the commands.
-
-        Args:
-            mask: (n,) of 0 and 1, which of the n commands may be drawn.
-            probability: (n,) that sums to 1, how likely each is.
+        """One of the n commands: ``mask`` (n,) of 0 and 1 says which may be drawn, or
+        ``probability`` (n,), which sums to 1, how likely each is.
 
         Raises:
             ValueError: both are given, or one of the wrong shape, or nothing may be drawn.
@@ -69,7 +54,6 @@ class CommandSpace(Text):
         return self.commands[int(choice)]
 
     def contains(self, x: Any) -> bool:
-        """Whether ``x`` can be said."""
         return super().contains(x) and bool(x.strip())
 
     def check(self, action: object, place: str = "action") -> str:
@@ -79,7 +63,10 @@ class CommandSpace(Text):
             ValueError: it is not in the space; the message says why.
         """
         if not isinstance(action, str):
-            hint = "; actions='discrete' takes numbers" if _is_number(action) else ""
+            number = is_int(action) or (
+                isinstance(action, np.ndarray) and np.issubdtype(action.dtype, np.integer)
+            )
+            hint = "; actions='discrete' takes numbers" if number else ""
             raise ValueError(
                 f"{place} is {action!r:.80}, a {type(action).__name__}; it must be a str such as "
                 f"{self.commands[0]!r}{hint}"
@@ -105,47 +92,26 @@ class CommandSpace(Text):
         return f"CommandSpace({shown}{more})"
 
 
-def _is_number(action: object) -> bool:
-    return isinstance(action, int | np.integer) or (
-        isinstance(action, np.ndarray) and np.issubdtype(action.dtype, np.integer)
-    )
-
-
 def commands_of(spec: WorldSpec) -> tuple[str, ...]:
     """What a world's `sample` draws from: its commands, or, where it lists none, to go on."""
     return spec.command_names or ("the scene continues",)
 
 
-def commands_per_world(
-    space: CommandSpace, actions: Any, count: int, skipped: Sequence[int] = ()
-) -> list[str | None]:
-    """One command per world; None for those whose action does not matter.
+def command_table(space: Any, commands: Sequence[str] | None) -> tuple[str, ...]:
+    """The commands that numbers stand for; None takes those of the space.
 
     Raises:
-        TypeError: no list of actions.
-        ValueError: not ``count`` actions, or one that is not in the space.
+        ValueError: no space of texts, or a command that cannot be said.
     """
-    return [
-        None if row in skipped else space.check(action, f"action {row}")
-        for row, action in enumerate(_one_per_world(actions, count, "texts"))
-    ]
+    if not isinstance(space, CommandSpace):
+        raise ValueError(f"the actions are {space}; DiscreteCommands is for a world's texts")
+    table = space.commands if commands is None else tuple(commands)
+    if isinstance(commands, str) or not table:
+        raise ValueError(f"commands is {commands!r}; it must be a list of texts")
+    return tuple(space.check(command, f"command {i}") for i, command in enumerate(table))
 
 
-def numbers_per_world(
-    commands: Sequence[str], actions: Any, count: int, skipped: Sequence[int] = ()
-) -> list[str | None]:
-    """As `commands_per_world`, where an action is the number of a command.
-
-    Raises:
-        As `commands_per_world`.
-    """
-    return [
-        None if row in skipped else command_at(commands, action, f"action {row}")
-        for row, action in enumerate(_one_per_world(actions, count, "numbers"))
-    ]
-
-
-def command_at(commands: Sequence[str], action: object, place: str) -> str:
+def command_at(commands: Sequence[str], action: object, place: str = "action") -> str:
     """``commands[action]``, of any whole number: Python's, numpy's or torch's.
 
     Raises:
@@ -160,11 +126,92 @@ def command_at(commands: Sequence[str], action: object, place: str) -> str:
     return commands[int(number)]
 
 
-def _one_per_world(actions: Any, count: int, what: str) -> list[Any]:
+def commands_per_world(
+    space: Any, table: Sequence[str], actions: Any, count: int, skipped: Sequence[int] = ()
+) -> list[str | None]:
+    """One command per world; None for those whose action does not matter.
+
+    Args:
+        space: a `CommandSpace` if actions are texts; else they are numbers in ``table``.
+
+    Raises:
+        TypeError: no list of actions.
+        ValueError: not ``count`` actions, or one that is not in the space.
+    """
+    texts = isinstance(space, CommandSpace)
     if isinstance(actions, np.ndarray | Tensor) and actions.ndim:
         actions = list(actions) if actions.dtype == object else actions.tolist()
     if not isinstance(actions, list | tuple):
+        what = "texts" if texts else "numbers"
         raise TypeError(f"actions is {actions!r:.80}; it must be a list of {count} {what}")
     if len(actions) != count:
         raise ValueError(f"actions has {len(actions)} entries; it must have {count}")
-    return list(actions)
+
+    def command(row: int, action: Any) -> str:
+        place = f"action {row}"
+        return space.check(action, place) if texts else command_at(table, action, place)
+
+    return [None if row in skipped else command(row, action) for row, action in enumerate(actions)]
+
+
+def keys_to_action(spec: WorldSpec) -> dict[tuple[int, ...], str]:
+    """Key codes of `pygame`, sorted, to the command that they give.
+
+    Raises:
+        ValueError: a command names a key that pygame does not know.
+    """
+    return {
+        tuple(sorted(_key_code(name) for name in combination.split("+"))): command.name
+        for command in spec.commands
+        for combination in command.keys
+    }
+
+
+def _key_code(name: str) -> int:
+    # Only numbers are taken from pygame: pygame.key.key_code would need an open window.
+    import pygame.constants
+
+    for spelled in (name, name.upper()):
+        code = getattr(pygame.constants, f"K_{spelled}", None)
+        if isinstance(code, int):
+            return code
+    raise ValueError(f"key {name!r} is not known; it must be one of pygame's, e.g. 'left' or 'a'")
+
+
+def is_int(value: object) -> bool:
+    """Whether it is a whole number, and no bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if not any(value is choice or value == choice for choice in choices):
+        shown = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} is {value!r}; it must be one of {shown}")
+
+
+def teach_torchrl() -> None:
+    """Let TorchRL draw the world's commands, if it is loaded; it would draw the words 'a string'.
+    Only our own space is concerned."""
+    if "torchrl.envs.libs.gym" in sys.modules:
+        _teach_torchrl()
+
+
+@cache
+def _teach_torchrl() -> None:
+    from tensordict import NonTensorData
+    from torchrl.data import Choice
+    from torchrl.envs.libs.gym import register_gym_spec_conversion
+
+    class CommandSpec(Choice):
+        """`rand` draws one of the commands; any other text is an action too."""
+
+        def to_numpy(self, val: Any, safe: bool | None = None) -> Any:
+            return val.data if isinstance(val, NonTensorData) else val
+
+        def is_in(self, val: Any) -> bool:
+            return isinstance(self.to_numpy(val), str)
+
+    @register_gym_spec_conversion(CommandSpace)
+    def _convert(spec: CommandSpace, device: Any = None, **_: Any) -> CommandSpec:
+        return CommandSpec([NonTensorData(command, device=device) for command in spec.commands])

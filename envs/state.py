@@ -1,22 +1,29 @@
-"""The state of an environment in the middle of an episode: kept, saved, loaded."""
+"""The state of an environment in the middle of an episode: kept, saved, loaded; its generators.
+
+Shapes: B worlds.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.utils.seeding import np_random as seeded
 
 from magi_world.io.records import field, parse_json
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
 
+MAX_SEED = 2**31
 STATE_VERSION = 1
+_PER_WORLD = ("index", "prompts", "lands", "skip")
 # Names come from files: looked up here, and nowhere else.
 _GENERATORS: dict[str, Callable[[], Any]] = {
     "PCG64": np.random.PCG64,
@@ -45,12 +52,7 @@ class EnvSnapshot:
 
     @property
     def num_worlds(self) -> int:
-        """Worlds in it."""
         return self.world.num_worlds
-
-    def source(self, row: int) -> int:
-        """Which of its worlds continues in world ``row``: that one, or the only one."""
-        return 0 if self.num_worlds == 1 else row
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, which `magi_world.Snapshot.load` can read as well."""
@@ -60,13 +62,8 @@ class EnvSnapshot:
             tensors["env.pixels"] = self.chunk.pixels
         record = {
             "version": STATE_VERSION,
-            "index": self.chunk.index,
-            "prompts": self.chunk.prompts,
-            "lands": self.chunk.lands,
-            "skip": self.chunk.skip,
-            "first": self.first,
-            "ended": self.ended,
-            "rngs": self.rngs,
+            **{name: getattr(self.chunk, name) for name in _PER_WORLD},
+            **{name: getattr(self, name) for name in ("first", "ended", "rngs")},
         }
         save_tensors(path, tensors, {**metadata, "env": json.dumps(record)})
 
@@ -130,14 +127,84 @@ def load_snapshot(path: str | Path) -> EnvSnapshot | Snapshot:
             f"{where}: pixels are {pixels.dtype} of shape {tuple(pixels.shape)}; they must be "
             f"uint8 ({count}, T, H, W, 3)"
         )
-    chunk = Chunk(
-        latents, each("index", int), each("prompts", str), each("lands", int), each("skip", int),
-        pixels,
-    )  # fmt: skip
+    facts = (each("index", int), each("prompts", str), each("lands", int), each("skip", int))
     rngs = each("rngs", dict[str, Any])
     for state in rngs:
         rng_from(state)
+    chunk = Chunk(latents, *facts, pixels)
     return EnvSnapshot(world, chunk, each("first", int), each("ended", bool), rngs)
+
+
+def rows_of(chunk: Chunk, rows: Sequence[int]) -> Chunk:
+    """The chunk of some of its worlds, in the given order; a world may come several times."""
+    rows = list(rows)
+    return replace(
+        chunk,
+        latents=chunk.latents[rows],
+        pixels=None if chunk.pixels is None else chunk.pixels[rows],
+        **{name: tuple(getattr(chunk, name)[row] for row in rows) for name in _PER_WORLD},
+    )
+
+
+def joined(chunks: Sequence[Chunk], rows: Sequence[int]) -> Chunk:
+    """``rows`` out of all rows of some chunks; pixels only where all of them have them."""
+    pixels = [c.pixels for c in chunks if c.pixels is not None]
+    whole = replace(
+        chunks[0],
+        latents=torch.cat([c.latents for c in chunks]),
+        pixels=torch.cat(pixels) if len(pixels) == len(chunks) else None,
+        **{name: sum((getattr(c, name) for c in chunks), ()) for name in _PER_WORLD},
+    )
+    return rows_of(whole, rows)
+
+
+class Generators:
+    """One random generator per world, as each `gymnasium.Env` has its own, so that no world's
+    episodes shift another's.
+
+    seeds: of each generator; -1 where it came from a snapshot or is not made yet.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._rngs: list[np.random.Generator | None] = [None] * count
+        self.seeds = [-1] * count
+
+    def __getitem__(self, row: int) -> np.random.Generator:
+        """The generator of a world; made now, from fresh entropy, if it was never seeded."""
+        rng = self._rngs[row]
+        if rng is None:
+            rng, self.seeds[row] = seeded()
+            self._rngs[row] = rng
+        return rng
+
+    def put(self, row: int, rng: np.random.Generator) -> None:
+        """Take this generator for a world."""
+        self._rngs[row], self.seeds[row] = rng, -1
+
+    def seed(self, row: int, seed: int | None) -> None:
+        """Begin a generator anew; None leaves it as it is."""
+        if seed is not None:
+            self._rngs[row], self.seeds[row] = seeded(seed)
+
+    def copy(self) -> Generators:
+        """The same generators in the same states, which go on by themselves."""
+        twin = Generators(len(self.seeds))
+        twin._rngs, twin.seeds = copy.deepcopy(self._rngs), list(self.seeds)
+        return twin
+
+    def draw(self, row: int, seed: int | None, fixed: int | None) -> int:
+        """The seed of the next episode: the given one, else fixed + row, else a new one."""
+        if seed is not None:
+            return seed
+        return int(self[row].integers(MAX_SEED)) if fixed is None else fixed + row
+
+    def states(self) -> list[dict[str, Any]]:
+        """State of each, as JSON can hold it."""
+        return [rng_state(self[row]) for row in range(len(self.seeds))]
+
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Put them back to ``states``, one per world."""
+        self._rngs, self.seeds = [rng_from(s) for s in states], [-1] * len(self.seeds)
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:

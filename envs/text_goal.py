@@ -1,4 +1,4 @@
-"""Goals in words: how well the picture fits a text, by an image-text model.
+"""How well a picture fits a text, by an image-text model: goals in words for `TextGoal`.
 
 Source: CLIP (Radford et al., 2021, arXiv 2103.00020); as a reward, Rocamonde et al., 2023
 (arXiv 2310.12921). The model is open_clip's, an optional package.
@@ -16,8 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-
-from magi_world.envs.score import Moment, Score
 
 MODEL, PRETRAINED = "ViT-B-32", "laion2b_s34b_b79k"
 
@@ -88,35 +86,3 @@ class OpenClip:
         """Features (D,)."""
         tokens = self.tokenizer([text]).to(self.device)
         return normalize(self.model.encode_text(tokens).float(), dim=-1)[0]
-
-
-class TextGoal:
-    """Cosine between a chunk's last frame and a text, in [-1, 1].
-
-    Args:
-        goal: what should be seen, e.g. "a photo of a red door".
-        model: by default open_clip's ``ViT-B-32``, loaded now.
-        device: of that default model.
-        reached: the episode ends where the cosine reaches this; None never ends it.
-    """
-
-    needs_pixels = True
-
-    def __init__(
-        self,
-        goal: str,
-        model: ImageText | None = None,
-        device: str | torch.device = "cpu",
-        reached: float | None = None,
-    ) -> None:
-        self.goal, self.reached = goal, reached
-        self.name = f"text:{goal}"
-        self.model = OpenClip.load(device=device) if model is None else model
-        self._wanted = self.model.text(goal)
-
-    def score(self, moment: Moment) -> Score:
-        """The cosine of every world."""
-        last = moment.chunk.decoded[:, -1].cpu().numpy()
-        cosine = (self.model.images(last) @ self._wanted).cpu().numpy().astype(np.float64)
-        ended = np.zeros(len(cosine), bool) if self.reached is None else cosine >= self.reached
-        return Score(cosine, ended, {self.name: cosine})

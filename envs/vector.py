@@ -11,32 +11,33 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.error import ClosedEnvironmentError, ResetNeeded
+from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from magi_world.envs.base import METADATA, RolloutEnv, metadata
-from magi_world.envs.config import (
-    MOST_WORLDS,
+from magi_world.envs.base import METADATA, RolloutEnv, check_count, metadata
+from magi_world.envs.reset import (
+    EpisodeStart,
+    ResetOptions,
+    StartLike,
+    read_options,
+    reset_mask,
+    seeds_per_world,
+    starts_per_world,
+)
+from magi_world.envs.rewards import RewardLike
+from magi_world.envs.rollout import (
     Actions,
     EnvConfig,
     Observation,
     Output,
     RenderMode,
-    autoreset_mode,
-    check_count,
-    is_int,
-    scenes_per_world,
+    Rollout,
+    WorldFactory,
 )
-from magi_world.envs.options import ResetOptions, read_options, reset_mask, starts_per_world
-from magi_world.envs.rewards import RewardLike
-from magi_world.envs.rollout import Rollout
-from magi_world.envs.seeds import Generators, seeds_per_world
-from magi_world.envs.source import Source
-from magi_world.envs.spaces import CommandSpace, commands_per_world, numbers_per_world
-from magi_world.envs.starts import Begin, StartLike
-from magi_world.envs.state import EnvSnapshot, load_snapshot
+from magi_world.envs.spaces import commands_per_world
+from magi_world.envs.state import EnvSnapshot
 from magi_world.loading import LoadOptions
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import Steer, World
@@ -94,29 +95,23 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         Raises:
             As `MagiWorldEnv`.
         """
-        if not is_int(num_envs) or not 1 <= num_envs <= MOST_WORLDS:
-            raise ValueError(
-                f"num_envs is {num_envs!r:.40}; it must be a whole number from 1 to {MOST_WORLDS:,}"
-            )
+        check_count(num_envs, "num_envs")
         horizon = min((n for n in (max_chunks, max_episode_steps) if n is not None), default=None)
         config = EnvConfig(
             observation, horizon, prompt, seed, steer, render_mode, actions, frames, strict, output
         )
-        mode = _mode(autoreset_mode)
-        scenes_per_world(prompt, num_envs)
-        self._setup(Rollout(Source(world, load), num_envs, config, reward), mode)
-        self._begins = starts_per_world(self.world, start, num_envs)
+        mode = _autoreset_mode(autoreset_mode)
+        rollout = Rollout(WorldFactory(world, load), num_envs, config, reward)
+        self._setup(rollout, starts_per_world(rollout.world, start, num_envs), mode)
 
-    def _setup(self, rollout: Rollout, mode: AutoresetMode) -> None:
-        self._rollout, self.autoreset_mode = rollout, mode
-        self.num_envs = rollout.num_worlds
-        self.render_mode = rollout.config.render_mode
+    def _setup(self, rollout: Rollout, starts: Sequence[EpisodeStart], mode: AutoresetMode) -> None:
+        self._share(rollout, starts)
+        self.autoreset_mode, self.num_envs = mode, rollout.num_worlds
         self.single_observation_space = rollout.space
         self.single_action_space: gym.Space[Any] = self._one_action_space()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self.metadata = {**metadata(self.world, self.render_mode), "autoreset_mode": mode}
-        self._generators = Generators(self.num_envs)
+        self.metadata = {**metadata(rollout), "autoreset_mode": mode}
 
     @property  # type: ignore[misc]
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
@@ -153,17 +148,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         given = read_options(self.world, options, self.num_envs, ("reset_mask",))
         rows = reset_mask((options or {}).get("reset_mask"), self.num_envs)
         seeds = seeds_per_world(seed, self.num_envs)
-        before = self._generators.copy()
-        for row in rows:
-            self._generators.seed(row, seeds[row])
-        try:
-            if given.snapshot is not None:
-                infos = self._rollout.restore(given.snapshot, rows, fresh=True)
-            else:
-                infos = self._start(rows, seeds, given)
-        except BaseException:
-            self._generators = before
-            raise
+        infos = self._reset_rows(rows, seeds, given)
         return self._shown(), self._merged(rows, infos, {})
 
     def step(self, actions: Any) -> Step:
@@ -178,16 +163,17 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
             gymnasium.error.ResetNeeded: before the first reset; with "DISABLED" also while a world
                 has ended.
         """
-        self._check_open()
-        if self.chunk is None:
-            raise ResetNeeded("step() before the first reset(); call reset()")
+        self._check_started()
         over = np.flatnonzero(self._rollout.ended).tolist()
         if over and self.autoreset_mode is AutoresetMode.DISABLED:
             raise ResetNeeded(
                 f"the episodes of worlds {over} have ended; call "
                 'reset(options={"reset_mask": ...}) before step()'
             )
-        score, truncated, infos = self._rollout.advance(self._commands(actions, over))
+        commands = commands_per_world(
+            self.single_action_space, self.commands, actions, self.num_envs, over
+        )
+        score, truncated, infos = self._rollout.advance(commands)
         reward, ended = score.reward.copy(), score.ended.copy()
         if over:  # NEXT_STEP: this step was their reset
             for row, info in zip(over, self._restart(over), strict=True):
@@ -244,18 +230,8 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
 
     def render(self) -> tuple[Any, ...] | None:
         """Per world its last frame (H, W, 3), or all of its newest chunk; None in a window."""
-        self._check_open()
         pictures = self._pictures()
         return None if pictures is None else tuple(pictures)
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Close the window."""
-        self._close_window()
-
-    def snapshot(self) -> EnvSnapshot:
-        """The state of all worlds in the middle of their episodes."""
-        self._check_open()
-        return self._rollout.snapshot(self._generators.states())
 
     def restore(
         self, snapshot: EnvSnapshot | Snapshot | str | Path
@@ -265,14 +241,8 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         Raises:
             ValueError: a snapshot of another world or number of worlds. Nothing has changed then.
         """
-        self._check_open()
-        if isinstance(snapshot, str | Path):
-            snapshot = load_snapshot(snapshot)
-        rows = range(self.num_envs)
-        infos = self._rollout.restore(snapshot, rows)
-        if isinstance(snapshot, EnvSnapshot):
-            self._generators.restore([snapshot.rngs[snapshot.source(row)] for row in rows])
-        return self._shown(), self._merged(rows, infos, {})
+        infos = self._restored(snapshot)
+        return self._shown(), self._merged(range(self.num_envs), infos, {})
 
     def fork(self, n: int) -> list[MagiWorldVectorEnv]:
         """``n`` environments of B worlds that continue from here; weights are shared."""
@@ -280,43 +250,24 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         check_count(n)
         states, mode = self._generators.states(), self.autoreset_mode
         forks = (self._rollout.forked(1) for _ in range(n))
-        return [MagiWorldVectorEnv.of(fork, self._begins, states, mode) for fork in forks]
+        return [MagiWorldVectorEnv.of(fork, self._starts, states, mode) for fork in forks]
 
     @classmethod
     def of(
         cls,
         rollout: Rollout,
-        begins: Sequence[Begin],
+        starts: Sequence[EpisodeStart],
         rngs: Sequence[dict[str, Any]],
         autoreset_mode: str | AutoresetMode,
     ) -> MagiWorldVectorEnv:
         """An environment around a rollout, as forks have it."""
         env = object.__new__(cls)
-        env._setup(rollout, _mode(autoreset_mode))
-        env._begins = list(begins)
+        env._setup(rollout, starts, _autoreset_mode(autoreset_mode))
         env._generators.restore(rngs)
         return env
 
-    def _commands(self, actions: Any, over: Sequence[int]) -> list[str | None]:
-        space = self.single_action_space
-        if isinstance(space, CommandSpace):
-            return commands_per_world(space, actions, self.num_envs, over)
-        return numbers_per_world(self.commands, actions, self.num_envs, over)
-
-    def _start(
-        self, rows: Sequence[int], seeds: Sequence[int | None], given: ResetOptions
-    ) -> list[dict[str, Any]]:
-        fixed = self._rollout.config.seed
-        prompts, begins = given.scenes(self._rollout.config, self._begins)
-        return self._rollout.begin(
-            rows,
-            [self._generators.draw(row, seeds[row], fixed) for row in rows],
-            [prompts[row] for row in rows],
-            [begins[row] for row in rows],
-        )
-
     def _restart(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        return self._start(rows, [None] * self.num_envs, ResetOptions())
+        return self._begin_rows(rows, [None] * self.num_envs, ResetOptions())
 
     def _observations(self) -> Batch:
         seen = self._rollout.observations()
@@ -333,9 +284,10 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
             merged = self._add_info(merged, info, row)
         return merged
 
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ClosedEnvironmentError("the environment was closed; make a new one")
 
-
-_mode = autoreset_mode  # the argument of the same name hides it
+def _autoreset_mode(value: str | AutoresetMode) -> AutoresetMode:
+    for mode in AutoresetMode:
+        if value is mode or (isinstance(value, str) and value in (mode.value, mode.name)):
+            return mode
+    names = ", ".join(repr(mode.name) for mode in AutoresetMode)
+    raise ValueError(f"autoreset_mode is {value!r}; it must be one of {names}")

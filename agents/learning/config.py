@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from magi_world.envs.stacking import Stacking
+from magi_world.envs.wrappers import Stacking
 from magi_world.io.files import write_text
 from magi_world.io.records import build, read_json
 

@@ -17,13 +17,11 @@ from torch import Tensor
 
 from magi_world.agents.learning.config import TrainAgentConfig
 from magi_world.agents.learning.starts import recorded_starts, with_starts
-from magi_world.envs.rewards import LearnedReward
+from magi_world.envs.rewards import LearnedReward, Reward, UncertaintyPenalty
 from magi_world.envs.sb3 import SB3VecEnv
-from magi_world.envs.score import Reward
 from magi_world.envs.state import EnvSnapshot
-from magi_world.envs.uncertainty import UncertaintyPenalty
 from magi_world.envs.vector import MagiWorldVectorEnv
-from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
+from magi_world.envs.wrappers import VectorChunkToImage, VectorDiscreteCommands
 from magi_world.io.weights import load_tensors, save_tensors
 from magi_world.loading import Dtype, load_world
 from magi_world.world.parts import WorldParts

@@ -22,7 +22,7 @@ from torch import Tensor
 from magi_world.agents.learning.config import write_json
 from magi_world.agents.learning.network import NetworkConfig, PolicyNet
 from magi_world.agents.protocol import info_field
-from magi_world.envs.stacking import Batch, Stacking
+from magi_world.envs.wrappers import Batch, Stacking
 from magi_world.io.records import build, field, read_json
 from magi_world.io.weights import load_into, save_tensors
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from magi_world.agents.learning.places import Place, PlaceState
 from magi_world.agents.learning.ppo import PPO, learner_tensors, set_learner_tensors
 from magi_world.agents.learning.progress import Episodes
-from magi_world.envs.options import MAX_SEED
+from magi_world.envs.state import MAX_SEED
 from magi_world.io.records import field, read_json
 from magi_world.io.weights import load_tensors, save_tensors
 

@@ -32,8 +32,7 @@ from magi_world.agents.learning.starts import recorded_starts, with_starts
 from magi_world.agents.learning.train import train_agent
 from magi_world.demos import cli
 from magi_world.demos.commands import train_agent as command
-from magi_world.envs.score import Moment, Reward
-from magi_world.envs.uncertainty import UncertaintyConfig, UncertaintyPenalty
+from magi_world.envs.rewards import Moment, Reward, UncertaintyConfig, UncertaintyPenalty
 from magi_world.io.media import load_image
 from magi_world.io.package import write_package
 from magi_world.io.weights import load_tensors, save_tensors

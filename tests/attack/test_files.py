@@ -16,8 +16,8 @@ from PIL import Image
 from magi_world.agents.learning.policy import PolicyRecord, read_policy
 from magi_world.demos.record import RecordConfig, record
 from magi_world.demos.script import read_script
-from magi_world.envs.stacking import Stacking
 from magi_world.envs.state import load_snapshot
+from magi_world.envs.wrappers import Stacking
 from magi_world.io.media import load_image, load_video
 from magi_world.io.package import read_package
 from magi_world.io.weights import load_tensors, save_tensors

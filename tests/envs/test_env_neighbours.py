@@ -14,8 +14,12 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics as VectorStatistic
 from torch import nn
 
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
-from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
-from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
+from magi_world.envs.wrappers import (
+    ChunkToImage,
+    DiscreteCommands,
+    VectorChunkToImage,
+    VectorDiscreteCommands,
+)
 from tests.envs.worlds import Ends, brightness, fast_world, heads, sometimes
 from tests.tiny import COMMANDS, write_tiny_package
 

@@ -13,8 +13,12 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
-from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
-from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
+from magi_world.envs.wrappers import (
+    ChunkToImage,
+    DiscreteCommands,
+    VectorChunkToImage,
+    VectorDiscreteCommands,
+)
 from tests.envs.worlds import Ends, fast_world, sometimes
 
 ID = "magi_world:MagiWorld-v0"

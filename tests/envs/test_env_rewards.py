@@ -14,9 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
-from magi_world.envs.rewards import LearnedReward, NoReward, make_reward
-from magi_world.envs.score import Moment, Score
-from magi_world.envs.text_goal import OpenClip, TextGoal
+from magi_world.envs.rewards import LearnedReward, Moment, NoReward, Score, TextGoal, make_reward
+from magi_world.envs.text_goal import OpenClip
 from tests.envs.worlds import Ends, brightness, fast_world, heads
 
 

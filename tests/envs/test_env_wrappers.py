@@ -13,8 +13,13 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
-from magi_world.envs.vector_wrappers import VectorChunkToImage, VectorDiscreteCommands
-from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands, PotentialShaping
+from magi_world.envs.wrappers import (
+    ChunkToImage,
+    DiscreteCommands,
+    PotentialShaping,
+    VectorChunkToImage,
+    VectorDiscreteCommands,
+)
 from tests.alike import assert_alike
 from tests.envs.worlds import Ends, brightness, fast_world, sometimes
 
