@@ -12,17 +12,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from magi_world.agents.basic import Agent, RandomAgent, RandomConfig
+from magi_world.agents.jobs import keep_config, served
 from magi_world.agents.loading import load_agent
-from magi_world.agents.protocol import Agent
-from magi_world.agents.random import RandomAgent, RandomConfig
-from magi_world.agents.workers import served
 from magi_world.config import require
 from magi_world.envs.rewards import LearnedReward
 from magi_world.envs.vector import MagiWorldVectorEnv
@@ -189,7 +188,7 @@ def dream(
         ValueError: the folder is of another configuration.
     """
     (folder / UNITS).mkdir(parents=True, exist_ok=True)
-    keep_plan(config, folder)
+    keep_config(config, folder / PLAN, ("device", "episodes"))  # more may be dreamed later
     open_units = [unit for unit in config.units if not unit_file(folder, unit).exists()]
     done = len(config.units) - len(open_units)
     told(done, len(config.units))
@@ -209,28 +208,6 @@ def local_pool(workers: int) -> Pool:
         return served(start, units, min(workers, len(units)))
 
     return run
-
-
-def keep_plan(config: DreamConfig, folder: Path) -> None:
-    """Write down what is dreamed, or compare with what was.
-
-    Raises:
-        ValueError: it was something else; the field is named.
-    """
-    path, now = folder / PLAN, asdict(config)
-    if not path.exists():
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in now.items():
-        free = name in ("device", "episodes")  # more episodes may be dreamed later
-        if not free and before.get(name) != value:
-            raise ValueError(
-                f"{folder} was begun with {name} = {before.get(name)!r}, not {value!r}; go on "
-                "with the same, or use another folder"
-            )
 
 
 def read_units(config: DreamConfig, files: Iterable[Path]) -> Iterator[DreamedEpisode]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from magi_world.agents.protocol import Agent, CallableAgent
-from magi_world.agents.random import RandomAgent, RandomConfig
-from magi_world.agents.scripted import ScriptedAgent
+import numpy as np
+
+from magi_world.agents.basic import (
+    Agent,
+    CallableAgent,
+    RandomAgent,
+    RandomConfig,
+    ScriptedAgent,
+    checked_command,
+)
+from magi_world.agents.planning import load_planner
+from magi_world.agents.ppo.policy import PolicyAgent, policy_record
+from magi_world.envs.real import RealWorldEnv
+from magi_world.simulator import load_object
 from magi_world.world.spec import WorldSpec
 
 POLICIES = Path(__file__).parent / "policies"  # shipped ones
@@ -44,19 +56,13 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
     if name == "random":
         return RandomAgent(config=RandomConfig(seed))
     if name in ("gather", "collect"):
-        from magi_world.agents.collecting import CollectingAgent
-
         return CollectingAgent(env, seed, gather=1.0 if name == "gather" else None)
     first, colon, rest = name.partition(":")
     if first == "constant" and colon:
         return ScriptedAgent({1: rest})
     if first == "planner":
-        from magi_world.agents.planning import load_planner
-
         return load_planner(rest, seed, env, lambda policy: load_agent(policy, seed))
     if (folder := policy_folder(name)) is not None:
-        from magi_world.agents.learning.policy import PolicyAgent
-
         return PolicyAgent.load(folder, seed, sample=first != "greedy")
     return _imported(name, first, rest)
 
@@ -73,8 +79,6 @@ def policies_for(spec: WorldSpec, seed: int = 0) -> dict[str, Agent]:
 
     One that sees pictures of another size, or says what the world does not know, is left out.
     """
-    from magi_world.agents.learning.policy import PolicyAgent, policy_record
-
     found: dict[str, Agent] = {}
     for folder in sorted(POLICIES.glob("*/policy.json")):
         record = policy_record(folder.parent)
@@ -112,3 +116,41 @@ def _imported(name: str, module: str, attribute: str) -> Agent:
 def _takes_arguments(function: Any) -> bool:
     code = getattr(function, "__code__", None)
     return hasattr(function, "act") or code is None or code.co_argcount > 0
+
+
+class CollectingAgent:
+    """``record.policy`` of the simulator's configuration.
+
+    It may look at the simulator's inside, so it is no rival for agents that see pictures: it says
+    how much there is to get. It plays in a `RealWorldEnv` only.
+    """
+
+    def __init__(self, env: object, seed: int = 0, gather: float | None = None) -> None:
+        """Args:
+            env: where it plays.
+            seed: of its choices.
+            gather: share of the chunks in which it heads for what is worth something; None plays
+                as for the recording.
+
+        Raises:
+            ValueError: no simulator, ``gather`` outside 0 .. 1, or given for a policy without it.
+        """
+        if not isinstance(env, RealWorldEnv):
+            raise ValueError(
+                "the collection policy looks at the simulator's inside; it plays in a RealWorldEnv "
+                "only (magi-world eval-agent)"
+            )
+        name = env.config.record.policy
+        rng = np.random.default_rng([seed, 1])
+        self.policy: Any = load_object(name)(env.simulator.env, list(env.commands), rng)
+        self.policy.reset()
+        if gather is None:
+            return
+        if not 0 <= gather <= 1:
+            raise ValueError(f"gather is {gather}; it must be 0 .. 1")
+        if not hasattr(self.policy, "gather"):
+            raise ValueError(f"record.policy is {name}; it has no attribute 'gather' to set")
+        self.policy.gather = gather
+
+    def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
+        return checked_command(self.policy.command(), "the collection policy")

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from magi_world.agents.protocol import Agent, info_field
+from magi_world.agents.basic import Agent, info_field
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.loading import load_world
 from magi_world.world.chunk import Chunk
@@ -99,7 +99,7 @@ class PlanningAgent:
         self.cost = {"imagined chunks": 0}
 
     def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
-        """The best command; see `magi_world.agents.protocol.Agent`.
+        """The best command; see `magi_world.agents.basic.Agent`.
 
         Raises:
             ValueError: ``info`` lacks ``chunk``; frames that the world cannot take.

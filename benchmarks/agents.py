@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 
 from common import report
 
-from magi_world.agents.learning.config import TrainAgentConfig
-from magi_world.agents.learning.progress import read_rows
-from magi_world.agents.learning.train import train_agent
+from magi_world.agents.ppo.config import TrainAgentConfig
+from magi_world.agents.ppo.progress import read_rows
+from magi_world.agents.ppo.train import train_agent
 
 
 def main() -> None:

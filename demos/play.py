@@ -12,9 +12,8 @@ from typing import Literal
 
 import torch
 
+from magi_world.agents.basic import Agent, RandomAgent, RandomConfig
 from magi_world.agents.loading import policies_for
-from magi_world.agents.protocol import Agent
-from magi_world.agents.random import RandomAgent, RandomConfig
 from magi_world.config import require
 from magi_world.demos.quiet import quiet_stderr
 from magi_world.demos.script import read_script

@@ -20,7 +20,7 @@ API = {
         "magi_world.world.spec",
     ],
     "environments": ["magi_world.envs.env", "magi_world.envs.vector", "magi_world.envs.wrappers"],
-    "agents": ["magi_world.agents.protocol", "magi_world.agents.loading"],
+    "agents": ["magi_world.agents.basic", "magi_world.agents.loading"],
     "hub": ["magi_world.io.hub"],
 }
 

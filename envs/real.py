@@ -6,7 +6,7 @@ same pictures. Shapes: T video frames, H, W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +216,7 @@ def make_real_vector(
     max_chunks: int | None = None,
     frames: int = 4,
     every: int = 1,
-    wrapper: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None,
+    commands: Sequence[str] | None = None,
 ) -> SyncVectorEnv:
     """Simulators side by side, as `magi_world.envs.sb3.SB3VecEnv` takes them.
 
@@ -225,7 +225,7 @@ def make_real_vector(
 
     Args:
         frames, every: as in `magi_world.envs.wrappers.ChunkToImage`.
-        wrapper: put around each of them, outermost.
+        commands: what the numbers stand for; by default all of the configuration.
 
     Raises:
         As `RealWorldEnv`, and ValueError for a number of environments below 1.
@@ -235,8 +235,8 @@ def make_real_vector(
     settings = config if isinstance(config, WorldTrainConfig) else read_settings(config)
 
     def make() -> gym.Env[Any, Any]:
-        env = ChunkToImage(DiscreteCommands(RealWorldEnv(settings, max_chunks)), frames, every)
-        return env if wrapper is None else wrapper(env)
+        numbers = DiscreteCommands(RealWorldEnv(settings, max_chunks), commands)
+        return ChunkToImage(numbers, frames, every)
 
     return SyncVectorEnv([make] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import magi_world
-from magi_world.agents.protocol import CallableAgent
+from magi_world.agents.basic import CallableAgent
 from magi_world.envs import MagiWorldEnv
 
 

@@ -102,7 +102,7 @@ def _config(given: argparse.Namespace) -> DreamConfig:
 
 def _pool(given: argparse.Namespace) -> Pool:
     if given.ray:
-        from magi_world.agents.ray.pool import ray_pool
+        from magi_world.agents.cluster import ray_pool
 
         return ray_pool(given.workers, given.gpus_per_worker)
     from magi_world.agents.dreaming import local_pool

@@ -12,8 +12,8 @@ from magi_world.demos.commands import options
 from magi_world.demos.simulator_files import no_litter
 
 if TYPE_CHECKING:
-    from magi_world.agents import judging
-    from magi_world.agents.results import Results
+    from magi_world.agents import judge
+    from magi_world.agents.judge import Results
     from magi_world.training.settings import WorldTrainConfig
 
 # In the folder one is in, and in a clone of the repository.
@@ -83,8 +83,8 @@ def add(commands: options.Commands) -> None:
 def run(given: argparse.Namespace) -> int:
     """Do it."""
     try:
-        from magi_world.agents import judging
-        from magi_world.agents.results import Results, Setting, baseline_names
+        from magi_world.agents import judge
+        from magi_world.agents.judge import Results, Setting, baseline_names
         from magi_world.threads import settle_threads
         from magi_world.training.settings import read_settings
     except ModuleNotFoundError as error:
@@ -100,7 +100,7 @@ def run(given: argparse.Namespace) -> int:
     if given.video is not None and given.video.suffix.lower() != ".mp4":
         raise ValueError(f"--video is {given.video}; it must end in .mp4")
     settle_threads(given.threads)
-    wanted = judging.JudgeConfig(given.episodes, given.seed, given.processes)
+    wanted = judge.JudgeConfig(given.episodes, given.seed, given.processes)
     make_env, dream = _place(given, config)
     results = Results(Setting.of(config, given.max_chunks, dream), given.output)
     with no_litter(Path.cwd()), results.alone():
@@ -137,8 +137,8 @@ def find_config(name: str) -> Path:
 
 def _home(names: list[str]) -> str:
     """The world that the first trained policy knows, else the default one."""
-    from magi_world.agents.learning.policy import policy_record
     from magi_world.agents.loading import policy_folder
+    from magi_world.agents.ppo.policy import policy_record
 
     for name in names:
         if (folder := policy_folder(name)) is not None and (world := policy_record(folder).world):
@@ -151,7 +151,7 @@ def _slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name).strip("-")
 
 
-def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judging.EnvMaker, str]:
+def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judge.EnvMaker, str]:
     """What makes the environment, and the fingerprint of the world if it is a dream."""
     from magi_world.envs.env import MagiWorldEnv
     from magi_world.envs.real import RealWorldEnv
@@ -176,15 +176,15 @@ def _place(given: argparse.Namespace, config: WorldTrainConfig) -> tuple[judging
 
 def _judge(
     name: str,
-    make_env: judging.EnvMaker,
-    wanted: judging.JudgeConfig,
+    make_env: judge.EnvMaker,
+    wanted: judge.JudgeConfig,
     results: Results,
     quiet: bool,
 ) -> None:
     from tqdm import tqdm
 
-    from magi_world.agents import judging
-    from magi_world.agents.results import agent_digest
+    from magi_world.agents import judge
+    from magi_world.agents.judge import agent_digest
 
     known = results.open(name, agent_digest(name))
     ready = sum(episode.seed in wanted.seeds for episode in known)
@@ -197,24 +197,24 @@ def _judge(
         disable=quiet,
     )
 
-    def done(episode: judging.Episode) -> None:
+    def done(episode: judge.Episode) -> None:
         results.add(name, episode)
         bar.update()
-        mean = judging.figures(results.episodes(name))["reward"].mean
+        mean = judge.figures(results.episodes(name))["reward"].mean
         bar.set_postfix_str(f"reward {mean:.2f}")
 
     with bar:
-        judging.judge_agent(judging.NamedAgent(name), make_env, wanted, known, done)
+        judge.judge_agent(judge.NamedAgent(name), make_env, wanted, known, done)
 
 
-def _film(name: str, make_env: judging.EnvMaker, results: Results, path: Path) -> None:
+def _film(name: str, make_env: judge.EnvMaker, results: Results, path: Path) -> None:
     from contextlib import closing
 
-    from magi_world.agents import judging
+    from magi_world.agents import judge
 
-    median = judging.median_episode(results.episodes(name))
+    median = judge.median_episode(results.episodes(name))
     with closing(make_env()) as env:
-        filmed = judging.film_episode(judging.NamedAgent(name), env, median.seed, path)
+        filmed = judge.film_episode(judge.NamedAgent(name), env, median.seed, path)
     print(f"{path}: {name}, seed {filmed.seed}, reward {filmed.reward:g}", file=sys.stderr)
     if (filmed.reward, filmed.chunks) != (median.reward, median.chunks):
         print(
@@ -225,7 +225,7 @@ def _film(name: str, make_env: judging.EnvMaker, results: Results, path: Path) -
 
 
 def _report(given: argparse.Namespace, results: Results) -> None:
-    from magi_world.agents.table import as_markdown, as_text, table_rows
+    from magi_world.agents.judge import as_markdown, as_text, table_rows
 
     if given.json:
         options.print_json(results.record())

@@ -11,7 +11,7 @@ from magi_world.demos.commands import options
 from magi_world.demos.commands.record import find_script
 
 if TYPE_CHECKING:
-    from magi_world.agents.protocol import Agent
+    from magi_world.agents.basic import Agent
     from magi_world.demos.play import PlayConfig
     from magi_world.world.world import World
 

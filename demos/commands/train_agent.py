@@ -13,7 +13,12 @@ from magi_world.demos.commands import options
 from magi_world.demos.simulator_files import no_litter
 
 if TYPE_CHECKING:
-    from magi_world.agents.learning.config import TrainAgentConfig
+    from magi_world.agents.ppo.config import TrainAgentConfig
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
 
 # field of TrainAgentConfig -> type, placeholder, help; what is not typed keeps the field's default
 PLACE: dict[str, tuple[Any, str, str]] = {
@@ -40,6 +45,7 @@ LEARNING: dict[str, tuple[Any, str, str]] = {
     "entropy": (float, "E", "weight of the entropy (0.01)"),
     "value": (float, "V", "weight of the value's loss (0.5)"),
     "max_norm": (float, "M", "of the gradient (0.5)"),
+    "commands": (_names, "A,B,...", "what it may say; default: all that the world obeys"),
     "frames": (options.count, "N", "frames that the policy sees (2)"),
     "every": (options.count, "N", "how far apart they are (4)"),
     "features": (options.count, "N", "width of its last layer (256)"),
@@ -121,10 +127,10 @@ def run(given: argparse.Namespace) -> int:
 
 def _engine(name: str) -> Callable[..., Path]:
     if name == "rllib":
-        from magi_world.agents.ray.train import train_agent_with_rllib
+        from magi_world.agents.ppo.rllib import train_agent_with_rllib
 
         return train_agent_with_rllib
-    from magi_world.agents.learning.train import train_agent
+    from magi_world.agents.ppo.train import train_agent
 
     return train_agent
 
@@ -135,12 +141,13 @@ def read_options(given: argparse.Namespace) -> tuple[TrainAgentConfig, Path]:
     Raises:
         ValueError: an option that cannot be.
     """
-    from magi_world.agents.learning.config import TrainAgentConfig, read_config
+    from magi_world.agents.jobs import read_config
+    from magi_world.agents.ppo.config import TrainAgentConfig
 
     names = [f.name for f in fields(TrainAgentConfig)]
     typed = {n: getattr(given, n) for n in names if getattr(given, n) is not None}
     folder: Path = given.folder or _folder(typed)
-    stored = read_config(folder)
+    stored = read_config(TrainAgentConfig, folder / "config.json")
     before = {} if stored is None else asdict(stored)
     return TrainAgentConfig(**{**before, **typed}), folder
 
@@ -152,7 +159,7 @@ def _folder(typed: dict[str, Any]) -> Path:
 
 
 def _draw(folder: Path, judged: Path | None, dreamt: Path | None) -> list[Path]:
-    from magi_world.agents.learning import curves
+    from magi_world.agents.ppo import curves
 
     drawn = []
     try:
@@ -169,7 +176,7 @@ def _draw(folder: Path, judged: Path | None, dreamt: Path | None) -> list[Path]:
 
 
 def _report(given: argparse.Namespace, folder: Path, drawn: list[Path]) -> None:
-    from magi_world.agents.learning.policy import read_policy
+    from magi_world.agents.ppo.policy import read_policy
 
     record, _ = read_policy(folder)
     found = dict(record.figures)

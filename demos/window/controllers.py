@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from magi_world.agents.basic import Agent
 from magi_world.agents.loading import knows
-from magi_world.agents.protocol import Agent
 from magi_world.world.spec import WorldSpec
 
 HUMAN, RANDOM = "human", "random"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from magi_world.agents.protocol import Agent, checked_command
+from magi_world.agents.basic import Agent, checked_command
 from magi_world.demos.window import jobs
 from magi_world.demos.window.memory import give_back
 from magi_world.demos.window.moment import Moment

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from magi_world.agents.protocol import Agent
+from magi_world.agents.basic import Agent
 from magi_world.demos.window.moment import Moment
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.spec import WorldSpec

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from magi_world.agents.protocol import Agent
+from magi_world.agents.basic import Agent
 from magi_world.demos.window import jobs
 from magi_world.demos.window.answers import take
 from magi_world.demos.window.controllers import HUMAN, Controllers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from magi_world.agents.scripted import ScriptedAgent
+from magi_world.agents.basic import ScriptedAgent
 from magi_world.demos.script import Script
 from magi_world.demos.window.jobs import Start
 from magi_world.session.events import Keep, Reset, StartFile, Step

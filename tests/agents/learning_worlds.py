@@ -12,9 +12,8 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from magi_world.agents.learning.config import TrainAgentConfig
-from magi_world.agents.learning.places import Dream
-from magi_world.envs.sb3 import SB3VecEnv
+from magi_world.agents.ppo.config import TrainAgentConfig
+from magi_world.agents.ppo.envs import TimedEnvs, TrainingEnv, dream_env
 from tests.envs.worlds import FAST, heads
 from tests.tiny import COMMANDS, FRAME_SIZE, tiny_parts
 
@@ -23,11 +22,11 @@ SMALL = TrainAgentConfig(
 )
 
 
-def tiny_dream(config: TrainAgentConfig = SMALL) -> Dream:
+def tiny_dream(config: TrainAgentConfig = SMALL) -> TrainingEnv:
     """Two tiny worlds with random heads, some of whose episodes end by themselves."""
     parts = tiny_parts()
     spec = replace(parts.spec, fps=FAST)
-    return Dream(config, replace(parts, spec=spec, heads=heads(-1.0)))
+    return dream_env(config, replace(parts, spec=spec, heads=heads(-1.0)))
 
 
 class Signs(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -62,25 +61,22 @@ class Signs(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return seen
 
 
-class SignPlace:
-    """`Signs` as a place; its episodes cannot be kept."""
-
-    def __init__(self, config: TrainAgentConfig) -> None:
-        self.vec = SB3VecEnv(Signs(config.num_envs, 3 * config.frames))
-        self.name, self.fingerprint, self.commands = "signs", "", COMMANDS[:3]
-        self.frame_size, self.frames_per_chunk, self.seconds = FRAME_SIZE, 8, 0.0
-        self.device = torch.device("cpu")
-
-    def snapshot(self) -> None:
-        return None
-
-    def restore(self, state: Any) -> None:
-        raise AssertionError("nothing was kept")
+def sign_env(config: TrainAgentConfig) -> TrainingEnv:
+    """`Signs` to train in; its episodes cannot be kept."""
+    return TrainingEnv(
+        TimedEnvs(Signs(config.num_envs, 3 * config.frames)),
+        name="signs",
+        fingerprint="",
+        commands=COMMANDS[:3],
+        frame_size=FRAME_SIZE,
+        frames_per_chunk=8,
+        device=torch.device("cpu"),
+    )
 
 
 def figures(folder: Path) -> list[dict[str, str]]:
     """Rows of a run's progress, without what the clock says."""
-    from magi_world.agents.learning.progress import read_rows
+    from magi_world.agents.ppo.progress import read_rows
 
     clock = ("steps_per_s", "frames_per_s", "world_share", "seconds")
     rows = read_rows(folder / "progress.csv")

@@ -13,8 +13,8 @@ from magi_world.agents import (
     ScriptedAgent,
     load_agent,
 )
-from magi_world.agents.learning.policy import read_policy
 from magi_world.agents.loading import POLICIES
+from magi_world.agents.ppo.policy import read_policy
 from magi_world.loading import load_world
 
 FRAMES = np.zeros((8, 32, 48, 3), np.uint8)

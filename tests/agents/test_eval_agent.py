@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from magi_world.agents.results import baseline_names
+from magi_world.agents.judge import baseline_names
 from magi_world.demos import cli
 from magi_world.demos.commands.eval_agent import find_config
 from magi_world.demos.simulator_files import no_litter

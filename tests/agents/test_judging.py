@@ -11,20 +11,24 @@ import numpy as np
 import pytest
 
 from magi_world.agents import ScriptedAgent, load_agent
-from magi_world.agents.collecting import CollectingAgent
-from magi_world.agents.judging import (
+from magi_world.agents.judge import (
     Episode,
     Figure,
     JudgeConfig,
     NamedAgent,
+    Results,
+    Setting,
+    agent_digest,
+    as_markdown,
+    as_text,
     figures,
     film_episode,
     judge_agent,
     median_episode,
     play_episode,
+    table_rows,
 )
-from magi_world.agents.results import Results, Setting, agent_digest
-from magi_world.agents.table import as_markdown, as_text, table_rows
+from magi_world.agents.loading import CollectingAgent
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.envs.real import RealWorldEnv
 from magi_world.io.media import load_video

@@ -12,17 +12,16 @@ import torch
 
 pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
 
-from magi_world.agents.learning import train
-from magi_world.agents.learning.config import TrainAgentConfig
-from magi_world.agents.learning.places import Dream
-from magi_world.agents.learning.policy import PolicyAgent, read_policy
-from magi_world.agents.learning.ppo import make_learner, policy_weights
-from magi_world.agents.learning.progress import Episodes, ProgressFile, read_rows
-from magi_world.agents.learning.train import train_agent
 from magi_world.agents.loading import load_agent
+from magi_world.agents.ppo import train
+from magi_world.agents.ppo.config import TrainAgentConfig
+from magi_world.agents.ppo.envs import dream_env
+from magi_world.agents.ppo.policy import PolicyAgent, read_policy
+from magi_world.agents.ppo.progress import Episodes, ProgressFile, read_rows
+from magi_world.agents.ppo.train import make_learner, policy_weights, train_agent
 from magi_world.io.weights import load_tensors
 from magi_world.training.loop import Stopped
-from tests.agents.learning_worlds import SMALL, SignPlace, figures, tiny_dream
+from tests.agents.learning_worlds import SMALL, figures, sign_env, tiny_dream
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -38,7 +37,7 @@ def test_it_learns_to_read_signs(tmp_path: Path) -> None:
         SMALL, num_envs=16, rollout=16, batch=64, steps=2048, epochs=4, learning_rate=2e-3
     )
     lines: list[str] = []
-    train_agent(config, tmp_path, lines.append, SignPlace(config))
+    train_agent(config, tmp_path, lines.append, sign_env(config))
     rows = figures(tmp_path)
     assert len(rows) == 8
     assert lines[0].startswith("beginning: ")
@@ -54,7 +53,7 @@ def test_it_learns_to_read_signs(tmp_path: Path) -> None:
 
 
 def test_files_of_a_run(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path, place=tiny_dream())
+    train_agent(SMALL, tmp_path, env=tiny_dream())
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "step_16", "step_24", "step_32", "step_40", "step_8",
     ]  # fmt: skip
@@ -74,9 +73,9 @@ def test_files_of_a_run(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path, place=tiny_dream())
+    train_agent(SMALL, tmp_path, env=tiny_dream())
     before = weights(tmp_path), figures(tmp_path)
-    train_agent(SMALL, tmp_path, place=tiny_dream())
+    train_agent(SMALL, tmp_path, env=tiny_dream())
     assert same(weights(tmp_path), before[0])
     assert figures(tmp_path) == before[1]
 
@@ -102,14 +101,14 @@ class StopAt:
 def test_a_stopped_run_goes_on_as_if_nothing_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps_before: int
 ) -> None:
-    train_agent(SMALL, tmp_path / "whole", place=tiny_dream())
+    train_agent(SMALL, tmp_path / "whole", env=tiny_dream())
     with monkeypatch.context() as patch:
         patch.setattr(train, "clean_stop", lambda: StopAt(steps_before))
         with pytest.raises(Stopped, match="the same command goes on from"):
-            train_agent(SMALL, tmp_path / "stopped", place=tiny_dream())
+            train_agent(SMALL, tmp_path / "stopped", env=tiny_dream())
     torch.manual_seed(99)
     np.random.seed(99)  # noqa: NPY002
-    train_agent(SMALL, tmp_path / "stopped", place=tiny_dream())
+    train_agent(SMALL, tmp_path / "stopped", env=tiny_dream())
     assert figures(tmp_path / "stopped") == figures(tmp_path / "whole")
     for name in ("", "checkpoints/step_24"):
         one, other = tmp_path / "whole" / name, tmp_path / "stopped" / name
@@ -120,7 +119,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_was(
 
 
 def test_a_killed_run_goes_on_from_its_last_save(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path / "whole", place=tiny_dream())
+    train_agent(SMALL, tmp_path / "whole", env=tiny_dream())
 
     class Killed(Exception):
         pass
@@ -134,7 +133,7 @@ def test_a_killed_run_goes_on_from_its_last_save(tmp_path: Path) -> None:
     # A kill in the middle of writing leaves such a folder.
     (tmp_path / "killed" / "state" / "step_32.part").mkdir()
     assert len(figures(tmp_path / "killed")) == 4
-    train_agent(SMALL, tmp_path / "killed", place=tiny_dream())
+    train_agent(SMALL, tmp_path / "killed", env=tiny_dream())
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
     assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
 
@@ -145,18 +144,18 @@ def test_where_episodes_cannot_be_kept_new_ones_begin(
     with monkeypatch.context() as patch:
         patch.setattr(train, "clean_stop", lambda: StopAt(6))
         with pytest.raises(Stopped, match="stopped at step 8 of 40"):
-            train_agent(SMALL, tmp_path, place=SignPlace(SMALL))
-    train_agent(SMALL, tmp_path, place=SignPlace(SMALL))
+            train_agent(SMALL, tmp_path, env=sign_env(SMALL))
+    train_agent(SMALL, tmp_path, env=sign_env(SMALL))
     assert [int(row["steps"]) for row in figures(tmp_path)] == [8, 16, 24, 32, 40]
 
 
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path, place=SignPlace(SMALL))
+    train_agent(SMALL, tmp_path, env=sign_env(SMALL))
     with pytest.raises(ValueError, match=r"was trained with gamma = 0\.95, not 0\.9; go on with"):
-        train_agent(replace(SMALL, gamma=0.9), tmp_path, place=SignPlace(SMALL))
+        train_agent(replace(SMALL, gamma=0.9), tmp_path, env=sign_env(SMALL))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="is of another version"):
-        train_agent(SMALL, tmp_path, place=SignPlace(SMALL))
+        train_agent(SMALL, tmp_path, env=sign_env(SMALL))
 
 
 @pytest.mark.parametrize(
@@ -181,24 +180,24 @@ def test_a_world_without_heads_is_refused() -> None:
     from tests.tiny import tiny_parts
 
     with pytest.raises(ValueError, match="has no reward heads"):
-        Dream(SMALL, tiny_parts())
+        dream_env(SMALL, tiny_parts())
 
 
 def test_the_agent_says_what_ppo_would(tmp_path: Path) -> None:
     config = replace(SMALL, frames=3, every=5)  # further back than one chunk
-    place = tiny_dream(config)
-    learner = make_learner(config, place)
+    env = tiny_dream(config)
+    learner = make_learner(config, env)
     torch.manual_seed(5)
     for parameter in learner.policy.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    train_agent(config, tmp_path, place=tiny_dream(config))
+    train_agent(config, tmp_path, env=tiny_dream(config))
     record, net = read_policy(tmp_path)
     net.load_state_dict(policy_weights(learner))
     agent = PolicyAgent(record, net)
     assert learner.env is not None
     seen, indices = learner.env.reset(), []
     for _ in range(7):
-        chunk = place.worlds.chunk
+        chunk = env.worlds.chunk
         assert chunk is not None
         policy = learner.policy
         theirs = policy.get_distribution(policy.obs_to_tensor(seen)[0])
@@ -213,7 +212,7 @@ def test_the_agent_says_what_ppo_would(tmp_path: Path) -> None:
 
 
 def test_a_policy_is_an_agent_by_its_folder(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path, place=tiny_dream())
+    train_agent(SMALL, tmp_path, env=tiny_dream())
     frames = np.random.default_rng(0).integers(0, 255, (8, 32, 48, 3), np.uint8)
     agent, greedy = load_agent(str(tmp_path)), load_agent(f"greedy:{tmp_path}")
     said = [agent.act(frames, {"chunk": i}) for i in range(60)]
@@ -231,7 +230,7 @@ def test_a_policy_is_an_agent_by_its_folder(tmp_path: Path) -> None:
 
 
 def test_draws_follow_the_probabilities(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path, place=tiny_dream())
+    train_agent(SMALL, tmp_path, env=tiny_dream())
     record, net = read_policy(tmp_path)
     net.actor.weight.data.zero_()
     net.actor.bias.data = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4]))
@@ -242,7 +241,7 @@ def test_draws_follow_the_probabilities(tmp_path: Path) -> None:
 
 
 def test_damaged_policies_are_refused(tmp_path: Path) -> None:
-    train_agent(SMALL, tmp_path, place=SignPlace(SMALL))
+    train_agent(SMALL, tmp_path, env=sign_env(SMALL))
     path = tmp_path / "policy.json"
     record = json.loads(path.read_text())
     for change, message in (

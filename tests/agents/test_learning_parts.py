@@ -17,8 +17,8 @@ from torch import Tensor
 pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
 
 from magi_world import loading
-from magi_world.agents.learning.config import TrainAgentConfig
-from magi_world.agents.learning.curves import (
+from magi_world.agents.ppo.config import TrainAgentConfig
+from magi_world.agents.ppo.curves import (
     Compared,
     compare_checkpoints,
     correlation,
@@ -26,10 +26,9 @@ from magi_world.agents.learning.curves import (
     draw_returns,
     read_curve,
 )
-from magi_world.agents.learning.places import Dream, open_place
-from magi_world.agents.learning.policy import read_policy
-from magi_world.agents.learning.starts import recorded_starts, with_starts
-from magi_world.agents.learning.train import train_agent
+from magi_world.agents.ppo.envs import dream_env, open_env, recorded_starts, with_starts
+from magi_world.agents.ppo.policy import read_policy
+from magi_world.agents.ppo.train import train_agent
 from magi_world.demos import cli
 from magi_world.demos.commands import train_agent as command
 from magi_world.envs.rewards import Moment, Reward, UncertaintyConfig, UncertaintyPenalty
@@ -37,7 +36,7 @@ from magi_world.io.media import load_image
 from magi_world.io.package import write_package
 from magi_world.io.weights import load_tensors, save_tensors
 from magi_world.world.world import World
-from tests.agents.learning_worlds import SMALL, SignPlace
+from tests.agents.learning_worlds import SMALL, sign_env
 from tests.envs.real_toy import SHIPPED, toy_config
 from tests.envs.worlds import heads
 from tests.tiny import tiny_parts, tiny_text
@@ -126,7 +125,7 @@ def test_a_reward_that_hangs_by_a_hair_costs() -> None:
 
 def test_the_penalty_is_learnt_from_and_told_apart(tmp_path: Path) -> None:
     config = replace(SMALL, uncertainty=3.0, steps=8)
-    train_agent(config, tmp_path, place=Dream(config, replace(tiny_parts(), heads=heads(-1.0))))
+    train_agent(config, tmp_path, env=dream_env(config, replace(tiny_parts(), heads=heads(-1.0))))
     steps, returns = read_curve(tmp_path)
     assert steps.tolist() == [8]
     assert read_curve(tmp_path, "reward")[1][0] < returns[0] - 1e-4
@@ -141,9 +140,9 @@ def results(folder: Path, name: str, means: dict[str, float]) -> Path:
 def test_curves(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     run = tmp_path / "run"
-    train_agent(SMALL, run, place=SignPlace(SMALL))
+    train_agent(SMALL, run, env=sign_env(SMALL))
     other = tmp_path / "other"
-    train_agent(replace(SMALL, seed=1), other, place=SignPlace(SMALL))
+    train_agent(replace(SMALL, seed=1), other, env=sign_env(SMALL))
     steps, values = read_curve(run)
     assert steps.tolist() == [8, 16, 24, 32, 40]
     assert read_curve(run, window=2)[1][2] == pytest.approx(values[1:3].mean())
@@ -214,12 +213,12 @@ def test_what_was_asked_for_reaches_the_world(world: Path) -> None:
     config = replace(
         SMALL, world="dreamy", noise_scale=0.7, denoise_steps=8, sample_end=False, horizon=5
     )
-    place = open_place(config, world)
-    assert isinstance(place, Dream)
-    inside = place.worlds.world
+    env = open_env(config, world)
+    assert env.pictures is not None
+    inside = env.worlds.world
     assert inside.config.noise_scale == 0.7
     assert inside.parts.config.sampler.num_steps == 8
-    assert place.worlds._rollout.config.max_chunks == 5
+    assert env.worlds._rollout.config.max_chunks == 5
 
 
 def test_training_in_the_simulator(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

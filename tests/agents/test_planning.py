@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from magi_world.agents.basic import ScriptedAgent
 from magi_world.agents.loading import load_agent
 from magi_world.agents.planning import PlanningAgent, PlanningConfig, load_planner, reseeded
-from magi_world.agents.scripted import ScriptedAgent
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.world.world import World
 from tests.envs.worlds import Ends, fast_world

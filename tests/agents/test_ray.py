@@ -14,13 +14,12 @@ pytest.importorskip("ray", reason="Ray is not installed")
 
 import ray
 
+from magi_world.agents.cluster import cluster, ray_pool
 from magi_world.agents.dreaming import DreamConfig, dream, local_pool, read_units, unit_file
-from magi_world.agents.learning.config import TrainAgentConfig
-from magi_world.agents.learning.policy import PolicyAgent, read_policy
-from magi_world.agents.learning.progress import read_rows
-from magi_world.agents.ray.cluster import cluster
-from magi_world.agents.ray.pool import ray_pool
-from magi_world.agents.ray.train import train_agent_with_rllib
+from magi_world.agents.ppo.config import TrainAgentConfig
+from magi_world.agents.ppo.policy import PolicyAgent, read_policy
+from magi_world.agents.ppo.progress import read_rows
+from magi_world.agents.ppo.rllib import train_agent_with_rllib
 from magi_world.training.loop import Stopped
 from tests.agents.ray_worlds import write_world
 

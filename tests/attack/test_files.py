@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from magi_world.agents.learning.policy import PolicyRecord, read_policy
+from magi_world.agents.ppo.policy import PolicyRecord, read_policy
 from magi_world.demos.record import RecordConfig, record
 from magi_world.demos.script import read_script
 from magi_world.envs.state import load_snapshot

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from magi_world.agents.judging import Episode
-from magi_world.agents.learning.policy import read_policy
-from magi_world.agents.results import Results, Setting
+from magi_world.agents.judge import Episode, Results, Setting
+from magi_world.agents.ppo.policy import read_policy
 from magi_world.demos import resume
 from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, record
@@ -30,7 +29,7 @@ from tests.tiny import tiny_world
 
 pytest.importorskip("stable_baselines3")
 
-from magi_world.agents.learning.train import train_agent
+from magi_world.agents.ppo.train import train_agent
 from tests.agents.learning_worlds import SMALL, tiny_dream
 
 pytestmark = pytest.mark.slow
@@ -153,8 +152,8 @@ def test_judged_episodes_are_never_fewer(tmp_path: Path) -> None:
 
 def test_a_trained_policy_is_the_same(tmp_path: Path) -> None:
     config = replace(SMALL, save_seconds=0.0)
-    unit = took(lambda: train_agent(config, tmp_path / "whole", place=tiny_dream()))
-    kills = until_done(lambda: train_agent(config, tmp_path / "cut", place=tiny_dream()), unit, 12)
+    unit = took(lambda: train_agent(config, tmp_path / "whole", env=tiny_dream()))
+    kills = until_done(lambda: train_agent(config, tmp_path / "cut", env=tiny_dream()), unit, 12)
     assert kills > 1
     (one, net), (two, other) = (read_policy(tmp_path / name) for name in ("whole", "cut"))
     assert one.steps == two.steps

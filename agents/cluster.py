@@ -1,18 +1,54 @@
-"""Units of dreams on the workers of a Ray cluster, which share a file system with this process."""
+"""Ray: a cluster for the length of a job, and units of dreams on its workers, which share a file
+system with this process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from magi_world.agents.dreaming import Pool, StartDreamer
-from magi_world.agents.ray.cluster import cluster
 
-import ray  # isort: skip - the cluster says what to install
-from ray.exceptions import RayActorError, RayTaskError  # isort: skip
+try:
+    import ray
+    from ray.exceptions import RayActorError, RayTaskError
+except ImportError as error:
+    raise ImportError(
+        "this needs Ray; pip install 'magi-world[ray]' (into an environment of its own: it pins "
+        "gymnasium)"
+    ) from error
 
-# A unit whose worker has died is given to others so often.
+# Ray gives a node half a minute to start, which a busy machine does not always do.
 TRIES = 3
+# A unit whose worker has died is given to others so often.
+LIVES = 3
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Ray within the block: the one that runs, or one started here, for the block alone.
+
+    With the variable RAY_ADDRESS set, Ray joins that cluster.
+
+    Raises:
+        ConnectionError: Ray cannot be started or joined.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for attempt in range(TRIES):
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            break
+        # Ray has no class for it: a bare Exception says that the node was too slow.
+        except Exception as error:
+            ray.shutdown()
+            if attempt + 1 == TRIES:
+                raise ConnectionError(f"Ray did not start: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @ray.remote
@@ -23,7 +59,6 @@ class Worker:
         self._dreamer = start()
 
     def dream(self, unit: int) -> int:
-        """Dream a unit; its number."""
         return self._dreamer(unit)
 
 
@@ -54,9 +89,9 @@ def _dreamed(start: StartDreamer, units: list[int], workers: int, gpus: float) -
                 raise error.as_instanceof_cause() from None
             except RayActorError:
                 tries[unit] += 1
-                if tries[unit] == TRIES:
+                if tries[unit] == LIVES:
                     raise RuntimeError(
-                        f"unit {unit} has cost {TRIES} workers their lives; is there enough memory?"
+                        f"unit {unit} has cost {LIVES} workers their lives; is there enough memory?"
                     ) from None
                 waiting.append(unit)
                 actor = make(start)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from magi_world.envs.wrappers import Stacking
-from magi_world.io.files import write_text
-from magi_world.io.records import build, read_json
 
 # What may differ between a run and its continuation: it decides no number that is learnt.
 FREE = ("device", "save_seconds", "gpus_per_runner")
@@ -31,7 +25,9 @@ class TrainAgentConfig:
         horizon: chunks of an episode, after which it is cut off and its value estimated. Short,
             because dreams go astray with time.
         device: of world and policy; None is the GPU where there is one.
-    What the policy sees:
+    What the policy sees and says:
+        commands: what it may say; None is all that the world obeys. In a world whose commands are
+            goals ("go to the medkit"), moves alone leave it to the policy to find the way.
         frames, every: as in `magi_world.envs.wrappers.ChunkToImage`. Two frames a few apart show
             motion.
         features: width of the network's last layer.
@@ -60,6 +56,7 @@ class TrainAgentConfig:
     dtype: str | None = None
     uncertainty: float = 0.0
     sample_end: bool = True
+    commands: tuple[str, ...] | None = None
     frames: int = 2
     every: int = 4
     features: int = 256
@@ -114,6 +111,8 @@ class TrainAgentConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is for engine 'rllib'")
         if self.engine == "rllib" and self.real is not None:
             raise ValueError("engine is 'rllib', but real is set; it trains in worlds alone")
+        if self.commands is not None and len(set(self.commands)) != max(2, len(self.commands)):
+            raise ValueError(f"commands is {self.commands}; it must be two or more different ones")
         _ = self.stacking
 
     @property
@@ -130,43 +129,3 @@ class TrainAgentConfig:
     def total_steps(self) -> int:
         """``steps``, rounded up to whole updates."""
         return -(-self.steps // self.update_steps) * self.update_steps
-
-
-def read_config(folder: Path) -> TrainAgentConfig | None:
-    """The configuration of a run's folder; None if there is no run.
-
-    Raises:
-        ValueError: it was written by another version.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        return None
-    stored = read_json(path)
-    names = {f.name for f in fields(TrainAgentConfig)}
-    if set(stored) != names:
-        raise ValueError(f"{path} is of another version; its run cannot go on, use another folder")
-    return build(TrainAgentConfig, stored, str(path))
-
-
-def keep_config(config: TrainAgentConfig, folder: Path) -> None:
-    """Write ``config.json``, or compare with the one that is there.
-
-    Raises:
-        ValueError: the folder's run has another configuration; the message names the field.
-    """
-    stored = read_config(folder)
-    if stored is None:
-        write_json(folder / "config.json", asdict(config))
-        return
-    for name, value in asdict(config).items():
-        before = getattr(stored, name)
-        if name not in FREE and before != value:
-            raise ValueError(
-                f"{folder} was trained with {name} = {before!r}, not {value!r}; go on with "
-                "the same, or use another folder"
-            )
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a file that is either whole or not there."""
-    write_text(path, json.dumps(record, indent=1) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from magi_world.agents.learning.progress import read_rows
+from magi_world.agents.ppo.progress import read_rows
 
 SIZE, DOTS = (6.4, 4.0), 150
 CHECKPOINTS = "checkpoints"

@@ -1,14 +1,15 @@
-"""A trained policy: its files, and the agent that it is.
+"""A trained policy: its network, its files, and the agent that it is.
 
 A folder holds ``policy.json`` (what it sees, what it can say, how it came about) and
 ``policy.safetensors`` (the weights). Nothing in them is executed when they are read.
 
-Shapes: T video frames, H, W pixels, k frames in a picture, A commands.
+Shapes: B pictures, T video frames, H, W pixels, k frames in a picture, A commands, D features.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from dataclasses import field as default
@@ -17,17 +18,84 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from magi_world.agents.learning.config import write_json
-from magi_world.agents.learning.network import NetworkConfig, PolicyNet
-from magi_world.agents.protocol import info_field
+from magi_world.agents.basic import info_field
 from magi_world.envs.wrappers import Batch, Stacking
+from magi_world.io.files import write_text
 from magi_world.io.records import build, field, read_json
 from magi_world.io.weights import load_into, save_tensors
 
 SCHEMA = 1
 RECORD, WEIGHTS = "policy.json", "policy.safetensors"
+CHANNELS = (16, 32, 64, 64)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes: (height, width) of the picture, k frames on its channels, A commands, D features."""
+
+    frame_size: tuple[int, int]
+    frames: int
+    commands: int
+    features: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "commands", "features"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"NetworkConfig.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+        if min(self.frame_size) < 1:
+            raise ValueError(
+                f"NetworkConfig.frame_size is {self.frame_size}; both must be at least 1"
+            )
+
+
+class Eyes(nn.Sequential):
+    """Pictures float (B, 3 k, H, W) in 0 .. 1 to features (B, D).
+
+    Four convolutions that halve the picture. The first ones see small patches: at 64 pixels, what
+    is worth walking to is a few pixels wide, which the usual 8x8 patches at stride 4 wash out.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        layers: list[nn.Module] = []
+        before, sides = 3 * config.frames, config.frame_size
+        for channels in CHANNELS:
+            layers += [nn.Conv2d(before, channels, 3, 2, 1), nn.ReLU()]
+            before, sides = channels, ((sides[0] + 1) // 2, (sides[1] + 1) // 2)
+        flat = before * sides[0] * sides[1]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(flat, config.features), nn.ReLU())
+
+
+class PolicyNet(nn.Module):
+    """What each command is worth saying, and what the situation is worth."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.eyes = Eyes(config)
+        self.actor = nn.Linear(config.features, config.commands)
+        self.critic = nn.Linear(config.features, 1)
+
+    @torch.inference_mode()
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures uint8 (B, H, W, 3 k) to logits of the commands (B, A) and values (B,).
+
+        Raises:
+            ValueError: pictures of another shape.
+        """
+        cfg = self.config
+        expected = (*cfg.frame_size, 3 * cfg.frames)
+        if tuple(pictures.shape[1:]) != expected:
+            raise ValueError(
+                f"pictures have shape {tuple(pictures.shape)}; they must be (B, {expected})"
+            )
+        weight = self.actor.weight
+        planes = pictures.to(weight.device).permute(0, 3, 1, 2).to(weight.dtype) / 255
+        features = self.eyes(planes.contiguous())
+        return self.actor(features), self.critic(features).squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -63,7 +131,8 @@ def save_policy(folder: Path, record: PolicyRecord, weights: Mapping[str, Tensor
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, weights)
     checksum = _checksum(folder / WEIGHTS)
-    write_json(folder / RECORD, {"schema": SCHEMA, **asdict(record), "weights": checksum})
+    stored = {"schema": SCHEMA, **asdict(record), "weights": checksum}
+    write_text(folder / RECORD, json.dumps(stored, indent=1) + "\n")
 
 
 def policy_record(folder: str | Path) -> PolicyRecord:
@@ -140,7 +209,7 @@ class PolicyAgent:
         return cls(*read_policy(folder), seed, sample)
 
     def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
-        """The next command; see `magi_world.agents.protocol.Agent`.
+        """The next command; see `magi_world.agents.basic.Agent`.
 
         Raises:
             ValueError: frames of another size, or ``info`` without ``chunk``.
