@@ -13,8 +13,8 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from magi_world.agents.jobs import keep_config, served
 from magi_world.agents.loading import load_agent
 from magi_world.config import require
 from magi_world.envs.rewards import LearnedReward
-from magi_world.envs.vector import MagiWorldVectorEnv
+from magi_world.envs.vector import MagiWorldVectorEnv, split_infos
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.loading import LoadOptions
 from magi_world.loading import open_world as load
@@ -65,7 +65,6 @@ class DreamConfig:
 
     @property
     def units(self) -> range:
-        """Numbers of the units."""
         return range(-(-self.episodes // self.batch))
 
     def seeds(self, unit: int) -> list[int]:
@@ -95,14 +94,8 @@ class Dreamer:
         ValueError, FileNotFoundError: as `magi_world.load_world`.
         """
         self.config, self.folder = config, folder
-        options = LoadOptions.of(
-            {
-                "num_steps": config.num_steps,
-                "dtype": config.dtype,
-                "device": config.device,
-                "threads": config.threads,
-            }
-        )
+        names = ("num_steps", "dtype", "device", "threads")
+        options = LoadOptions(**{name: getattr(config, name) for name in names})
         world = load(config.world, 1, options)
         heads = world.parts.heads is not None
         self.env = MagiWorldVectorEnv(
@@ -120,8 +113,13 @@ class Dreamer:
             write_unit(path, self._dream(self.config.seeds(unit)))
         return unit
 
+    def _agent(self, seed: int) -> Agent:
+        if self.config.agent == "random":
+            return RandomAgent(config=RandomConfig(seed, self.config.hold))
+        return load_agent(self.config.agent, seed)
+
     def _dream(self, seeds: Sequence[int]) -> list[DreamedEpisode]:
-        agents = [make_agent(self.config, seed) for seed in seeds]
+        agents = [self._agent(seed) for seed in seeds]
         seen, info = self.env.reset(seed=list(seeds))
         facts = {"commands": self.env.world.spec.command_names}
         rows = range(len(seeds))
@@ -130,10 +128,9 @@ class Dreamer:
         rewards: list[list[float]] = [[] for _ in rows]
         over, ended = [False] * len(seeds), [False] * len(seeds)
         while not all(over):
+            infos = split_infos(info, len(seeds))
             said = [
-                None
-                if over[row]
-                else agents[row].act(np.asarray(seen[row]), {**row_info(info, row), **facts})
+                None if over[row] else agents[row].act(np.asarray(seen[row]), infos[row] | facts)
                 for row in rows
             ]
             # Worlds whose episode is over go on, with anything at all, until the others' are.
@@ -159,18 +156,8 @@ class Dreamer:
         ]
 
 
-@dataclass(frozen=True)
-class StartDreamer:
-    """Makes a `Dreamer` in another process."""
-
-    config: DreamConfig
-    folder: Path
-
-    def __call__(self) -> Callable[[int], int]:
-        """The dreamer, which does units."""
-        return Dreamer(self.config, self.folder)
-
-
+# Makes, in whatever process it is called, what does units there.
+StartDreamer = Callable[[], Callable[[int], int]]
 Pool = Callable[[StartDreamer, Sequence[int]], Iterable[int]]
 
 
@@ -193,7 +180,7 @@ def dream(
     done = len(config.units) - len(open_units)
     told(done, len(config.units))
     if open_units:
-        for _ in pool(StartDreamer(config, folder), open_units):
+        for _ in pool(partial(Dreamer, config, folder), open_units):
             done += 1
             told(done, len(config.units))
     return [unit_file(folder, unit) for unit in config.units]
@@ -254,26 +241,8 @@ def drop_units(folder: Path) -> None:
 
 
 def unit_file(folder: Path, unit: int) -> Path:
-    """Where a unit is kept."""
     return folder / UNITS / f"unit-{unit:06d}.safetensors"
 
 
-def make_agent(config: DreamConfig, seed: int) -> Agent:
-    """The agent of one episode."""
-    if config.agent == "random":
-        return RandomAgent(config=RandomConfig(seed, config.hold))
-    return load_agent(config.agent, seed)
-
-
-def row_info(info: dict[str, Any], row: int) -> dict[str, Any]:
-    """What a single environment would have told."""
-    return {
-        name: row_info(value, row) if isinstance(value, dict) else value[row]
-        for name, value in info.items()
-        if not name.startswith("_")
-    }
-
-
 def world_spec(name: str) -> WorldSpec:
-    """What the world says of itself."""
     return load(name, 1, LoadOptions(device="cpu", threads=None)).spec

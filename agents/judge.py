@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from dataclasses import field as default
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -92,7 +93,6 @@ class Figure:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Figure:
-        """The figure of some episodes' values."""
         spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
         error = None if spread is None else spread / math.sqrt(len(values))
         return cls(float(np.mean(values)), spread, error)
@@ -236,23 +236,17 @@ def _played(
     if not seeds:
         return
     if processes > 1:
-        yield from served(_Player(make_agent, make_env), seeds, min(processes, len(seeds)))
+        yield from served(partial(_player, make_agent, make_env), seeds, min(processes, len(seeds)))
         return
     with closing(make_env()) as env:
         for seed in seeds:
             yield play_episode(make_agent, env, seed)
 
 
-@dataclass(frozen=True)
-class _Player:
+def _player(make_agent: AgentMaker, make_env: EnvMaker) -> Callable[[int], Episode]:
     """What a worker process does: one simulator, many episodes."""
-
-    make_agent: AgentMaker
-    make_env: EnvMaker
-
-    def __call__(self) -> Callable[[int], Any]:
-        env = self.make_env()
-        return lambda seed: play_episode(self.make_agent, env, seed)
+    env = make_env()
+    return lambda seed: play_episode(make_agent, env, seed)
 
 
 @dataclass(frozen=True)
@@ -273,7 +267,6 @@ class Setting:
     def of(
         cls, config: WorldTrainConfig, max_chunks: int | None = None, dream: str = ""
     ) -> Setting:
-        """The setting of a configuration; how it is trained does not matter."""
         record, heads = asdict(config.record), config.heads
         for name in ("chunks", "chunks_per_shard", "held_out_shards", "processes", "seed"):
             del record[name]
@@ -332,7 +325,6 @@ class Results:
 
     @property
     def agents(self) -> tuple[str, ...]:
-        """Their names, in the order in which they came."""
         return tuple(self._episodes)
 
     def episodes(self, agent: str) -> list[Episode]:
@@ -359,7 +351,6 @@ class Results:
         return self.episodes(agent)
 
     def add(self, agent: str, episode: Episode) -> None:
-        """Keep an episode of an agent that was opened."""
         self._episodes[agent][episode.seed] = episode
         if self.path is not None:
             write_text(self.path, json.dumps(self.record(), indent=1) + "\n")
@@ -429,7 +420,6 @@ def table_rows(agents: Mapping[str, Sequence[Episode]]) -> list[list[str]]:
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """In columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -442,7 +432,6 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """As a table of a page."""
     rule = ["---", *["--:"] * (len(rows[0]) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
 

@@ -45,7 +45,6 @@ class RolloutEnv:
     _viewer: Viewer | None = None  # there already when a constructor that failed is cleaned up
 
     def _share(self, rollout: Rollout, starts: Sequence[EpisodeStart]) -> None:
-        """What a constructor, and a fork, sets up; ``starts`` has one per world."""
         self._rollout, self._starts = rollout, list(starts)
         self._generators = Generators(rollout.num_worlds)
         self.render_mode = rollout.config.render_mode
@@ -90,7 +89,6 @@ class RolloutEnv:
 
     @property
     def stats(self) -> Stats:
-        """How long things took."""
         return self._rollout.stats
 
     @property
@@ -99,7 +97,6 @@ class RolloutEnv:
 
     @property
     def jumps(self) -> int:
-        """How often a snapshot was restored."""
         return self._rollout.jumps
 
     @property

@@ -95,7 +95,6 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The commands, in the order of their numbers."""
         return self.action_space.commands
 
     def reset(
@@ -184,19 +183,15 @@ class RealWorldEnv(gym.Env[np.ndarray, str]):
     def _info(self) -> dict[str, Any]:
         chunk = self._chunk
         assert chunk is not None, "there was a reset"
-        died = float(chunk.ended and not chunk.cut)
+        died, prompt = float(chunk.ended and not chunk.cut), self.commands[chunk.command]
         counts = zip(self.config.record.events, chunk.events, strict=True)
         return {
             "chunk": self._index,
-            "prompt": self.commands[chunk.command],
+            "prompt": prompt,
             "lands": self._lands,
             "skip": 0,
             "seed": self._seed,
-            "understood": {
-                "command": self.commands[chunk.command],
-                "confidence": 1.0,
-                "queue": [],
-            },
+            "understood": {"command": prompt, "confidence": 1.0, "queue": []},
             "events": {
                 **{name: float(count) for name, count in counts},
                 self.config.heads.death: died,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.io.media import VideoConfig, VideoWriter
-from magi_world.session.events import StartFile, file_digest
+from magi_world.session.events import file_digest
 from magi_world.session.session import SessionWriter
 from magi_world.world.chunk import Chunk
 
@@ -70,13 +71,11 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     @property
     def files(self) -> tuple[Path, ...]:
         """What is being written now."""
-        parts = (self._film, self._session)
-        return tuple(part.path for part in parts if part is not None)
+        return tuple(part.path for part in (self._film, self._session) if part is not None)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As the environment's; begins new files."""
         result = self.env.reset(seed=seed, options=options)
         self._finish()
         number, self.episodes = self.episodes, self.episodes + 1
@@ -85,7 +84,6 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return result
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """As the environment's; writes the chunk."""
         if self._session is not None and self._jumps != self._world_env.jumps:
             self._save_state()
         result = self.env.step(action)
@@ -100,7 +98,6 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         return result
 
     def close(self) -> None:
-        """Finish the files and close the environment."""
         self._finish()
         super().close()
 
@@ -117,7 +114,9 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 self._save_state()
             else:
                 begin, scene = began
-                start = begin.start if begin.file is None else _absolute(begin.file)
+                start: Any = begin.start
+                if begin.file is not None:
+                    start = replace(begin.file, path=str(Path(begin.file.path).absolute()))
                 self._session.reset(chunk, world.seeds, scene, start)
         self._write(chunk)
 
@@ -158,7 +157,3 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             if writer is not None:
                 writer.close()
         self._film = self._session = None
-
-
-def _absolute(file: StartFile) -> StartFile:
-    return StartFile(file.kind, str(Path(file.path).absolute()), file.sha256)

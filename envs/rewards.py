@@ -46,7 +46,6 @@ class Prediction:
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Prediction:
-        """From the answer of `Heads`."""
         events = {name: _host(value) for name, value in said.get("events", {}).items()}
         return cls(_host(said["reward"]), _host(said["end"]), events)
 

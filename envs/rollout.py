@@ -118,7 +118,6 @@ class WorldFactory:
             settle_threads("auto", world.device)
 
     def make(self, num_worlds: int) -> World:
-        """A world of its own, not yet reset."""
         if isinstance(self._world, RemoteWorld):
             return self._world.another(num_worlds)
         if self._parts is None:
@@ -160,24 +159,17 @@ class Stats:
         return self.frames / self.step_seconds if self.step_seconds else 0.0
 
     @contextmanager
-    def step(self, worlds: int, frames_per_chunk: int) -> Iterator[None]:
-        """Time one step of all worlds."""
+    def timed(self, what: Literal["step", "reset"]) -> Iterator[None]:
+        """Count a call and its seconds."""
         begin = perf_counter()
         yield
-        self.last_step_seconds = perf_counter() - begin
-        self.step_seconds += self.last_step_seconds
-        self.steps += 1
-        self.chunks += worlds
-        self.frames += worlds * frames_per_chunk
-
-    @contextmanager
-    def reset(self) -> Iterator[None]:
-        """Time one reset of some worlds."""
-        begin = perf_counter()
-        yield
-        self.last_reset_seconds = perf_counter() - begin
-        self.reset_seconds += self.last_reset_seconds
-        self.resets += 1
+        seconds = perf_counter() - begin
+        if what == "step":
+            self.steps, self.step_seconds = self.steps + 1, self.step_seconds + seconds
+            self.last_step_seconds = seconds
+        else:
+            self.resets, self.reset_seconds = self.resets + 1, self.reset_seconds + seconds
+            self.last_reset_seconds = seconds
 
 
 class Rollout:
@@ -242,7 +234,7 @@ class Rollout:
             gymnasium.error.ResetNeeded: the first one, and not of all worlds.
         """
         self._check_first(rows)
-        with self.stats.reset():
+        with self.stats.timed("reset"):
             part = begin_episodes(self.world, rows, seeds, prompts, starts)
         for row, start, prompt in zip(rows, starts, prompts, strict=True):
             self.began[row] = (start, prompt)
@@ -252,7 +244,7 @@ class Rollout:
         self, commands: Sequence[str | None]
     ) -> tuple[Score, np.ndarray, list[dict[str, Any]]]:
         """One chunk of every world: its score, (B,) whether it was the last one, and the infos."""
-        with self.stats.step(self.num_worlds, self.world.spec.frames_per_chunk):
+        with self.stats.timed("step"):
             self.readings = self._read(commands)
             given: Any = [None if self.config.strict else text for text in commands]
             chunk = self.world.step_latents(given, self.config.steer)
@@ -262,6 +254,8 @@ class Rollout:
             predicted = self._predicted(chunk)
             infos = self._infos(chunk, range(self.num_worlds), predicted)
             score = self.reward.score(Moment(chunk, infos, self.world.seeds, predicted))
+        self.stats.chunks += self.num_worlds
+        self.stats.frames += self.num_worlds * self.world.spec.frames_per_chunk
         for row, info in enumerate(infos):
             if score.parts:
                 info["rewards"] = {name: float(v[row]) for name, v in score.parts.items()}

@@ -7,12 +7,14 @@ PPO("CnnPolicy", SB3VecEnv(envs)).learn(10_000)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
+
+from magi_world.envs.vector import split_infos
 
 try:
     from stable_baselines3.common.vec_env import VecEnv
@@ -50,7 +52,6 @@ class SB3VecEnv(VecEnv):
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """Start all episodes, with the seeds of `seed` and the options of `set_options`."""
         seeds = None if all(s is None for s in self._seeds) else list(self._seeds)
         if any(options != self._options[0] for options in self._options):
             raise ValueError("options differ between worlds; give one dict for all of them")
@@ -62,11 +63,9 @@ class SB3VecEnv(VecEnv):
         return seen
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take note of the actions."""
         self._actions = np.asarray(actions)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """The step: observations, rewards, ends, and one info per world."""
         if self._actions is None:
             raise ValueError("step_wait() without step_async(actions) before it")
         seen, rewards, terminated, truncated, merged = self.envs.step(self._actions)
@@ -82,7 +81,6 @@ class SB3VecEnv(VecEnv):
         return seen, rewards.astype(np.float32), done, rows
 
     def close(self) -> None:
-        """Close the worlds."""
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
@@ -90,7 +88,6 @@ class SB3VecEnv(VecEnv):
         return [getattr(self._holder(attr_name), attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Set an attribute, for all worlds at once."""
         if len(list(self._get_indices(indices))) != self.num_envs:
             raise ValueError(
                 f"{attr_name} belongs to all {self.num_envs} worlds; leave indices out"
@@ -105,12 +102,7 @@ class SB3VecEnv(VecEnv):
         return [result for _ in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Any = None) -> list[bool]:
-        """Whether a wrapper is around the batch."""
-        layer: Any = self.envs
-        found = isinstance(layer, wrapper_class)
-        while not found and hasattr(layer, "env"):
-            layer = layer.env
-            found = isinstance(layer, wrapper_class)
+        found = any(isinstance(layer, wrapper_class) for layer in self._layers())
         return [found for _ in self._get_indices(indices)]
 
     def get_images(self) -> Sequence[np.ndarray | None]:
@@ -121,21 +113,14 @@ class SB3VecEnv(VecEnv):
         return list(pictures)
 
     def _holder(self, name: str) -> Any:
+        *_, innermost = self._layers()
+        return next((layer for layer in self._layers() if name in dir(layer)), innermost)
+
+    def _layers(self) -> Iterator[Any]:
+        """The batch with its wrappers, from outside."""
         layer: Any = self.envs
-        while name not in dir(layer) and hasattr(layer, "env"):
+        while True:
+            yield layer
+            if not hasattr(layer, "env"):
+                return
             layer = layer.env
-        return layer
-
-
-def split_infos(merged: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """One info per world of a vector environment's merged ones."""
-    rows: list[dict[str, Any]] = [{} for _ in range(count)]
-    for key, value in merged.items():
-        mask = merged.get(f"_{key}")
-        if mask is None:
-            continue
-        parts = split_infos(value, count) if isinstance(value, dict) else value
-        for row in np.flatnonzero(mask):
-            part = parts[row]
-            rows[row][key] = part.item() if isinstance(part, np.generic) else part
-    return rows

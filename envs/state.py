@@ -178,16 +178,13 @@ class Generators:
         return rng
 
     def put(self, row: int, rng: np.random.Generator) -> None:
-        """Take this generator for a world."""
         self._rngs[row], self.seeds[row] = rng, -1
 
     def seed(self, row: int, seed: int | None) -> None:
-        """Begin a generator anew; None leaves it as it is."""
         if seed is not None:
             self._rngs[row], self.seeds[row] = seeded(seed)
 
     def copy(self) -> Generators:
-        """The same generators in the same states, which go on by themselves."""
         twin = Generators(len(self.seeds))
         twin._rngs, twin.seeds = copy.deepcopy(self._rngs), list(self.seeds)
         return twin
@@ -199,7 +196,6 @@ class Generators:
         return int(self[row].integers(MAX_SEED)) if fixed is None else fixed + row
 
     def states(self) -> list[dict[str, Any]]:
-        """State of each, as JSON can hold it."""
         return [rng_state(self[row]) for row in range(len(self.seeds))]
 
     def restore(self, states: Sequence[dict[str, Any]]) -> None:

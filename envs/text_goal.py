@@ -77,12 +77,10 @@ class OpenClip:
 
     @torch.inference_mode()
     def images(self, frames: np.ndarray) -> Tensor:
-        """Features (n, D) of frames (n, H, W, 3) uint8."""
         pictures = torch.stack([self.preprocess(Image.fromarray(f)) for f in frames])
         return normalize(self.model.encode_image(pictures.to(self.device)).float(), dim=-1)
 
     @torch.inference_mode()
     def text(self, text: str) -> Tensor:
-        """Features (D,)."""
         tokens = self.tokenizer([text]).to(self.device)
         return normalize(self.model.encode_text(tokens).float(), dim=-1)[0]

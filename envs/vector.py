@@ -210,7 +210,6 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         return (value,) * self.num_envs
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """As `call`."""
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
@@ -291,3 +290,17 @@ def _autoreset_mode(value: str | AutoresetMode) -> AutoresetMode:
             return mode
     names = ", ".join(repr(mode.name) for mode in AutoresetMode)
     raise ValueError(f"autoreset_mode is {value!r}; it must be one of {names}")
+
+
+def split_infos(merged: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """One info per world of a vector environment's merged ones."""
+    rows: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, value in merged.items():
+        mask = merged.get(f"_{key}")
+        if mask is None:
+            continue
+        parts = split_infos(value, count) if isinstance(value, dict) else value
+        for row in np.flatnonzero(mask):
+            part = parts[row]
+            rows[row][key] = part.item() if isinstance(part, np.generic) else part
+    return rows

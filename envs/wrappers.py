@@ -65,7 +65,6 @@ class Stacking:
         return xp.concatenate([clip[:, :1]] * missing + [clip], 1)[:, -self.kept :]
 
     def push(self, kept: Batch, seen: Batch) -> Batch:
-        """The frames to keep after a step."""
         xp: Any = torch if isinstance(seen, Tensor) else np
         return xp.concatenate([kept, _as_clip(seen)], 1)[:, -self.kept :]
 
@@ -101,11 +100,6 @@ class DiscreteCommands(gym.ActionWrapper[np.ndarray, int, str], RecordConstructo
         self.action_space: gym.Space[Any] = Discrete(len(self.commands))
 
     def action(self, action: int) -> str:
-        """The command of a number.
-
-        Raises:
-            ValueError: there is none.
-        """
         return command_at(self.commands, action)
 
     def get_keys_to_action(self) -> dict[tuple[int, ...], int]:
@@ -134,13 +128,11 @@ class ChunkToImage(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordConstruc
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """As the environment's."""
         seen, info = self.env.reset(seed=seed, options=options)
         self._kept = self.stacking.begin(seen[None])
         return self._picture(), info
 
     def step(self, action: Any) -> tuple[np.ndarray, Any, bool, bool, dict[str, Any]]:
-        """As the environment's."""
         seen, reward, terminated, truncated, info = self.env.step(action)
         self._kept = self.stacking.push(cast(Batch, self._kept), seen[None])
         return self._picture(), reward, terminated, truncated, info
@@ -153,19 +145,16 @@ class ChunkToImage(gym.Wrapper[np.ndarray, Any, np.ndarray, Any], RecordConstruc
 class _KnowsAutoreset(VectorWrapper):
     @property
     def autoreset_mode(self) -> AutoresetMode:
-        """That of the environment; TorchRL asks for it."""
+        """TorchRL asks for it."""
         return self.env.metadata["autoreset_mode"]
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """As the environment's."""
         return self.env.call(name, *args, **kwargs)  # type: ignore[attr-defined]
 
     def get_attr(self, name: str) -> tuple[Any, ...]:
-        """As the environment's."""
         return self.env.get_attr(name)  # type: ignore[attr-defined]
 
     def set_attr(self, name: str, values: Any) -> None:
-        """As the environment's."""
         self.env.set_attr(name, values)  # type: ignore[attr-defined]
 
 
@@ -177,7 +166,6 @@ class VectorDiscreteCommands(_KnowsAutoreset, VectorActionWrapper):
         env: VectorEnv[Any, Sequence[str], np.ndarray],
         commands: Sequence[str] | None = None,
     ) -> None:
-        """As `DiscreteCommands`."""
         super().__init__(env)
         self.commands = command_table(env.single_action_space, commands)
         self.single_action_space = Discrete(len(self.commands))
@@ -186,12 +174,6 @@ class VectorDiscreteCommands(_KnowsAutoreset, VectorActionWrapper):
         )
 
     def actions(self, actions: Any) -> tuple[str, ...]:
-        """The commands of numbers.
-
-        Raises:
-            TypeError: no list of actions.
-            ValueError: not B numbers, or one without a command.
-        """
         return tuple(map(str, commands_per_world(None, self.commands, actions, self.num_envs)))
 
 
@@ -205,7 +187,6 @@ class VectorChunkToImage(_KnowsAutoreset):
     def __init__(
         self, env: VectorEnv[Batch, Any, np.ndarray], frames: int = 4, every: int = 1
     ) -> None:
-        """As `ChunkToImage`."""
         super().__init__(env)
         self.stacking = Stacking(frames, every)
         self.single_observation_space = self.stacking.space(env.single_observation_space)
@@ -219,7 +200,6 @@ class VectorChunkToImage(_KnowsAutoreset):
         seed: int | Sequence[int | None] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> tuple[Batch, dict[str, Any]]:
-        """As the environment's."""
         seen, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         rows = reset_mask((options or {}).get("reset_mask"), self.num_envs)
         self._begin(rows, seen)
@@ -229,7 +209,6 @@ class VectorChunkToImage(_KnowsAutoreset):
     def step(
         self, actions: Any
     ) -> tuple[Batch, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """As the environment's."""
         seen, reward, terminated, truncated, infos = self.env.step(actions)
         before, ended = self.kept, terminated | truncated
         self.kept = self.stacking.push(before, seen)
@@ -280,13 +259,11 @@ class PotentialShaping(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """As the environment's."""
         seen, info = self.env.reset(seed=seed, options=options)
         self._before = float(self.potential(seen))
         return seen, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """As the environment's, with the shaped reward."""
         seen, reward, terminated, truncated, info = self.env.step(action)
         after = 0.0 if terminated else float(self.potential(seen))
         shaped = float(reward) + self.gamma * after - self._before

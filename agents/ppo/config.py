@@ -117,7 +117,6 @@ class TrainAgentConfig:
 
     @property
     def stacking(self) -> Stacking:
-        """The policy's picture."""
         return Stacking(self.frames, self.every)
 
     @property

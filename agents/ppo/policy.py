@@ -121,7 +121,6 @@ class PolicyRecord:
 
     @property
     def network(self) -> NetworkConfig:
-        """Sizes of its network."""
         frames = self.stacking.frames
         return NetworkConfig(self.frame_size, frames, len(self.commands), self.features)
 

@@ -122,7 +122,6 @@ def losses(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def told(row: Mapping[str, Any], total: int, seconds_left: float) -> str:
-    """A line for people."""
     back = f"return {row['return']:7.3f}   " if row.get("return") is not None else ""
     minutes = max(0, round(seconds_left / 60))
     return (
@@ -218,7 +217,6 @@ class RunFolder:
         return place, tensors, record
 
     def stopped(self, steps: int) -> Stopped:
-        """What a run raises that was asked to stop."""
         return Stopped(
             f"stopped at step {steps} of {self.config.total_steps}; the same command goes on from "
             f"{self.folder}"

@@ -85,7 +85,6 @@ def make_env(context: Mapping[str, Any]) -> Any:
 
 
 def make_algorithm(config: TrainAgentConfig, folder: Path, network: NetworkConfig) -> PPO:
-    """RLlib's PPO at its first step."""
     register_env(ENV, make_env)
     made = (
         PPOConfig()
@@ -136,7 +135,6 @@ class EyesModule(TorchRLModule, ValueFunctionAPI):
     """`PolicyNet`'s parts under its names; it is told its sizes by ``model_config["network"]``."""
 
     def setup(self) -> None:
-        """Build the parts."""
         sizes = dict(self.model_config["network"])
         network = NetworkConfig(**{**sizes, "frame_size": tuple(sizes["frame_size"])})
         self.eyes = Eyes(network)
@@ -164,7 +162,6 @@ class EyesModule(TorchRLModule, ValueFunctionAPI):
         return self.critic(features).squeeze(-1)
 
     def _see(self, batch: dict[str, Any]) -> Tensor:
-        """uint8 (B, H, W, 3 k) to features (B, D)."""
         pictures = batch[Columns.OBS].permute(0, 3, 1, 2)
         return self.eyes(pictures.to(self.actor.weight.dtype).contiguous() / 255)
 
@@ -208,7 +205,6 @@ class _Run:
         self.rows = ProgressFile(folder / "progress.csv", self.steps)
 
     def train(self) -> None:
-        """To the end, or until a signal comes."""
         try:
             while self.steps < self.config.total_steps:
                 if self.asked():

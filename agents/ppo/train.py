@@ -241,7 +241,6 @@ class RunState:
         return dict(record["extra"])
 
     def save(self, run: RunFolder) -> None:
-        """Write it, unless it is there."""
         run.save_state(int(self.record["steps"]), self.tensors, self.record, self._save_episodes)
 
     def _save_episodes(self, folder: Path) -> None:
@@ -295,7 +294,6 @@ class _Run(BaseCallback):
         self.spoke = perf_counter()
 
     def train(self) -> None:
-        """To the end, or until a signal comes."""
         total, done = self.config.total_steps, self.learner.num_timesteps
         if done < total:
             begun = f"going on at step {done}" if done else "beginning"

@@ -17,6 +17,7 @@ from torch import Tensor
 pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
 
 from magi_world import loading
+from magi_world.agents.loading import load_agent
 from magi_world.agents.ppo.config import TrainAgentConfig
 from magi_world.agents.ppo.curves import (
     Compared,
@@ -219,6 +220,26 @@ def test_what_was_asked_for_reaches_the_world(world: Path) -> None:
     assert inside.config.noise_scale == 0.7
     assert inside.parts.config.sampler.num_steps == 8
     assert env.worlds._rollout.config.max_chunks == 5
+
+
+def test_a_policy_may_say_some_commands_only(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["train-agent", "--world", "dreamy", *LINE, "--steps=8", "--commands"]
+    assert cli.main([*line, "walk forward, turn left"]) == 0
+    record, net = read_policy("runs/agent-dreamy")
+    assert record.commands == ("walk forward", "turn left")
+    assert net.actor.out_features == 2
+    agent, frames = load_agent("runs/agent-dreamy"), np.zeros((8, 32, 48, 3), np.uint8)
+    assert {agent.act(frames, {"chunk": i}) for i in range(40)} == set(record.commands)
+    for said, message in (
+        ("walk forward,fly", "commands has 'fly'; this world obeys 'stand still', "),
+        ("walk forward", r"it must be two or more different ones"),
+        ("turn left,turn left", r"it must be two or more different ones"),
+    ):
+        capsys.readouterr()
+        assert cli.main([*line, said, "--run", "other"]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_training_in_the_simulator(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
