@@ -438,8 +438,8 @@ class Rollout:
 
     def _placed(self, chunk: Chunk) -> Chunk:
         device = self.world.device
-        pixels = None if chunk.pixels is None else chunk.pixels.to(device)
-        return replace(chunk, latents=chunk.latents.to(device), pixels=pixels)
+        pixels = None if chunk.pixels is None else chunk.decoded.to(device)
+        return replace(chunk, latents=chunk.latents.to(device), pixels=pixels, ready=None)
 
     def __getstate__(self) -> dict[str, Any]:
         started = self.chunk is not None

@@ -59,7 +59,7 @@ class EnvSnapshot:
         tensors, metadata = self.world.packed()
         tensors["env.latents"] = self.chunk.latents
         if self.chunk.pixels is not None:
-            tensors["env.pixels"] = self.chunk.pixels
+            tensors["env.pixels"] = self.chunk.decoded
         record = {
             "version": STATE_VERSION,
             **{name: getattr(self.chunk, name) for name in _PER_WORLD},
@@ -141,14 +141,14 @@ def rows_of(chunk: Chunk, rows: Sequence[int]) -> Chunk:
     return replace(
         chunk,
         latents=chunk.latents[rows],
-        pixels=None if chunk.pixels is None else chunk.pixels[rows],
+        pixels=None if chunk.pixels is None else chunk.decoded[rows],
         **{name: tuple(getattr(chunk, name)[row] for row in rows) for name in _PER_WORLD},
     )
 
 
 def joined(chunks: Sequence[Chunk], rows: Sequence[int]) -> Chunk:
     """``rows`` out of all rows of some chunks; pixels only where all of them have them."""
-    pixels = [c.pixels for c in chunks if c.pixels is not None]
+    pixels = [c.decoded for c in chunks if c.pixels is not None]
     whole = replace(
         chunks[0],
         latents=torch.cat([c.latents for c in chunks]),

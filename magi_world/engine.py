@@ -1,10 +1,11 @@
-"""How the transformer is laid out for speed. Every switch is off by default, and off means that
-the parameters and the order of sums are those of the released code.
+"""How a model is laid out for speed. Every switch is off by default, and off means that the
+parameters and the order of sums are those of the released code.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import importlib.util
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from torch import nn
 from magi_world.config import require
 from magi_world.model.dit import DiT
 from magi_world.model.layers import Attention, Float32Linear, Fp8Linear, FusedQKV
+from magi_world.model.tiling import Together
+from magi_world.world.parts import SideStream, WorldParts
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class EngineConfig:
         which keep scales of their own, the input is quantised once where the scales agree.
     fast_accumulate: fp8 products sum with the tensor cores' short accumulators, as the released
         code does. GPU only; elsewhere it changes nothing.
+    fused_quantise: what fp8 products read is quantised by one kernel of Triton's. GPU only.
+    batch_tiles: tiles of the autoencoder that are alike are run in one batch.
+    decode_stream: pixels are made on a stream of their own, so that the next chunk can be denoised
+        at the same time. GPU only.
     bfloat16_proj: linear_proj that is stored in float32 is rounded to bfloat16, in a stream of
         bfloat16. In full precision it costs about as much as all other products together.
     """
@@ -35,6 +42,9 @@ class EngineConfig:
     permute_proj: bool = False
     fuse_qkv: bool = False
     fast_accumulate: bool = False
+    fused_quantise: bool = False
+    batch_tiles: bool = False
+    decode_stream: bool = False
     bfloat16_proj: bool = False
 
     def __post_init__(self) -> None:
@@ -46,6 +56,21 @@ class EngineConfig:
             )
 
 
+def prepare_parts(parts: WorldParts, engine: EngineConfig) -> WorldParts:
+    """The parts of a world as ``engine`` says; its transformer is changed in place.
+
+    Raises:
+        ValueError: as `prepare_dit`.
+    """
+    dit = prepare_dit(parts.dit, engine)
+    device = dit.final_linear.linear.weight.device
+    if engine.batch_tiles:
+        parts = replace(parts, spread=Together())
+    if engine.decode_stream and device.type == "cuda":
+        parts = replace(parts, beside=SideStream(device))
+    return parts
+
+
 def prepare_dit(dit: DiT, engine: EngineConfig, compiler: str = "inductor") -> DiT:
     """Lay a loaded transformer out as ``engine`` says, in place, once.
 
@@ -55,13 +80,18 @@ def prepare_dit(dit: DiT, engine: EngineConfig, compiler: str = "inductor") -> D
         compiler: a backend of `torch.compile`.
 
     Raises:
-        ValueError: it was prepared before, or it is still to be trained.
+        ValueError: it was prepared before, it is still to be trained, or Triton is missing.
     """
     require(
         not any(p.requires_grad for p in dit.parameters()),
         "dit has parameters with requires_grad; only frozen weights can be laid out for speed",
     )
     require(not dit.prepared, "dit was prepared before; load it again")
+    on_card = dit.final_linear.linear.weight.is_cuda
+    require(
+        not (engine.fused_quantise and on_card and importlib.util.find_spec("triton") is None),
+        "EngineConfig.fused_quantise is True, but triton is not installed: pip install triton",
+    )
     dit.prepared = True
     for block in dit.blocks:
         attention = block.self_attention
@@ -77,6 +107,7 @@ def prepare_dit(dit: DiT, engine: EngineConfig, compiler: str = "inductor") -> D
     for module in dit.modules():
         if isinstance(module, Fp8Linear):
             module.fast_accumulate = engine.fast_accumulate
+            module.fused_quantise = engine.fused_quantise
     return dit
 
 

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast, get_args
 
 import torch
 
-from magi_world.config import MagiConfig
-from magi_world.engine import EngineConfig, prepare_dit, slow_parts
-from magi_world.io.checkpoint import inspect_checkpoint
-from magi_world.io.layout import find_layout, open_dit, open_text, open_vae
-from magi_world.io.package import DTYPES, RECORD, read_package
+from magi_world.engine import EngineConfig, prepare_parts, slow_parts
+from magi_world.io.package import RECORD, read_package
+from magi_world.io.read_released import Dtype, Offload, Reading, read_released, say_plan
 from magi_world.io.released import PRESETS, preset
+from magi_world.memory import CardFullError
 from magi_world.model.attention import Backend
-from magi_world.model.text import TextEncoder
-from magi_world.model.tiling import TileConfig
+from magi_world.model.text import PromptTokens
 from magi_world.parallel.ranks import rank_device
 from magi_world.parallel.split import Parallel
 from magi_world.parallel.start import Team, gather_team
 from magi_world.sampling.long_history import HistoryPlan, make_place
 from magi_world.threads import Threads, settle_threads
-from magi_world.world.parts import MakeDiT, WorldParts, whole_dit
-from magi_world.world.spec import WorldSpec
+from magi_world.world.parts import WorldParts, whole_dit
 from magi_world.world.world import World
 
 SHIPPED = Path(__file__).parent / "worlds"
 _LOG = logging.getLogger(__name__)
 INSTALLED = Path("~/.magi-world/worlds")
-Dtype = Literal["float32", "bfloat16"]
+# Options that say something about T5 and its weights, which packages do not have.
+_RELEASED_ONLY = (
+    "weights", "captions", "text_device", "text_dtype", "prompt_tokens", "enhance", "offload",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,13 @@ class LoadOptions:
     weights: folder of the released weights, as it was downloaded.
     captions: released weights only: a file of saved caption features
         (`magi_world.model.text.save_captions`), so that T5 is not loaded at all.
-    text_device: released weights only: where T5 runs; None is ``device``.
+    text_device, text_dtype: released weights only: where T5 runs, and in which precision ("float32"
+        is that of the released code); None is ``device``, and the precision of the transformer.
+    prompt_tokens: released weights only: what captions say beside the prompt
+        (`magi_world.model.text.PromptTokens`), e.g. ``{"anime_2d": True, "negative": True}``.
+    enhance: released weights only: a function that rewrites a prompt before T5 reads it.
+    offload: released weights only: what leaves the card while it is idle, "text" (T5) or "all" (T5
+        and the autoencoder, which then comes back for every chunk).
     attention: a kernel (`magi_world.model.attention`): "sdpa", "auto", "flash", "magi", ...
     engine: how the transformer is laid out for speed (`magi_world.engine`); None changes nothing.
     noise_scale: standard deviation of the noise that chunks start from.
@@ -79,6 +84,10 @@ class LoadOptions:
     sink: int | None = None
     history_place: str | Path | None = None
     engine: EngineConfig | None = None
+    text_dtype: Dtype | None = None
+    prompt_tokens: PromptTokens | Mapping[str, Any] | None = None
+    enhance: Callable[[str], str] | None = None
+    offload: Offload | None = None
 
     @classmethod
     def of(cls, value: LoadOptions | Mapping[str, Any] | None) -> LoadOptions:
@@ -144,6 +153,10 @@ def load_world(
     sink: int | None = None,
     history_place: str | Path | None = None,
     engine: EngineConfig | None = None,
+    text_dtype: Dtype | None = None,
+    prompt_tokens: PromptTokens | Mapping[str, Any] | None = None,
+    enhance: Callable[[str], str] | None = None,
+    offload: Offload | None = None,
 ) -> World:
     """A world, ready for `World.reset`.
 
@@ -161,8 +174,8 @@ def load_world(
     """
     options = LoadOptions(
         device, dtype, num_steps, window_size, frame_size, weights, captions, text_device,
-        attention, noise_scale, threads, parallel, history, sink, history_place,
-        engine,
+        attention, noise_scale, threads, parallel, history, sink, history_place, engine,
+        text_dtype, prompt_tokens, enhance, offload,
     )  # fmt: skip
     return open_world(name, num_worlds, options)
 
@@ -177,7 +190,7 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
     settle_threads(options.threads, device)
     team = gather_team(options.parallel, device)
     try:
-        parts = _read(name, options, device, team)
+        parts = _read(name, num_worlds, options, device, team)
     except Exception as error:
         if team is None:
             raise
@@ -185,14 +198,21 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
     if team is not None:
         parts = team.enter(parts)
     if options.engine is not None:
-        prepare_dit(parts.dit, options.engine)
+        parts = prepare_parts(parts, options.engine)
     if device.type == "cuda" and (slow := slow_parts(parts.dit)):
         warnings.warn(f"{parts.spec.name}: {slow}", stacklevel=2)
-    return World(parts, num_worlds, options.attention, options.noise_scale)
+    try:
+        return World(parts, num_worlds, options.attention, options.noise_scale)
+    except torch.OutOfMemoryError as error:
+        raise CardFullError(f"{parts.spec.name} does not fit; {parts.advice}") from error
 
 
 def _read(
-    name: str | Path, options: LoadOptions, device: torch.device, team: Team | None
+    name: str | Path,
+    num_worlds: int,
+    options: LoadOptions,
+    device: torch.device,
+    team: Team | None,
 ) -> WorldParts:
     """The parts of a world, or this process's part of them."""
     make_dit = whole_dit if team is None else team.make_dit
@@ -202,17 +222,23 @@ def _read(
         if options.weights is None:
             raise ValueError(f"{name} needs weights=DIR, the folder with the released weights")
         config = preset(str(name)).with_options(*size, options.dtype, *past)
-        parts = read_released(
-            config,
-            options.weights,
-            device,
-            options.captions,
-            checked_device(options.text_device or device),
-            make_dit,
+        reading = Reading(
+            captions=options.captions,
+            text_device=checked_device(options.text_device or device),
+            text_dtype=options.text_dtype,
+            tokens=PromptTokens.of(options.prompt_tokens),
+            enhance=options.enhance,
+            offload=checked_offload(options.offload, device),
+            make_dit=make_dit,
             with_text=team is None or team.leads,
         )
+        if team is None:
+            far = options.history_place not in (None, "card")
+            advice = say_plan(config, options.weights, num_worlds, device, reading, far)
+        parts = read_released(config, options.weights, device, reading)
+        parts = replace(parts, advice=advice if team is None else "")
     else:
-        for extra in ("weights", "captions", "text_device"):
+        for extra in _RELEASED_ONLY:
             if getattr(options, extra) is not None:
                 raise ValueError(f"{extra} is for {', '.join(PRESETS)}; {name} is none of them")
         folder = find_package(name)
@@ -237,59 +263,22 @@ def _remote(url: str, num_worlds: int, options: LoadOptions) -> World:
     return RemoteWorld(url, num_worlds)
 
 
-def read_released(
-    config: MagiConfig,
-    weights: str | Path,
-    device: torch.device,
-    captions: str | Path | None = None,
-    text_device: str | torch.device = "cpu",
-    make_dit: MakeDiT = whole_dit,
-    with_text: bool = True,
-) -> WorldParts:
-    """The released model of ``config`` from the folder ``weights``; a bar shows the progress.
-
-    A process that only has a part of the transformer says so with ``make_dit``, and that it reads
-    no text with ``with_text``.
+def checked_offload(offload: object, device: torch.device) -> Offload | None:
+    """``offload``, if there is a card to leave.
 
     Raises:
-        FileNotFoundError: a part is missing; the message says what was looked for.
-        ValueError: a file that does not fit the configuration.
+        ValueError: an unknown word, or a device whose memory is the host's.
     """
-    layout, dtype = find_layout(weights), DTYPES[config.dtype]
-    source = layout.dit(config)
-    vae = open_vae(layout.part("vae"), device, dtype, progress=with_text)
-    text: TextEncoder = NoText()
-    if with_text:
-        text = open_text(
-            layout, config.dit.caption_length, text_device, dtype, saved=captions, progress=True
+    if offload is None:
+        return None
+    if offload not in get_args(Offload):
+        raise ValueError(f"offload is {offload!r:.40}; it must be None, 'text' or 'all'")
+    if device.type != "cuda":
+        raise ValueError(
+            f"offload is {offload!r}, but the weights are on {device.type}, where there is no card "
+            "to leave; leave it out"
         )
-    dit = open_dit(source, config.dit, device, dtype, progress=with_text, make_dit=make_dit)
-    tensors = inspect_checkpoint(source)
-    listing = sorted((n, str(i.dtype), i.shape, i.nbytes) for n, i in tensors.items())
-    spec = WorldSpec(
-        name=config.name,
-        frame_size=config.frame_size,
-        frames_per_chunk=config.frames_per_chunk,
-        fps=config.fps,
-        description="MAGI-1, released weights (arXiv 2505.13211)",
-        licence="Apache-2.0",
-        fingerprint=hashlib.sha256(repr((config.name, listing)).encode()).hexdigest()[:16],
-    )
-    # The released model encodes and decodes in tiles of 256 x 256 pixels and half a second.
-    tile = TileConfig(length=config.fps // 2)
-    return WorldParts(spec, replace(config, vae=vae.config), dit, vae, text, tile=tile)
-
-
-class NoText:
-    """The text encoder of a process that is never asked for text."""
-
-    channels = 0
-
-    def encode(self, prompt: str) -> torch.Tensor:
-        """Raises:
-        RuntimeError: always.
-        """
-        raise RuntimeError(f"this process reads no text, and was asked for {prompt!r}")
+    return cast(Offload, offload)
 
 
 def _home(folder: Path) -> Path:

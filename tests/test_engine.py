@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields
+from contextlib import nullcontext
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -11,11 +12,15 @@ import torch._dynamo
 from torch._dynamo.utils import counters
 
 import tests.reference.forward as forward
-from magi_world.engine import EngineConfig, prepare_dit, slow_parts
+from magi_world.engine import EngineConfig, prepare_dit, prepare_parts, slow_parts
 from magi_world.io.weights import load_tensors
 from magi_world.model.dit import DiT
+from magi_world.model.tiling import TileConfig
 from magi_world.sampling.stream import ChunkStream, StreamConfig
+from magi_world.world.parts import SideStream
+from magi_world.world.world import World
 from tests.checkpoints import GOLDEN, golden_case
+from tests.fake_cuda import cuda_parts, fake_cuda
 from tests.test_reference import tolerance
 from tests.tiny import tiny_parts
 
@@ -96,3 +101,59 @@ def test_weights_in_training_and_wrong_switches_are_refused() -> None:
         prepare_dit(tiny_parts().dit.requires_grad_(True), EngineConfig())
     with pytest.raises(ValueError, match=r"EngineConfig\.compile is 'yes'"):
         EngineConfig(compile="yes")  # type: ignore[arg-type]
+
+
+def test_tiles_in_batches_show_the_same_world() -> None:
+    frames = []
+    for engine in (EngineConfig(), EngineConfig(batch_tiles=True, decode_stream=True)):
+        parts = replace(tiny_parts(num_steps=2), tile=TileConfig(32, 32, 4))
+        world = World(prepare_parts(parts, engine))
+        world.reset(seed=0)
+        frames.append(torch.tensor(world.step("turn left").frames.astype("int16")))
+    assert (frames[0] - frames[1]).abs().max() <= 1
+
+
+class StandInStream:
+    """A stream that notes what is asked of it."""
+
+    def __init__(self, notes: list[str], name: str) -> None:
+        self.notes, self.name = notes, name
+
+    def wait_stream(self, other: StandInStream) -> None:
+        self.notes.append(f"{self.name} waits for {other.name}")
+
+    def record_event(self) -> StandInStream:
+        self.notes.append(f"{self.name} done")
+        return self
+
+    def wait(self, stream: StandInStream) -> None:
+        self.notes.append(f"{stream.name} waits for event of {self.name}")
+
+
+def test_pixels_are_made_beside_and_waited_for_when_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notes: list[str] = []
+    main, side = StandInStream(notes, "main"), StandInStream(notes, "side")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: None)
+    parts = tiny_parts(num_steps=2)
+    plain, beside = World(parts), World(replace(parts, beside=SideStream(torch.device("cpu"))))
+    for world in (plain, beside):
+        world.reset(seed=0)
+    notes.clear()
+    chunk = beside.step("turn left")
+    assert notes == ["side waits for main", "side done"]  # and main has not waited
+    assert (chunk.frames == plain.step("turn left").frames).all()
+    assert notes[2:] == ["main waits for event of side"]
+
+
+def test_triton_is_asked_for_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EngineConfig(fused_quantise=True)
+    monkeypatch.setattr("magi_world.engine.importlib.util.find_spec", lambda name: None)
+    prepare_dit(tiny_parts().dit, engine)  # on a CPU it changes nothing
+    parts = tiny_parts()
+    with fake_cuda(), pytest.raises(ValueError, match="pip install triton"):
+        prepare_dit(cuda_parts(parts, fp8=True).dit, engine)

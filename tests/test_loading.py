@@ -13,8 +13,8 @@ import torch
 
 import magi_world
 from magi_world.config import MagiConfig
+from magi_world.io.read_released import Reading, read_released
 from magi_world.io.released import PRESETS, config_from_released
-from magi_world.loading import read_released
 from magi_world.model.text import save_captions
 from magi_world.world.world import World
 from tests.checkpoints import golden_case, write_dit, write_special_tokens, write_t5, write_vae
@@ -64,7 +64,7 @@ def test_saved_captions_stand_in_for_t5(distilled: Path, tmp_path: Path) -> None
     file = tmp_path / "captions.safetensors"
     save_captions(file, {p: encoder.encode(p) for p in prompts})
     (distilled / "t5" / "t5-v1_1-xxl" / "pytorch_model.bin.index.json").unlink()
-    without = World(read_released(config, distilled, CPU, captions=file))
+    without = World(read_released(config, distilled, CPU, Reading(captions=file)))
     frames = []
     for world in (with_t5, without):
         world.reset(seed=1, prompt="a dog runs", start="text")
@@ -119,3 +119,64 @@ def test_importing_works_where_nobody_is_at_home() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_options_of_the_prompt_reach_the_transformer(
+    distilled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config("sampler_distill_window1", "magi-1-4.5b-distill")
+    monkeypatch.setitem(PRESETS, config.name, config)
+    asked: list[str] = []
+    world = magi_world.load_world(
+        config.name,
+        weights=distilled,
+        device="cpu",
+        num_steps=4,
+        frame_size=(32, 32),
+        dtype="bfloat16",
+        text_dtype="float32",
+        prompt_tokens={"static_first_frames": True, "model_3d": True, "negative": True},
+        enhance=lambda prompt: asked.append(prompt) or f"{prompt} now",
+    )
+    printed = capsys.readouterr().err
+    assert "transformer" in printed[: printed.index("at most")]
+    world.reset(prompt="a dog", start="text")
+    world.step("turn left")
+    assert len(asked) == len(set(asked)) > 0
+    encoder = world.parts.text
+    while hasattr(encoder, "encoder"):
+        encoder = encoder.encoder
+    assert encoder.model.dtype == torch.float32
+    # write_special_tokens numbers the rows: duration 8, 3-D model, HQ, static first frames.
+    features = world.parts.text.encode("a dog turn left")
+    assert features[:4, 0].tolist() == [14, 15, 1, 2]
+    null = world._stream.null.features
+    assert null is not None
+    assert len(null) == 50
+    assert torch.equal(null[:4], world.parts.null_front)
+    plain = magi_world.load_world(
+        config.name, weights=distilled, device="cpu", num_steps=4, frame_size=(32, 32)
+    )
+    assert plain._stream.null.features is None
+    unlike = [w._stream.null.layers[0][0] for w in (world, plain)]
+    assert not torch.equal(unlike[0].float(), unlike[1].float())
+    torch.testing.assert_close(null[4:], plain.parts.dit.y_embedder.null_caption_embedding[:46])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offload": "all"}, "weights are on cpu"),
+        ({"offload": "everything"}, "must be None, 'text' or 'all'"),
+        ({"prompt_tokens": {"sepia": True}}, "prompt_tokens is"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    options: dict, message: str, distilled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("sampler_distill_window1", "magi-1-4.5b-distill")
+    monkeypatch.setitem(PRESETS, config.name, config)
+    with pytest.raises(ValueError, match=message):
+        magi_world.load_world(config.name, weights=distilled, device="cpu", **options)
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is for magi-1"):
+        magi_world.load_world(magi_world.list_worlds()[0], **options)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ import torch
 from magi_world.config import DiTConfig, MagiConfig, VAEConfig, require
 from magi_world.io.weights import Progress, TensorInfo, inspect_checkpoint, load_into
 from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.offload import offload as leave_when_idle
 from magi_world.model.t5 import T5TextEncoder
 from magi_world.model.text import (
     CaptionCache,
+    EnhancedEncoder,
     PromptTokens,
     SavedCaptions,
     SpecialTokenEncoder,
@@ -210,6 +213,7 @@ def open_vae(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.bfloat16,
     progress: bool | Progress = False,
+    offload: bool = False,
 ) -> VAE:
     """Load a released autoencoder: ``config.json`` with its ``ddconfig``, and its weights.
 
@@ -218,6 +222,7 @@ def open_vae(
         device: where it goes.
         dtype: precision that it is held in and computes in.
         progress: True shows a bar; or a function of (bytes done, bytes in all).
+        offload: encoder and decoder are on ``device`` only while they run.
 
     Raises:
         FileNotFoundError, WeightsError: see :func:`magi_world.io.weights.load_into`.
@@ -226,8 +231,12 @@ def open_vae(
     config = read_vae_config(folder)
     with torch.device("meta"):
         vae = VAE(config)
-    load_into(vae, folder, device, lambda name, info: dtype, progress)
-    return vae.eval().requires_grad_(False)
+    load_into(vae, folder, "cpu" if offload else device, lambda name, info: dtype, progress)
+    vae.eval().requires_grad_(False)
+    if offload:
+        for half in (vae.encoder, vae.decoder):
+            leave_when_idle(half, torch.device(device))
+    return vae
 
 
 def open_text(
@@ -238,6 +247,8 @@ def open_text(
     saved: str | Path | None = None,
     progress: bool = False,
     tokens: PromptTokens = PromptTokens(),  # noqa: B008 - it is frozen
+    enhance: Callable[[str], str] | None = None,
+    offload: bool = False,
 ) -> TextEncoder:
     """Prompts to captions as MAGI-1 reads them, special features in front, each encoded once.
 
@@ -248,6 +259,8 @@ def open_text(
         saved: a file of :func:`magi_world.model.text.save_captions`; T5 is then not loaded.
         progress: True shows a bar while T5 is loaded.
         tokens: which special features stand in front.
+        enhance: rewrites a prompt before T5 reads it.
+        offload: T5 is on ``device`` only while it reads.
 
     Raises:
         FileNotFoundError, ImportError, ValueError: as the parts raise them.
@@ -257,7 +270,10 @@ def open_text(
     if saved is not None:
         encoder = SavedCaptions(saved, device)
     else:
-        encoder = T5TextEncoder(layout.part("t5"), device, dtype, caption_length, progress)
+        folder = layout.part("t5")
+        encoder = T5TextEncoder(folder, device, dtype, caption_length, progress, offload)
+    if enhance is not None:
+        encoder = EnhancedEncoder(encoder, enhance)
     return CaptionCache(SpecialTokenEncoder(encoder, special, caption_length, tokens))
 
 

@@ -199,6 +199,7 @@ class Fp8Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int, per_channel: bool) -> None:
         super().__init__()
         self.fast_accumulate = False  # on a GPU: short accumulators, as in the released code
+        self.fused_quantise = False  # on a GPU: one kernel (`magi_world.model.fp8_kernel`)
         weight = torch.empty(1, out_features, in_features, dtype=torch.float8_e4m3fn)
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.weight_scale = nn.Parameter(torch.empty(1), requires_grad=False)
@@ -214,6 +215,11 @@ class Fp8Linear(nn.Module):
 
     def quantise(self, x: Tensor) -> Tensor:
         """(..., in) -> the same in e4m3."""
+        if self.fused_quantise and x.is_cuda:
+            from magi_world.model.fp8_kernel import quantise
+
+            divisors = self.input_scale[:1] if self.smooth_scale is None else self.smooth_scale
+            return quantise(x, divisors, E4M3_MAX)
         divisor = self.input_scale[0] if self.smooth_scale is None else self.smooth_scale
         y = (x.float() / divisor).clamp(-E4M3_MAX, E4M3_MAX)
         return y.bfloat16().to(torch.float8_e4m3fn)

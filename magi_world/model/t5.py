@@ -26,6 +26,7 @@ from torch import Tensor
 
 from magi_world.config import require
 from magi_world.io.weights import WeightsError, find_nan, inspect_checkpoint, load_into
+from magi_world.model.offload import offload as leave_when_idle
 from magi_world.model.text import check_prompt
 
 # The released file is that of the whole model; only its encoder is wanted.
@@ -44,6 +45,7 @@ class T5TextEncoder:
         dtype: precision that it is held in and computes in, float32 or bfloat16.
         max_length: tokens that are read, end token included; the rest of a prompt is cut off.
         progress: True shows a bar while loading.
+        offload: the weights lie in the host's memory and are on ``device`` only while it reads.
 
     Raises:
         ImportError: transformers or sentencepiece is not installed.
@@ -59,6 +61,7 @@ class T5TextEncoder:
         dtype: torch.dtype = torch.bfloat16,
         max_length: int = 800,
         progress: bool = False,
+        offload: bool = False,
     ) -> None:
         try:
             import bs4  # noqa: F401 - prompts are cleaned with it and with ftfy
@@ -90,14 +93,16 @@ class T5TextEncoder:
         load_into(
             self.model,
             folder,
-            device,
+            "cpu" if offload else device,
             dtype_of=lambda name, info: dtype,
             progress=progress,
             ignore=(*DECODER_PREFIXES, *(n for n in _TABLES if n != table)),
             stored_name=lambda name: table if name in _TABLES else name,
         )
         self.model.eval().requires_grad_(False)
-        self.max_length = max_length
+        self.max_length, self.device = max_length, torch.device(device)
+        if offload:
+            leave_when_idle(self.model, self.device)
 
     @property
     def channels(self) -> int:
@@ -116,7 +121,7 @@ class T5TextEncoder:
         ids = self.tokenizer(
             text, max_length=self.max_length, truncation=True, return_tensors="pt"
         )["input_ids"]
-        features = self.model(input_ids=ids.to(self.model.device)).last_hidden_state[0].float()
+        features = self.model(input_ids=ids.to(self.device)).last_hidden_state[0].float()
         if not torch.isfinite(features).all():
             raise WeightsError(f"T5 gives features that are not finite; see {find_nan(self.model)}")
         return features

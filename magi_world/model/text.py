@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -83,8 +83,7 @@ class SpecialTokens:
     logo: Tensor
     other: Tensor
 
-    STATIC, DYNAMIC, BORDERNESS, MODEL_3D, ANIME_2D = 2, 3, 4, 15, 16
-    HQ = 1
+    TRANSITION, HQ, STATIC, DYNAMIC, BORDERNESS, MODEL_3D, ANIME_2D = 0, 1, 2, 3, 4, 15, 16
     FIRST_DURATION = 7
     DURATIONS = 8
 
@@ -102,6 +101,13 @@ class SpecialTokens:
     def channels(self) -> int:
         """C."""
         return self.other.shape[1]
+
+    @property
+    def unwanted(self) -> Tensor:
+        """(4, C), what a video without a caption is to have, so that guidance leads away from it:
+        borders, transitions, logos and written captions (NEG_PROMPT of the released code)."""
+        rows = (self.other[row][None] for row in (self.BORDERNESS, self.TRANSITION))
+        return torch.cat([*rows, self.logo, self.caption])
 
     @staticmethod
     def load(path: str | Path, device: str | torch.device = "cpu") -> SpecialTokens:
@@ -135,6 +141,8 @@ class PromptTokens:
 
     static_first_frames, dynamic_first_frames: the video begins at rest, or in motion.
     borderness: it may have borders.    hq: high quality.    model_3d, anime_2d: its style.
+    duration: how much of the video is left; a stream is endless, and says so.
+    negative: the null caption begins with `SpecialTokens.unwanted`.
     """
 
     static_first_frames: bool = False
@@ -143,8 +151,32 @@ class PromptTokens:
     hq: bool = True
     model_3d: bool = False
     anime_2d: bool = False
+    duration: bool = True
+    negative: bool = False
+
+    @classmethod
+    def of(cls, value: PromptTokens | Mapping[str, Any] | None) -> PromptTokens:
+        """From a mapping of some of the fields, as JSON has them; None is the default.
+
+        Raises:
+            ValueError: neither, or a field that there is not.
+        """
+        if value is None or isinstance(value, PromptTokens):
+            return value or cls()
+        known = [field.name for field in fields(cls)]
+        require(
+            isinstance(value, Mapping) and set(value) <= set(known),
+            f"prompt_tokens is {value!r:.80}; it may have {', '.join(known)}",
+        )
+        return cls(**value)
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            flag = getattr(self, field.name)
+            require(
+                isinstance(flag, bool),
+                f"PromptTokens.{field.name} is {flag!r:.40}; it must be True or False",
+            )
         require(
             not (self.static_first_frames and self.dynamic_first_frames),
             "PromptTokens.static_first_frames and dynamic_first_frames are both True; a video "
@@ -193,11 +225,10 @@ def with_special_tokens(
     most = SpecialTokens.DURATIONS - 1
     left = most if chunks_left is None else min(chunks_left, most)
     require(left >= 0, f"chunks_left is {chunks_left}; it must be 0 (the last chunk) or more")
-    duration = special.other[SpecialTokens.FIRST_DURATION + left]
-    rows = tokens.rows
+    rows = [*([SpecialTokens.FIRST_DURATION + left] if tokens.duration else []), *tokens.rows]
     if rows and max(rows) >= len(special.other):
         raise ValueError(f"{tokens} needs row {max(rows)} of the special tokens, which have fewer")
-    front = torch.stack([duration, *(special.other[row] for row in rows)]).to(caption)
+    front = special.other[rows].to(caption)
     return torch.cat([front, caption])[:caption_length]
 
 
@@ -240,6 +271,37 @@ class SpecialTokenEncoder:
         """Features (L, C) of the prompt with the special ones in front."""
         caption = self.encoder.encode(prompt)
         return with_special_tokens(caption, self.special, None, self.caption_length, self.tokens)
+
+
+class EnhancedEncoder:
+    """A text encoder in front of which a prompt is rewritten, e.g. by a language model.
+
+    Args:
+        encoder: what reads the new prompt.
+        enhance: called once a prompt. Sessions replay what the user said, so the same prompt must
+            be rewritten in the same way for a replay to be exact.
+    """
+
+    def __init__(self, encoder: TextEncoder, enhance: Callable[[str], str]) -> None:
+        require(callable(enhance), f"enhance is {enhance!r:.80}; it must be callable, str -> str")
+        self.encoder, self.enhance = encoder, enhance
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.encoder.channels
+
+    def encode(self, prompt: str) -> Tensor:
+        """Features (L, C) of the prompt as ``enhance`` writes it.
+
+        Raises:
+            ValueError: it wrote nothing that can be encoded.
+        """
+        written = self.enhance(check_prompt(prompt))
+        try:
+            return self.encoder.encode(check_prompt(written))
+        except ValueError as error:
+            raise ValueError(f"enhance({prompt!r:.80}) gave {written!r:.80}: {error}") from error
 
 
 _FORMAT = "magi-world captions 1"

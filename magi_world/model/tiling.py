@@ -19,11 +19,39 @@ import torch
 from torch import Tensor
 
 from magi_world.config import VAEConfig, require
+from magi_world.model.offload import awake
 from magi_world.model.vae import VAE, check_latents, check_video
 
 Triple = tuple[int, int, int]
 # (network, tiles) -> its result for each, in order. `map` runs them here, one at a time.
 Spread = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Runs tiles of one size in one batch, at most ``most`` of them; a `Spread`.
+
+    Convolutions and products may round differently with the number of tiles in a batch.
+    """
+
+    most: int = 8
+
+    def __call__(
+        self, model: Callable[[Tensor], Tensor], tiles: Iterable[Tensor]
+    ) -> Iterator[Tensor]:
+        """Results in the order of the tiles."""
+        waiting = list(tiles)  # views of the clip
+        of_shape: dict[torch.Size, list[int]] = {}
+        for i, tile in enumerate(waiting):
+            of_shape.setdefault(tile.shape, []).append(i)
+        done: dict[int, Tensor] = {}
+        for i, tile in enumerate(waiting):
+            if i not in done:
+                places = of_shape[tile.shape]
+                batch, of_shape[tile.shape] = places[: self.most], places[self.most :]
+                results = model(torch.cat([waiting[j] for j in batch])).split(len(tile))
+                done.update(zip(batch, results, strict=True))
+            yield done.pop(i)
 
 
 @dataclass(frozen=True)
@@ -62,7 +90,8 @@ def encode_tiled(vae: VAE, video: Tensor, tile: TileConfig, spread: Spread = map
     scale = _patch(vae.config)
     if video.shape[2] == 1:
         scale = (1, *scale[1:])
-    return _run(vae.encode, video, size, stride, (scale, (1, 1, 1)), True, spread)
+    with awake(vae.encoder):
+        return _run(vae.encode, video, size, stride, (scale, (1, 1, 1)), True, spread)
 
 
 @torch.no_grad()
@@ -88,7 +117,8 @@ def decode_tiled(
     if image:
         latents = latents[:, :, : size[0]]
     scale = ((1, 1, 1), _patch(vae.config))
-    video = _run(vae.decoder, latents, size, stride, scale, False, spread)
+    with awake(vae.decoder):
+        video = _run(vae.decoder, latents, size, stride, scale, False, spread)
     return video[:, :, :1] if image else video
 
 

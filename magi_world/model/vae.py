@@ -26,6 +26,7 @@ from magi_world.config import VAEConfig, require
 from magi_world.model.attention import attention
 
 QKV_EPS = 1e-5  # added to the standard deviation, not to the variance
+GRIDS_KEPT = 16  # sizes of clips whose positions are kept
 PROJECTED_CHANNELS = 4  # channels folded out of a token where there is a final_proj
 
 
@@ -98,6 +99,7 @@ class _Transformer(nn.Module):
         self.config = config
         self.grid = (config.video_length // config.patch_length, side, side)
         tokens = self.grid[0] * side * side
+        self._resized: dict[tuple[object, ...], Tensor] = {}
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + tokens, config.width))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -111,6 +113,17 @@ class _Transformer(nn.Module):
         """
         if (t, h, w) == self.grid:
             return self.pos_embed
+        weight = self.pos_embed
+        if weight.requires_grad or weight.is_inference():  # it may change, and nobody would know
+            return self._resize(t, h, w)
+        key = (t, h, w, weight.device, weight.dtype, weight._version)
+        if key not in self._resized:
+            if len(self._resized) >= GRIDS_KEPT:
+                self._resized.clear()
+            self._resized[key] = self._resize(t, h, w)
+        return self._resized[key]
+
+    def _resize(self, t: int, h: int, w: int) -> Tensor:
         first, grid = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         # float32: a table in bf16 would be rounded at every step of the interpolation.
         table = grid.float().transpose(1, 2).unflatten(2, self.grid)

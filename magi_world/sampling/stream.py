@@ -19,7 +19,7 @@ from torch import Tensor
 from magi_world.config import SamplerConfig
 from magi_world.interrupts import uninterrupted
 from magi_world.model.attention import Backend, Setting, check_backend, settle_backend
-from magi_world.model.dit import DiT
+from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
 from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
 from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.flight import Flight, seeded_noise
@@ -97,9 +97,11 @@ class ChunkStream:
         config: StreamConfig,
         noise: Noise = seeded_noise,
         make_cache: MakeCache = KeyValueCache,
+        null_front: Tensor | None = None,
     ) -> None:
         """``noise(seed, chunk index, shape)`` gives what a chunk starts from; ``make_cache``
-        says where the history is kept."""
+        says where the history is kept; ``null_front`` (n, caption_channels) are features that the
+        null caption begins with."""
         self.dit, self.config, self.noise = dit, config, noise
         self.device = dit.final_linear.linear.weight.device
         if dit.config.fp8 and dit.dtype != torch.bfloat16:
@@ -136,7 +138,7 @@ class ChunkStream:
         self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
         self.lanes = [Lane() for _ in range(worlds)]
         self.indices = Indices(self.device)
-        self.null = self.caption(None)
+        self.null = self._null(null_front)
         self.guide = Guide(dit, sampler, self.backend, self.null, self.indices)
 
     @torch.inference_mode()
@@ -146,15 +148,23 @@ class ChunkStream:
         Raises:
             ValueError: wrong number of channels.
         """
-        if features is not None and len(features) == 0:
+        if features is None or len(features) == 0:
             return self.null
-        if features is not None:
-            channels = self.dit.config.caption_channels
-            if features.ndim != 2 or features.shape[1] != channels:
-                raise ValueError(
-                    f"caption features have shape {tuple(features.shape)}; expected (L, {channels})"
-                )
-            features = features.to(self.device)
+        channels = self.dit.config.caption_channels
+        if features.ndim != 2 or features.shape[1] != channels:
+            raise ValueError(
+                f"caption features have shape {tuple(features.shape)}; expected (L, {channels})"
+            )
+        return self._keys(features.to(self.device))
+
+    @torch.inference_mode()
+    def _null(self, front: Tensor | None) -> TextKeys:
+        if front is None:
+            return self._keys(None)
+        table = self.dit.y_embedder.null_caption_embedding
+        return self._keys(torch.cat([front.to(table), table])[:NULL_CAPTION_ROWS])
+
+    def _keys(self, features: Tensor | None) -> TextKeys:
         layers = tuple((k[None], v[None]) for k, v in self.dit.text_keys(features))
         return TextKeys(features, layers)
 

@@ -33,7 +33,7 @@ def best_start(parts: WorldParts) -> int | None:
 def last_frames(parts: WorldParts) -> np.ndarray:
     """The picture that each start video ends with, uint8 (K, H, W, 3)."""
     assert parts.starts is not None, "the caller has looked"
-    device = parts.vae.encoder.pos_embed.device
+    device = parts.device
     width = parts.config.sampler.chunk_width
     ends = parts.starts[:, :, -width:].float().split(AT_A_TIME)
     return np.concatenate([decode_latents(parts, x.to(device))[:, -1].cpu().numpy() for x in ends])

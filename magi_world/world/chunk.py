@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -22,6 +23,7 @@ class Chunk:
     prompts: per world, the command that is in force.
     lands: per world, the index of the first chunk that the command in force conditions.
     skip: per world, video frames at the front that only repeat the start video.
+    ready: after which the pixels are there; None: they are.
     """
 
     latents: Tensor
@@ -30,6 +32,7 @@ class Chunk:
     lands: tuple[int, ...]
     skip: tuple[int, ...]
     pixels: Tensor | None = None
+    ready: torch.cuda.Event | None = None
 
     @cached_property
     def frames(self) -> np.ndarray:
@@ -45,8 +48,12 @@ class Chunk:
         """`pixels`, or a clear error where there are none."""
         if self.pixels is None:
             raise ValueError("this chunk holds latents only; World.decode(chunk) makes its frames")
+        if self.ready is not None:
+            stream = torch.cuda.current_stream(self.pixels.device)
+            self.ready.wait(stream)
+            self.pixels.record_stream(stream)
         return self.pixels
 
-    def with_pixels(self, pixels: Tensor) -> Chunk:
-        """The decoded chunk."""
-        return replace(self, pixels=pixels)
+    def with_pixels(self, pixels: Tensor, ready: torch.cuda.Event | None = None) -> Chunk:
+        """The decoded chunk; ``ready`` is the event after which it is."""
+        return replace(self, pixels=pixels, ready=ready)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from magi_world.model.text import TextEncoder
 from magi_world.model.tiling import Spread, TileConfig, decode_tiled
 from magi_world.model.vae import VAE, video_to_frames
 from magi_world.sampling.cache import KeyValueCache, MakeCache
+from magi_world.world.chunk import Chunk
 from magi_world.world.spec import WorldSpec
 
 # (sizes) -> a transformer to be filled, and prefixes of stored tensors that it does not want.
@@ -37,6 +38,9 @@ class WorldParts:
     tile: how frames larger than the VAE was trained on are encoded and decoded; None = at once.
     make_cache: where the history is kept.    spread: what runs the tiles, here or elsewhere.
     processes: that work on it together.
+    null_front: (n, Cc) features that the null caption begins with, or None.
+    beside: where pixels are made while the next chunk is denoised, or None.
+    advice: what would need less memory of the card (`magi_world.memory`).
     """
 
     spec: WorldSpec
@@ -50,11 +54,42 @@ class WorldParts:
     make_cache: MakeCache = KeyValueCache
     spread: Spread = map
     processes: int = 1
+    null_front: Tensor | None = None
+    beside: SideStream | None = None
+    advice: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the work is done."""
+        return self.dit.final_linear.linear.weight.device
 
     @cached_property
     def interpreter(self) -> Interpreter:
         """What reads texts for these worlds."""
         return Interpreter(self.spec, self.text)
+
+
+class SideStream:
+    """A second stream of a card. What it makes may be used once its event was waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+
+    def run(self, work: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        """``work(x)``, begun once x is there, and the event of its end."""
+        self.stream.wait_stream(torch.cuda.current_stream(x.device))
+        x.record_stream(self.stream)  # its memory is not given away before
+        with torch.cuda.stream(self.stream):
+            out = work(x)
+            return out, self.stream.record_event()
+
+
+def decode_chunk(parts: WorldParts, chunk: Chunk) -> Chunk:
+    """The same chunk with its pixels."""
+    if parts.beside is None:
+        return chunk.with_pixels(decode_latents(parts, chunk.latents))
+    pixels, done = parts.beside.run(partial(decode_latents, parts), chunk.latents)
+    return chunk.with_pixels(pixels, done)
 
 
 def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:

@@ -121,9 +121,8 @@ def _encode(parts: WorldParts, frames: Tensor) -> Start:
     used = frames[:, :1] if count == 1 else frames[:, count % length if count >= length else 0 :]
     if 1 < count < length:
         used = _last(used, 1, length)
-    weights = parts.vae.encoder.pos_embed
-    used = used.to(weights.device)
-    video = frames_to_video(used, weights.dtype)
+    used = used.to(parts.device)
+    video = frames_to_video(used, parts.vae.encoder.pos_embed.dtype)
     tile = parts.tile
     # One at a time, so that a world's start does not depend on how many are started together.
     encoded = [

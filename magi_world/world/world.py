@@ -15,6 +15,7 @@ from torch import Tensor
 from magi_world.checks import at_least_one, per_world, seeds_per_world, world_rows
 from magi_world.interrupts import uninterrupted
 from magi_world.language import CommandQueue, Interpreter, Reading
+from magi_world.memory import tells_what_needs_less
 from magi_world.model.attention import Backend
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.text import check_prompt
@@ -22,7 +23,7 @@ from magi_world.sampling.captions import TextKeys
 from magi_world.sampling.lane import Lane
 from magi_world.sampling.stream import ChunkStream, Progress, StageResult, StreamConfig
 from magi_world.world.chunk import Chunk
-from magi_world.world.parts import WorldParts, check_finite, decode_latents
+from magi_world.world.parts import WorldParts, check_finite, decode_chunk
 from magi_world.world.prompts import PromptKeys
 from magi_world.world.snapshot import Snapshot, Story, check_snapshot, placed
 from magi_world.world.spec import MAX_CHARACTERS, WorldSpec
@@ -60,7 +61,9 @@ class World:
         config = StreamConfig(
             parts.config.sampler, parts.config.latent_size, num_worlds, attention, noise_scale
         )
-        self._stream = ChunkStream(parts.dit, config, make_cache=parts.make_cache)
+        self._stream = ChunkStream(
+            parts.dit, config, make_cache=parts.make_cache, null_front=parts.null_front
+        )
         self._stories = [Story() for _ in range(num_worlds)]
         self._keys = PromptKeys(self._stream, parts.text)
         self._started = [False] * num_worlds
@@ -106,6 +109,7 @@ class World:
         """Memory of the rolling cache; it never grows."""
         return self._stream.cache.config.nbytes
 
+    @tells_what_needs_less
     @torch.inference_mode()
     def reset(
         self,
@@ -250,6 +254,7 @@ class World:
         """`step` without decoding, so that `decode` can overlap with the next chunk."""
         return self._step(command, steer, progress, worlds, decoded=False)
 
+    @tells_what_needs_less
     @torch.inference_mode()
     def _step(
         self,
@@ -296,10 +301,11 @@ class World:
                 self._stories[row] = story
         return chunk
 
+    @tells_what_needs_less
     @torch.inference_mode()
     def decode(self, chunk: Chunk) -> Chunk:
         """The same chunk with its frames. May run while the next chunk is denoised."""
-        return chunk.with_pixels(decode_latents(self.parts, chunk.latents))
+        return decode_chunk(self.parts, chunk)
 
     def snapshot(self, worlds: Sequence[int] | None = None) -> Snapshot:
         """The state of all worlds, which takes memory once they move on; or a copy of some."""
@@ -312,6 +318,7 @@ class World:
             self.config.noise_scale,
         )
 
+    @tells_what_needs_less
     @torch.inference_mode()
     def restore(
         self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None

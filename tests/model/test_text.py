@@ -13,6 +13,7 @@ from magi_world.io.weights import WeightsError, save_tensors
 from magi_world.model.text import (
     MAX_PROMPT_CHARACTERS,
     CaptionCache,
+    EnhancedEncoder,
     PromptTokens,
     SavedCaptions,
     SpecialTokenEncoder,
@@ -201,3 +202,42 @@ def test_foreign_files_are_not_captions(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(WeightsError, match=r"x\.safetensors is truncated"):
         load_captions(path)
+
+
+def test_what_is_not_wanted_is_in_the_order_of_the_released_code() -> None:
+    other = torch.arange(100.0)[:, None].expand(-1, 4)
+    special = SpecialTokens(torch.full((1, 4), 200.0), torch.full((1, 4), 300.0), other)
+    assert special.unwanted[:, 0].tolist() == [4, 0, 300, 200]
+
+
+def test_duration_can_be_left_out() -> None:
+    rows = with_special_tokens(
+        torch.zeros(2, 4), special_tokens(), None, 20, PromptTokens(duration=False, anime_2d=True)
+    )
+    assert rows[:, 0].tolist() == [16, 1, 0, 0]
+
+
+@pytest.mark.parametrize("given", [{"hq": 1}, {"sepia": True}, "hq"])
+def test_wrong_prompt_tokens_are_refused(given: object) -> None:
+    with pytest.raises(ValueError, match="hq"):
+        PromptTokens.of(given)  # type: ignore[arg-type]
+    assert PromptTokens.of({"negative": True}) == PromptTokens(negative=True)
+    assert PromptTokens.of(None) == PromptTokens()
+
+
+def test_a_prompt_is_rewritten_once_and_only_to_text() -> None:
+    asked = []
+
+    def enhance(prompt: str) -> str:
+        asked.append(prompt)
+        return {"nothing": "", "a number": 3}.get(prompt, prompt + " at dawn")  # type: ignore
+
+    encoder = CaptionCache(EnhancedEncoder(CountedEncoder(), enhance))
+    for _ in range(2):
+        assert encoder.encode("the sea")[0, 0] == len("the sea at dawn")
+    assert asked == ["the sea"]
+    for prompt in ("nothing", "a number"):
+        with pytest.raises(ValueError, match=rf"enhance\('{prompt}'\) gave"):
+            encoder.encode(prompt)
+    with pytest.raises(ValueError, match="enhance is 'louder'"):
+        EnhancedEncoder(CountedEncoder(), "louder")  # type: ignore[arg-type]

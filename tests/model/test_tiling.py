@@ -8,7 +8,7 @@ from torch import Tensor
 
 from magi_world.config import VAEConfig
 from magi_world.model import tiling
-from magi_world.model.tiling import TileConfig, decode_tiled, encode_tiled
+from magi_world.model.tiling import TileConfig, Together, decode_tiled, encode_tiled
 from magi_world.model.vae import VAE
 
 CONFIG = VAEConfig(
@@ -214,3 +214,23 @@ def test_clips_of_the_wrong_size_are_refused() -> None:
         encode_tiled(tiny_vae(), torch.zeros(1, 3, 8, 36, 32), TILE)
     with pytest.raises(ValueError, match="latents has shape"):
         decode_tiled(tiny_vae(), torch.zeros(1, 16, 2, 4, 4), TILE)
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_tiles_in_batches_come_out_in_their_order(most: int) -> None:
+    vae = tiny_vae()
+    video = torch.rand(2, 3, 16, 56, 80) * 2 - 1
+    alone = encode_tiled(vae, video, TILE)
+    sizes: list[int] = []
+    vae.encoder.register_forward_pre_hook(lambda _, x: sizes.append(len(x[0])))
+    together = encode_tiled(vae, video, TILE, Together(most))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    # Tiles begin every 24 pixels and 8 frames: 2 x 2 x 3 of them are full, of two clips each.
+    assert max(sizes) == 2 * most
+    latents = torch.randn(1, 3, 4, 7, 10)
+    torch.testing.assert_close(
+        decode_tiled(vae, latents, TILE, spread=Together(most)),
+        decode_tiled(vae, latents, TILE),
+        atol=1e-5,
+        rtol=1e-5,
+    )

@@ -107,6 +107,17 @@ def test_resized_positions_keep_the_class_position() -> None:
 
 
 @torch.no_grad()
+def test_resized_positions_are_kept_while_they_hold() -> None:
+    encoder = tiny_vae().encoder.requires_grad_(False)
+    table = encoder.positions(3, 1, 4)
+    assert encoder.positions(3, 1, 4) is table
+    encoder.pos_embed.mul_(2)
+    torch.testing.assert_close(encoder.positions(3, 1, 4), 2 * table)
+    encoder.requires_grad_(True)
+    assert encoder.positions(3, 1, 4) is not encoder.positions(3, 1, 4)
+
+
+@torch.no_grad()
 def test_each_clip_of_a_batch_is_on_its_own() -> None:
     vae = tiny_vae()
     video = clip(3)
