@@ -18,11 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 from common import report
 
-from magi_world.demos.threads import choose_threads
+from magi_world.demos.bench import choose_threads
 from magi_world.demos.window import jobs
-from magi_world.demos.window.engine import Engine
 from magi_world.demos.window.player import Player
-from magi_world.demos.window.worker import Worker
+from magi_world.demos.window.worker import Engine, Worker
 from magi_world.loading import list_worlds, load_world
 
 TICK = 1 / 120

@@ -12,33 +12,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from magi_world.demos.commands import (
-    bench,
-    completion,
-    doctor,
-    dream_dataset,
-    eval_agent,
-    hub,
-    new_world,
-    play,
-    record,
-    replay,
-    serve,
-    train,
-    train_agent,
-    worlds,
-)
+from magi_world.demos.commands import agents, machine, play, record, worlds
+from magi_world.demos.commands.options import Command
 
-COMMANDS = (
-    play, serve, record, replay, worlds, doctor, new_world, train, train_agent, eval_agent,
-    dream_dataset, hub, bench, completion,
+COMMANDS: tuple[type[Command], ...] = (
+    play.Play, play.Serve, record.Record, record.Replay, worlds.Worlds, machine.Doctor,
+    worlds.NewWorld, worlds.TrainWorld, worlds.EvalWorld, worlds.ExportRecording,
+    agents.TrainAgent, agents.EvalAgent, agents.DreamDataset, worlds.Download, worlds.PushWorld,
+    machine.Bench, machine.Completion,
 )  # fmt: skip
 
 LIVE = ("play", "serve")  # what shares the machine with a person's other programs
 
 
 def parser() -> argparse.ArgumentParser:
-    """Everything that can be typed."""
     top = argparse.ArgumentParser(
         prog="magi-world",
         description="A live video world that obeys text, one chunk at a time.",
@@ -56,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
-        command.add(commands)
+        command.declare(commands)
     top.set_defaults(top=parser)
     return top
 
@@ -78,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Before torch is loaded: threads that wait for one another must not keep the cores busy.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return int(given.run(given))
+        return int(given.kind.of(given).run())
     except BrokenPipeError:
         # Whoever read our output has had enough; what is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

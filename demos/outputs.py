@@ -54,11 +54,7 @@ def open_output(path: str | Path, size: Size, fps: float, chunks: int) -> Output
 
 
 def check_ending(path: Path) -> str:
-    """The ending of an output, if it is known.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """The ending of an output, if it is known. Raises ValueError: it is not."""
     ending = path.suffix.lower()
     require(ending in ENDINGS, f"output is {path}; it must end in {', '.join(ENDINGS)}")
     return ending
@@ -74,7 +70,6 @@ class Gif:
         self._closed = False
 
     def write(self, frames: np.ndarray) -> None:
-        """Frames, reduced to a palette each."""
         for frame in frames:
             picture = Image.fromarray(frame).quantize(
                 GIF_COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
@@ -83,7 +78,6 @@ class Gif:
             self._frames.append((picture.size, picture.getpalette() or [], packed))
 
     def close(self) -> None:
-        """Write the file."""
         if self._closed or not self._frames:
             return
         self._closed = True
@@ -117,7 +111,6 @@ class Sheet:
         self._closed = False
 
     def write(self, frames: np.ndarray) -> None:
-        """The last frame of a chunk may become a cell."""
         if self._seen in self._wanted and len(frames):
             shrink = math.ceil(frames.shape[2] * self._columns / SHEET_WIDTH)
             picture = Image.fromarray(frames[-1])
@@ -125,7 +118,6 @@ class Sheet:
         self._seen += 1
 
     def close(self) -> None:
-        """Write the file."""
         if self._closed or not self._cells:
             return
         self._closed = True

@@ -12,23 +12,21 @@ from typing import Literal
 
 import torch
 
-from magi_world.agents.basic import Agent, RandomAgent, RandomConfig
+from magi_world.agents.basic import Agent, RandomAgent, RandomConfig, ScriptedAgent
 from magi_world.agents.loading import policies_for
 from magi_world.config import require
-from magi_world.demos.quiet import quiet_stderr
-from magi_world.demos.script import read_script
-from magi_world.demos.threads import choose_threads
+from magi_world.demos.bench import choose_threads
+from magi_world.demos.doctor import quiet_stderr
 from magi_world.demos.window import jobs
-from magi_world.demos.window.desk import Desk, DeskConfig
-from magi_world.demos.window.engine import Engine
-from magi_world.demos.window.moment import Moment
+from magi_world.demos.window.jobs import Start
 from magi_world.demos.window.player import Player, PlayerConfig
-from magi_world.demos.window.scripts import script_agent, script_start
-from magi_world.demos.window.story import SessionFile
-from magi_world.demos.window.watching import Watcher
-from magi_world.demos.window.worker import Worker
+from magi_world.demos.window.state import AppState, StateConfig
+from magi_world.demos.window.story import SessionFile, Watcher
+from magi_world.demos.window.worker import Engine, Worker
 from magi_world.io.released import PRESETS
 from magi_world.loading import DEFAULT_WORLD, find_package, list_worlds, load_world
+from magi_world.session.events import Event, Keep, Reset, StartFile, Step
+from magi_world.session.script import Script, read_script
 from magi_world.world.world import World
 
 NO_DISPLAY = """\
@@ -135,59 +133,60 @@ def play(
         return 2
     names = list_worlds() if worlds is None else list(worlds)
     tune = choose_threads if config.threads is None else _given_threads(config.threads)
-    desk = make_desk(Engine(load, policies_for, tune), others, names, config)
+    state = make_state(Engine(load, policies_for, tune), others, names, config)
     if config.script is not None:
-        desk.player.hand_to("script")
+        state.player.hand_to("script")
     if world is None and names:
         world = DEFAULT_WORLD if DEFAULT_WORLD in names else names[0]
     if world is None:
-        desk.show("worlds")
+        state.show("worlds")
     else:
-        desk.player.open(jobs.Open(world, start))
-    return _run(desk, config)
+        state.player.open(jobs.Open(world, start))
+    return _run(state, config)
 
 
-def make_desk(
+def make_state(
     engine: Engine, agents: Mapping[str, Agent], worlds: Sequence[str], config: PlayConfig
-) -> Desk:
-    """The desk of a window: player, worker and files, all at rest."""
+) -> AppState:
+    """The state of a window: player, worker and files, all at rest."""
     begun = _stamp()
     player = Player(
         Worker(engine),
         agents,
         config=PlayerConfig(steer=config.steer, slots=config.folder / "slots"),
     )
-    desk = Desk(player, worlds, DeskConfig(config.folder, _stamp, config.scale, config.hud))
+    state = AppState(player, worlds, StateConfig(config.folder, _stamp, config.scale, config.hud))
     if config.keep_session:
         path = config.session or config.folder / f"session-{begun}.jsonl"
         player.watchers.append(SessionFile(path))
     if config.record is not None:
-        player.watchers.append(_FilmAtOnce(desk, config.record))
-    return desk
+        player.watchers.append(_FilmAtOnce(state, config.record))
+    return state
 
 
 class _FilmAtOnce(Watcher):
     """Switches the film on when the first world begins."""
 
-    def __init__(self, desk: Desk, path: Path) -> None:
-        self._desk, self._path = desk, path
+    def __init__(self, state: AppState, path: Path) -> None:
+        self._state, self._path = state, path
 
-    def begun(self, moment: Moment, start: jobs.Start) -> None:
-        self._desk.player.watchers.remove(self)
-        self._desk.start_film(self._path)
+    def happened(self, event: Event, moments: Sequence[jobs.Moment] = ()) -> None:
+        if isinstance(event, Reset):
+            self._state.player.watchers.remove(self)
+            self._state.start_film(self._path)
 
 
-def _run(desk: Desk, config: PlayConfig) -> int:
+def _run(state: AppState, config: PlayConfig) -> int:
     from magi_world.demos.window.app import App, AppConfig
 
-    app = App(desk, AppConfig(config.size, scale=config.scale, max_seconds=config.max_seconds))
+    app = App(state, AppConfig(config.size, scale=config.scale, max_seconds=config.max_seconds))
     threads = torch.get_num_threads()
     try:
         app.run()
     except KeyboardInterrupt:
         pass
     finally:
-        sessions = [w.path for w in desk.player.watchers if isinstance(w, SessionFile)]
+        sessions = [w.path for w in state.player.watchers if isinstance(w, SessionFile)]
         app.close()
         torch.set_num_threads(threads)
     for path in sessions:
@@ -197,8 +196,6 @@ def _run(desk: Desk, config: PlayConfig) -> int:
 
 
 def _given_threads(threads: int) -> Callable[[World], int]:
-    """As many as were asked for, in the thread that steps the world."""
-
     def tune(world: World) -> int:
         torch.set_num_threads(threads)
         return threads
@@ -226,3 +223,47 @@ def _no_display() -> str | None:
 
 def _stamp() -> str:
     return time.strftime("%Y%m%d-%H%M%S")
+
+
+def script_agent(script: Script) -> ScriptedAgent:
+    """What the script says, chunk by chunk; of a fork, what the kept future says.
+    Raises ValueError: it never says anything.
+    """
+    lines: dict[int, str] = {}
+    fork: list[Step] = []
+    for event in script.events:
+        if isinstance(event, Keep):
+            lines |= _lines(fork, event.future)
+            fork = []
+        elif isinstance(event, Step) and (fork or isinstance(event.say, tuple)):
+            fork.append(event)
+        elif isinstance(event, Step):
+            lines |= _lines([event], 0)
+    if not lines:
+        raise ValueError(f"{script.path} says nothing; it needs a line with say")
+    return ScriptedAgent(lines)
+
+
+def script_start(script: Script) -> Start:
+    """What the script begins with.
+    Raises ValueError: it begins with a video, which the window cannot.
+    """
+    reset = script.events[0]
+    if not isinstance(reset, Reset) or isinstance(reset.scene, tuple):
+        raise ValueError(f"{script.path} does not begin with one world")
+    start, image = reset.start, None
+    if isinstance(start, StartFile):
+        if start.kind != "image":
+            raise ValueError(f"{script.path} begins with a video; `magi-world record` plays it")
+        image = script.path.parent / Path(start.path)
+        start = None
+    return Start(reset.seeds[0], reset.scene, image, start)
+
+
+def _lines(steps: list[Step], row: int) -> dict[int, str]:
+    lines = {}
+    for step in steps:
+        say = step.say[row] if isinstance(step.say, tuple) else step.say
+        if say is not None and isinstance(step.chunk, int):
+            lines[step.chunk] = say
+    return lines

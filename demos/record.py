@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from magi_world.config import require
 from magi_world.demos.outputs import ENDINGS, check_ending, open_output
-from magi_world.demos.picture import Painter, PictureConfig
+from magi_world.demos.render import Painter, PictureConfig
 from magi_world.demos.resume import ResumeFolder
-from magi_world.demos.stopping import Stopped, StopRequest
+from magi_world.interrupts import Stopped, clean_stop
 from magi_world.session.events import (
     Event,
     Fork,
@@ -33,7 +33,7 @@ from magi_world.session.events import (
     Step,
     frames_digest,
 )
-from magi_world.session.replaying import Stage, check_batch, rewound_to
+from magi_world.session.player import SessionPlayer, Verdict, check_batch, rewound_to, verify
 from magi_world.session.session import Session, SessionWriter, step_event
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
@@ -139,7 +139,6 @@ def _same(one: Path, other: Path | None) -> bool:
 
 
 def _sources(session: Session) -> list[Path]:
-    """The files that its events read, and its own."""
     starts = [e.start for e in session.events if isinstance(e, Reset)]
     paths = [session.folder / start.path for start in starts if isinstance(start, StartFile)]
     loads = [session.folder / e.path for e in session.events if isinstance(e, Load) and e.path]
@@ -164,9 +163,9 @@ class _Film:
             world.spec.frame_size, config.picture, session.events, world.spec.fps
         )
         self.total = sum(isinstance(e, Reset | Step) for e in session.events)
-        self.stop = StopRequest()
+        self._asked: Callable[[], bool] = lambda: False  # whether to stop
         marks = rewound_to(session.events)
-        self.stage = Stage(world, session.folder, marks, self._step_done)
+        self.player = SessionPlayer(world, session.folder, marks, self._step_done)
         self.resumable = all(isinstance(e, _PLAIN) for e in session.events)
         self.chunks = self.frames = 0
         # Number of the last event that was performed; in a fork, the state before it, its number.
@@ -224,15 +223,15 @@ class _Film:
                 stack.callback(output.close)
             self.writer = self._session_writer(stack)
             self.bar = stack.enter_context(self._bar())
-            stack.enter_context(self.stop)
+            self._asked = stack.enter_context(clean_stop("stopping; once more stops at once"))
             try:
                 for number in range(self.folder.done + 1):
-                    self.stop.check()
+                    self._check()
                     self._again(number)
                 if snapshot is not None:
                     self.world.restore(snapshot)
                 for number in range(self.folder.done + 1, len(self.session.events)):
-                    self.stop.check()
+                    self._check()
                     self._perform(number)
             except Stopped:
                 self._keep_last_state()
@@ -240,7 +239,6 @@ class _Film:
         return True
 
     def _again(self, number: int) -> None:
-        """An event of before the interruption."""
         event = self.session.events[number]
         chunk = self.folder.chunk(number, self.world.device)
         if chunk is not None and chunk.pixels is None:
@@ -254,14 +252,14 @@ class _Film:
         if isinstance(event, Fork) and self.resumable:
             self.before_fork, self.fork = self.world.snapshot(), number
         try:
-            chunk = self.stage.perform(event)
+            chunk = self.player.perform(event)
         except ValueError as error:
             raise ValueError(f"{self.session.where(number)}: {error}") from error
         if chunk is not None and self.resumable:
             self.folder.keep_chunk(number, chunk, pixels=isinstance(event, Reset))
         self._show(event, chunk)
         self.done = number
-        if self.resumable and self.stage.futures is None:
+        if self.resumable and self.player.futures is None:
             self.before_fork = None
             # Of a world that has lost a process no state can be had: the first is kept at once.
             first = self.world.parts.processes > 1 and self.folder.empty
@@ -288,7 +286,6 @@ class _Film:
         self.bar.set_postfix_str(" | ".join(dict.fromkeys(chunk.prompts)), refresh=False)
 
     def _as_performed(self, event: Event, chunk: Chunk | None) -> Event:
-        """The event as the session file beside the film tells it."""
         if chunk is None or self.beside is None:
             return event
         digest = frames_digest(chunk.frames)
@@ -319,8 +316,36 @@ class _Film:
             mininterval=0.1 if sys.stderr.isatty() else 5.0,
         )
 
+    def _check(self) -> None:
+        if self._asked():
+            raise Stopped
+
     def _step_done(self, done: int, steps: int) -> None:
-        """Called after every denoising step."""
-        self.stop.check()
+        self._check()
         if time.monotonic() - self._began > SLOW_SECONDS:
             self.bar.set_postfix_str(f"denoising step {done} of {steps}")
+
+
+def verify_session(session: Session, world: World, quiet: bool = False) -> Verdict:
+    """Replay a session with a progress bar, up to its end or the first difference.
+    Raises ValueError: an event that this world cannot perform; the message names its line.
+    """
+    total = sum(isinstance(event, Reset | Step) for event in session.events)
+    with tqdm(total=total, unit="chunk", desc="replay", disable=quiet, file=sys.stderr) as bar:
+        for made in verify(session, world):
+            if isinstance(made, Verdict):
+                return made
+            bar.update()
+    raise RuntimeError("the comparison gave no verdict")
+
+
+def verdict_text(verdict: Verdict) -> str:
+    if verdict.difference is None:
+        if not verdict.compared:
+            return "nothing to compare: the session holds no checksums"
+        return f"identical: {verdict.compared} chunks, byte for byte"
+    lines = [f"differs: {verdict.difference}"]
+    lines += [f"  {cause}" for cause in verdict.causes]
+    if not verdict.causes:
+        lines.append("  versions, device and world are the same: the session has been edited")
+    return "\n".join(lines)

@@ -49,7 +49,6 @@ class ResumeFolder:
     """
 
     def __init__(self, path: Path, session: Session) -> None:
-        """Nothing is read or written yet."""
         self.path, self.done = path, -1
         self._plan = _digest(session)
         self._events = len(session.events)
@@ -58,11 +57,7 @@ class ResumeFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other process writes this recording.
-
-        Raises:
-            BlockingIOError: one does.
-        """
+        """Inside, no other process writes this recording. Raises BlockingIOError: one does."""
         film = self.path.with_suffix("")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with only_one(self.path.with_name(f".{self.path.name}.lock"), str(film)):
@@ -70,9 +65,7 @@ class ResumeFolder:
 
     def begin(self) -> None:
         """Make the folder anew.
-
-        Raises:
-            ValueError: there is something of that name that we did not make.
+        Raises ValueError: there is something of that name that we did not make.
         """
         self.remove()
         require(
@@ -83,9 +76,7 @@ class ResumeFolder:
 
     def resume(self) -> Snapshot | None:
         """The state from which to go on; None if no state was written. Sets `done`.
-
-        Raises:
-            ValueError: no folder, or it is of another script, world or version.
+        Raises ValueError: no folder, or it is of another script, world or version.
         """
         plan = self.path / _PLAN
         require(
@@ -130,9 +121,7 @@ class ResumeFolder:
 
     def chunk(self, number: int, device: torch.device) -> Chunk | None:
         """The chunk of an event, without pixels where they can be decoded; None if it gave none.
-
-        Raises:
-            ValueError: it is missing or damaged; the recording cannot go on from here.
+        Raises ValueError: it is missing or damaged; the recording cannot go on from here.
         """
         path = self._chunk_file(number)
         if not self._makes[number]:
@@ -164,7 +153,6 @@ class ResumeFolder:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no state in it to go on from."""
         return not list(self.path.glob("state-*.safetensors"))
 
     def remove(self) -> None:

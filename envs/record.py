@@ -13,7 +13,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.io.media import VideoConfig, VideoWriter
-from magi_world.session.events import file_digest
+from magi_world.session.events import Load, Said, file_digest
 from magi_world.session.session import SessionWriter
 from magi_world.world.chunk import Chunk
 
@@ -93,7 +93,7 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             if self._session is not None:
                 reading = self._world_env.reading
                 if reading is not None and not reading.plain:
-                    self._session.said(reading)
+                    self._session.write(Said.of(reading))
                 self._session.step(chunk, self._world_env.steer)
         return result
 
@@ -131,7 +131,7 @@ class RecordChunks(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         stem = str(self._session.path).removesuffix(".session.jsonl")
         path = Path(f"{stem}.{self._states}.safetensors")
         self._world_env.world.snapshot().save(path)
-        self._session.load(f"state {self._states}", path.name, file_digest(path))
+        self._session.write(Load(f"state {self._states}", path.name, file_digest(path)))
         self._states += 1
         self._jumps = self._world_env.jumps
 

@@ -17,7 +17,7 @@ from magi_world.envs.state import EnvSnapshot, joined, load_snapshot
 from magi_world.io.media import fit, load_image, load_video
 from magi_world.model.text import check_prompt
 from magi_world.session.events import StartFile
-from magi_world.session.replaying import start_frames
+from magi_world.session.player import start_frames
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import World

@@ -30,8 +30,8 @@ from magi_world.agents.ppo.progress import (
     told,
 )
 from magi_world.envs.spaces import commands_of
+from magi_world.interrupts import clean_stop
 from magi_world.io.files import only_one
-from magi_world.training.loop import clean_stop
 
 from ray.rllib.algorithms.ppo import PPO, PPOConfig  # isort: skip - Ray is looked for first
 from ray.rllib.core import DEFAULT_MODULE_ID  # isort: skip

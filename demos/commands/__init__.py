@@ -1,1 +1,1 @@
-"""The subcommands of `magi-world`, one module each: `add` declares it, `run` does it."""
+"""The subcommands of `magi-world`: a frozen dataclass each is the options, `run` does it."""

@@ -1,115 +1,39 @@
-"""`magi-world record SCRIPT -o FILE`: a script becomes a film."""
+"""`magi-world record SCRIPT -o FILE` and `replay SESSION`: films of scripts and of sessions."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from magi_world.demos.commands import options
+from magi_world.demos.commands.options import (
+    JsonOption,
+    WorldOptions,
+    argument,
+    count,
+    file,
+    option,
+    print_json,
+    several,
+)
 
 if TYPE_CHECKING:
     from magi_world.demos.record import RecordConfig, Recording
+    from magi_world.session.session import Session
+    from magi_world.world.world import World
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
-def add(commands: options.Commands) -> None:
-    """Declare it."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "record",
-        help="render a script to MP4, GIF or a contact sheet",
-        description="Render a script. Ctrl-C leaves playable files; --resume goes on from there.",
-        epilog=f"scripts that come along: {', '.join(shipped())}",
-    )
-    parser.add_argument(
-        "script", metavar="SCRIPT", help="a YAML file, or the name of a shipped one"
-    )
-    add_output_options(parser, required=True)
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted recording")
-    parser.add_argument("--world", help="instead of the script's")
-    options.add_world_options(parser)
-    options.add_json(parser)
-    parser.set_defaults(run=run)
-
-
-def add_output_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    """What is written, and how it looks."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        type=options.file,
-        action="append",
-        required=required,
-        help=".mp4, .gif, or .png for a contact sheet; may be given several times",
-    )
-    parser.add_argument("--captions", action="store_true", help="burn the commands in")
-    parser.add_argument(
-        "--upscale", type=options.count, metavar="N", help="repeat every pixel N times both ways"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def run(given: argparse.Namespace) -> int:
-    """Do it."""
-    from magi_world.demos.record import check_outputs, record
-    from magi_world.demos.script import read_script
-
-    script = read_script(find_script(given.script))
-    config = record_config(given, resume=given.resume)
-    check_outputs(given.output, config)
-    name = given.world or script.world
-    world = options.open_world(given, name, script.num_steps, script.window_size, script.frame_size)
-    if given.world is not None:
-        script, told = script.fitting(world)
-        if told:
-            print(told, file=sys.stderr)
-    return report(given, record(script.session(world, name), world, given.output, config))
-
-
-def record_config(given: argparse.Namespace, resume: bool = False) -> RecordConfig:
-    """Of what was typed.
-
-    Raises:
-        ValueError: an upscale out of range.
-    """
-    from magi_world.demos.picture import PictureConfig
-    from magi_world.demos.record import RecordConfig
-
-    return RecordConfig(
-        picture=PictureConfig(upscale=given.upscale, captions=given.captions),
-        overwrite=given.overwrite,
-        resume=resume,
-        quiet=given.quiet or given.json,
-    )
-
-
-def report(given: argparse.Namespace, made: Recording) -> int:
-    """Say what was made; the exit status."""
-    if given.json:
-        options.print_json(asdict(made))
-    else:
-        height, width = made.size
-        what = f"{made.video_seconds:.1f} s of video, {height}x{width}, {made.chunks} chunks"
-        print(f"{what}, in {made.seconds:.1f} s ({made.frames / made.seconds:.1f} frames/s)")
-        for path in (*made.outputs, *filter(None, [made.session])):
-            print(f"  {path}")
-    if not made.finished:
-        print("stopped; the files play, and --resume goes on from here", file=sys.stderr)
-    return 0 if made.finished else 130
+def shipped() -> list[str]:
+    """Names of the scripts that come along."""
+    return sorted(path.stem for path in SCRIPTS.glob("*.yaml"))
 
 
 def find_script(name: str) -> Path:
-    """A script by path, or one that is shipped by name.
-
-    Raises:
-        FileNotFoundError: neither.
-    """
-    path = options.file(name)
+    """A script by path, or one that is shipped by name. Raises FileNotFoundError: neither."""
+    path = file(name)
     if path.is_file():
         return path
     known = SCRIPTS / f"{name}.yaml"
@@ -118,6 +42,159 @@ def find_script(name: str) -> Path:
     raise FileNotFoundError(f"there is no script {name}; shipped ones are {', '.join(shipped())}")
 
 
-def shipped() -> list[str]:
-    """Names of the scripts that come along."""
-    return sorted(path.stem for path in SCRIPTS.glob("*.yaml"))
+@dataclass(frozen=True, kw_only=True)
+class FilmOptions(WorldOptions, JsonOption):
+    """What is written, and how it looks."""
+
+    output: tuple[Path, ...] = several(
+        ".mp4, .gif, or .png for a contact sheet; may be given several times", file, "FILE",
+        "-o", "--output",
+    )  # fmt: skip
+    captions: bool = option("burn the commands in", False)
+    upscale: int | None = option("repeat every pixel N times both ways", None, count, "N")
+    overwrite: bool = option("replace files that are there", False)
+    quiet: bool = option("no progress bar", False)
+
+    def config(self, resume: bool = False) -> RecordConfig:
+        """Raises ValueError for an upscale out of range."""
+        from magi_world.demos.record import RecordConfig
+        from magi_world.demos.render import PictureConfig
+
+        return RecordConfig(
+            picture=PictureConfig(upscale=self.upscale, captions=self.captions),
+            overwrite=self.overwrite,
+            resume=resume,
+            quiet=self.quiet or self.json,
+        )
+
+    def report(self, made: Recording) -> int:
+        """Say what was made; the exit status."""
+        if self.json:
+            print_json(asdict(made))
+        else:
+            height, width = made.size
+            what = f"{made.video_seconds:.1f} s of video, {height}x{width}, {made.chunks} chunks"
+            print(f"{what}, in {made.seconds:.1f} s ({made.frames / made.seconds:.1f} frames/s)")
+            for path in (*made.outputs, *filter(None, [made.session])):
+                print(f"  {path}")
+        if not made.finished:
+            print("stopped; the files play, and --resume goes on from here", file=sys.stderr)
+        return 0 if made.finished else 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(FilmOptions):
+    command = "record"
+    told = "render a script to MP4, GIF or a contact sheet"
+    about = "Render a script. Ctrl-C leaves playable files; --resume goes on from there."
+    after = f"scripts that come along: {', '.join(shipped())}"
+
+    script: str = argument("SCRIPT", "a YAML file, or the name of a shipped one")
+    output: tuple[Path, ...] = several(
+        ".mp4, .gif, or .png for a contact sheet; may be given several times", file, "FILE",
+        "-o", "--output", required=True,
+    )  # fmt: skip
+    resume: bool = option("go on with an interrupted recording", False)
+    world: str | None = option("instead of the script's")
+
+    def run(self) -> int:
+        from magi_world.demos.record import check_outputs, record
+        from magi_world.session.script import read_script
+
+        script = read_script(find_script(self.script))
+        config = self.config(self.resume)
+        check_outputs(self.output, config)
+        name = self.world or script.world
+        world = self.open_world(
+            name,
+            num_steps=script.num_steps,
+            window_size=script.window_size,
+            frame_size=script.frame_size,
+        )
+        if self.world is not None:
+            script, told = script.fitting(world)
+            if told:
+                print(told, file=sys.stderr)
+        return self.report(record(script.session(world, name), world, self.output, config))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(FilmOptions):
+    command = "replay"
+    told = "repeat a session, compare it, render it again, or turn it into a script"
+    about = (
+        "Repeat a session file. Without further options it is compared with what it was "
+        "(--verify); exit status 1 says that it differs, and the first difference is named."
+    )
+
+    session: Path = argument("SESSION", "a .jsonl file", file)
+    verify: bool = option("compare, and say where it differs", False)
+    script: Path | None = option("write it as a script", None, file, "FILE")
+    minari: str | None = option("export it as a Minari dataset", metavar="NAME")
+    world: str | None = option("instead of the session's")
+
+    def run(self) -> int:
+        from magi_world.session.session import read_session
+
+        session = read_session(self.session)
+        if session.truncated and not self.json:
+            print(f"{self.session}: the last line was cut off, and is left out")
+        if self.script is not None:
+            return self._write_script(self.script, session)
+        if self.output:
+            from magi_world.demos.record import check_outputs
+
+            check_outputs(self.output, self.config(), session)
+        wants_other = bool(self.output or self.minari)
+        if self.verify or not wants_other:
+            status = self._verify(session)
+            if status or not wants_other:
+                return status
+        world = self._world(session)
+        if self.minari:
+            from magi_world.session.minari import export_minari
+
+            dataset = export_minari(session, world, self.minari)
+            print(f"{self.minari}: {dataset.total_episodes} episodes, {dataset.total_steps} chunks")
+        if self.output:
+            from magi_world.demos.record import record
+
+            return self.report(record(session, world, self.output, self.config()))
+        return 0
+
+    def _verify(self, session: Session) -> int:
+        from magi_world.demos.record import verdict_text, verify_session
+
+        verdict = verify_session(session, self._world(session), quiet=self.quiet or self.json)
+        if self.json:
+            print_json({"same": verdict.difference is None, **asdict(verdict)})
+        else:
+            print(verdict_text(verdict))
+        return 0 if verdict.difference is None else 1
+
+    def _world(self, session: Session) -> World:
+        """The world of the session, as it was where nothing else was typed."""
+        head = session.header
+        dtype: Any = self.dtype or head.dtype
+        like = replace(self, dtype=dtype, attention=self.attention or head.attention)
+        if head.device == "cpu":
+            threads = self.threads or head.threads or None
+            like = replace(like, device=self.device or "cpu", threads=threads)
+        return like.open_world(
+            self.world or head.world,
+            head.num_worlds,
+            head.num_steps,
+            head.window_size,
+            head.frame_size,
+            head.noise_scale,
+        )
+
+    def _write_script(self, path: Path, session: Session) -> int:
+        from magi_world.io.files import write_text
+        from magi_world.session.as_script import script_text
+
+        if path.exists() and not self.overwrite:
+            raise FileExistsError(f"{path} exists; give --overwrite to replace it")
+        write_text(path, script_text(session, self.session.name.split(".")[0], path.parent))
+        print(f"  {path}")
+        return 0

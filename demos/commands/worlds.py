@@ -1,41 +1,62 @@
-"""`magi-world worlds`: what can be loaded by name."""
+"""Worlds: `worlds`, `new-world`, `train-world`, `eval-world`, `export-recording`, and the hub."""
 
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from magi_world.demos.commands import options
+from magi_world.demos.commands.options import (
+    DEVICE,
+    Command,
+    JsonOption,
+    argument,
+    choice,
+    count,
+    file,
+    known_device,
+    option,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from magi_world.training.settings import WorldTrainConfig
+
+EXTRA = 'training needs more packages: pip install "magi-world[train]"'
 
 
-def add(commands: options.Commands) -> None:
-    """Declare it."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "worlds",
-        help="list the worlds that are here",
-        description="List the worlds that can be loaded by name, and the released models that "
-        "need --weights.",
+@dataclass(frozen=True, kw_only=True)
+class Worlds(JsonOption):
+    command = "worlds"
+    told = "list the worlds that are here"
+    about = (
+        "List the worlds that can be loaded by name, and the released models that need --weights."
     )
-    options.add_json(parser)
-    parser.set_defaults(run=run)
 
+    def run(self) -> int:
+        from magi_world.io.released import PRESETS
+        from magi_world.loading import world_folders
 
-def run(given: argparse.Namespace) -> int:
-    """Do it."""
-    from magi_world.io.released import PRESETS
-    from magi_world.loading import world_folders
-
-    worlds = [describe(name, folder) for name, folder in world_folders().items()]
-    if given.json:
-        options.print_json({"worlds": worlds, "released": list(PRESETS)})
+        worlds = [describe(name, folder) for name, folder in world_folders().items()]
+        if self.json:
+            print_json({"worlds": worlds, "released": list(PRESETS)})
+            return 0
+        for world in worlds:
+            print(f"{world['name']}   {world['folder']}, {world['bytes'] / 1e6:.1f} MB")
+            if "commands" in world:
+                height, width = world["frame_size"]
+                print(f"    {height}x{width} at {world['fps']} frames/s. {world['description']}")
+                print(f"    commands: {', '.join(world['commands'])}")
+            for problem in world["problems"]:
+                print(f"    PROBLEM: {problem}")
+        if not worlds:
+            print("no world is installed")
+        print(f"\nwith --weights DIR: {', '.join(PRESETS)}")
         return 0
-    for world in worlds:
-        print("\n".join(lines(world)))
-    if not worlds:
-        print("no world is installed")
-    print(f"\nwith --weights DIR: {', '.join(PRESETS)}")
-    return 0
 
 
 def describe(name: str, folder: Path) -> dict[str, Any]:
@@ -59,12 +80,291 @@ def describe(name: str, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def lines(world: dict[str, Any]) -> list[str]:
-    """The description for people."""
-    told = [f"{world['name']}   {world['folder']}, {world['bytes'] / 1e6:.1f} MB"]
-    if "commands" in world:
-        height, width = world["frame_size"]
-        told.append(f"    {height}x{width} at {world['fps']} frames/s. {world['description']}")
-        told.append(f"    commands: {', '.join(world['commands'])}")
-    told += [f"    PROBLEM: {problem}" for problem in world["problems"]]
+@dataclass(frozen=True, kw_only=True)
+class NewWorld(Command):
+    command = "new-world"
+    told = "write the configuration of a world of your own"
+    about = (
+        "Look at a Gymnasium environment (play it for a few seconds) and write a commented "
+        "configuration for train-world: commands for its actions, sizes, speeds."
+    )
+
+    env: str = argument("ENV_ID", "as for gymnasium.make, or module:function()")
+    module: str | None = option("imported first: it registers the environment", metavar="M")
+    output: Path | None = option("default: ENV_ID.yaml, here", None, file, "FILE", "-o", "--output")
+    name: str | None = option("of the world; default: the file's")
+    force: bool = option("overwrite the file if it is there", False)
+    seconds: int = option("to play it", 20, count, "N")
+
+    def run(self) -> int:
+        from magi_world.io.files import write_text
+        from magi_world.training.new_world import world_yaml
+        from magi_world.training.propose import look
+        from magi_world.training.settings import importable, read_settings
+
+        path = self.output or Path(f"{slug(self.env)}.yaml")
+        if path.exists() and not self.force:
+            raise ValueError(
+                f"{path} is there already; --force overwrites it, -o names another file"
+            )
+        # What stands beside the file may name the environment.
+        importable(path.resolve().parent)
+        found = look(self.env, self.module, self.seconds)
+        write_text(path, world_yaml(found, self.name or path.stem))
+        read_settings(path)
+        height, width = found.picture
+        small = "x".join(map(str, found.frame_size))
+        print(f"{path}: {len(found.actions)} commands ({', '.join(found.actions)})")
+        print(
+            f"    pictures {height}x{width} -> {small}, {found.frames_per_chunk} frames a chunk, "
+            f"{found.fps} frames/s, a step takes {found.step_seconds * 1e3:.1f} ms"
+        )
+        for note in found.notes:
+            print(f"    note: {note}", file=sys.stderr)
+        print(f"next: magi-world train-world {path} --check")
+        return 0
+
+
+def slug(env: str) -> str:
+    """A file's name for an environment: "minigrid:MiniGrid-Empty-8x8-v0" -> minigrid-empty-8x8."""
+    stem = re.split(r"[:/]", env.removesuffix("()"))[-1]
+    return re.sub(r"[^a-z0-9]+", "-", re.sub(r"-v\d+$", "", stem).lower()).strip("-") or "world"
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Command):
+    """Of commands for the training run of a world."""
+
+    config: Path = argument("CONFIG", "a YAML file", file)
+    run_folder: Path | None = option("default: runs/CONFIG", None, file, "DIR", "--run")
+
+    @property
+    def folder(self) -> Path:
+        return self.run_folder or Path("runs") / self.config.stem
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWorld(RunOptions):
+    command = "train-world"
+    told = "train a world from a simulator"
+    about = (
+        "Record a simulator and train a world, as a configuration says. Ctrl-C saves everything; "
+        "the same command goes on from there."
+    )
+
+    device: str | None = option(DEVICE)
+    no_resume: bool = option("refuse a folder that has checkpoints in it", False)
+    start_from: str | None = option(
+        "begin with the weights of this world (a name or a folder) instead of from nothing",
+        None, str, "WORLD", "--from",
+    )  # fmt: skip
+    check: bool = option(
+        "only check everything, and estimate what it takes; nothing is recorded or trained", False
+    )
+    quick: float | None = option(
+        "a try of all stages in about so many minutes (10); the same folder then goes on",
+        None, _minutes, "MINUTES", more={"nargs": "?", "const": 10.0},
+    )  # fmt: skip
+
+    def run(self) -> int:
+        return _stoppable(self._train)
+
+    def _train(self) -> int:
+        from magi_world.training.train import train_world
+
+        device = known_device(self.device)
+        config, problems = self._checked(device)
+        if self.check:
+            return problems
+        made = train_world(config, self.folder, device, not self.no_resume, self.start_from)
+        print(f"{made}   (magi-world play {made})")
+        if self.quick is not None:
+            print("that was a try; the same command without --quick trains it in full")
+        return 0
+
+    def _checked(self, device: str | None) -> tuple[WorldTrainConfig, int]:
+        """The configuration, as it is to be trained, and 1 where something is wrong with it.
+        Raises ValueError: it cannot be trained.
+        """
+        import torch
+
+        from magi_world.training.preflight import preflight, shown
+        from magi_world.training.progress import read_estimate
+        from magi_world.training.rehearse import planned, quick_config, rehearse
+        from magi_world.training.settings import read_settings
+
+        # A run that goes on was checked when it began, and has its estimate.
+        goes_on = read_estimate(self.folder) and list(self.folder.glob("*.ckpt"))
+        if goes_on and not self.check and self.quick is None:
+            return read_settings(self.config), 0
+        found = preflight(self.config, self.folder)
+        for finding in found.findings:
+            if self.check or not finding.fatal:
+                print(shown(finding, found.lines), file=sys.stderr)
+        if self.check and any(f.fatal for f in found.findings):
+            return found.config, 1
+        found.done()
+        assert found.played is not None, "without a fatal finding it was played"
+        print("a rehearsal of every stage, to see how long each takes ...", file=sys.stderr)
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        config, out = found.config, sys.stdout if self.check else sys.stderr
+        estimate = rehearse(config, found.played, where)
+        if self.quick is not None:
+            config = quick_config(config, estimate, self.quick)
+            estimate = planned(config, estimate)
+        told = f"disk {estimate.disk / 1e9:.1f} GB, memory about {estimate.memory / 1e9:.1f} GB"
+        print("\n".join([*estimate.table(), told]), file=out)
+        if self.check:
+            print(f"{self.config}: it can be trained")
+        else:
+            estimate.save(self.folder)
+        return config, 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalWorld(RunOptions, JsonOption):
+    command = "eval-world"
+    told = "measure a trained world"
+    about = "Pack the newest checkpoints of a run, finished or not, and measure them."
+
+    device: str | None = option(DEVICE)
+
+    def run(self) -> int:
+        return _stoppable(self._evaluate)
+
+    def _evaluate(self) -> int:
+        from magi_world.training.train import evaluate_world
+
+        figures = evaluate_world(self.config, self.folder, known_device(self.device))
+        if self.json:
+            print_json(figures)
+        else:
+            print("\n".join(_lines(figures)))
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecording(RunOptions):
+    command = "export-recording"
+    told = "turn the recording of a world's training into a Minari dataset"
+    about = (
+        "Write the simulator's episodes, as train-world recorded them, as a Minari dataset for "
+        "offline learning. Nothing is recorded or trained."
+    )
+
+    minari: str = option("e.g. arena/recorded-v0", metavar="NAME", more={"required": True})
+    observation: str = choice("all frames of a chunk, or its last one", "chunk", "chunk", "frame")
+    action: str = choice(
+        "the command, or its place in the list of commands", "text", "text", "discrete"
+    )
+    part: str = choice(
+        "all chunks, those that are trained on, or those that are not",
+        "all", "all", "train", "held-out",
+    )  # fmt: skip
+
+    def run(self) -> int:
+        from magi_world.training.data import split_shards
+        from magi_world.training.datasets import ExportConfig, export_recording
+        from magi_world.training.settings import read_settings
+
+        record = read_settings(self.config).record
+        train, held_out = split_shards(self.folder / "data", record.held_out_shards)
+        paths = {"all": [*train, *held_out], "train": train, "held-out": held_out}[self.part]
+        config = ExportConfig(self.observation, self.action)
+        made = export_recording(paths, self.minari, record, config)
+        print(f"{self.minari}: {made.total_episodes} episodes, {made.total_steps} chunks")
+        return 0
+
+
+def _stoppable(job: Callable[[], int]) -> int:
+    try:
+        from magi_world.interrupts import Stopped
+        from magi_world.training.yaml_lines import Mistakes
+
+        return job()
+    except ModuleNotFoundError as error:
+        raise ImportError(f"{EXTRA} ({error})") from error
+    except Mistakes as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Stopped as error:
+        print(str(error) or "stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _lines(figures: dict[str, Any], indent: str = "") -> list[str]:
+    """Nested figures for people."""
+    told = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            told += [f"{indent}{name}:", *_lines(value, indent + "  ")]
+        else:
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            told.append(f"{indent}{name}: {shown}")
     return told
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download(Command):
+    command = "download"
+    told = "fetch a world or the released weights from the Hugging Face hub"
+    about = (
+        "OWNER/NAME installs a world, which can then be loaded by its name. The name of a released "
+        "model (magi-1-4.5b-distill, ...) fetches its weights into --to, tens of gigabytes; the "
+        "same command goes on with what was stopped."
+    )
+
+    what: str = argument("WORLD", "OWNER/NAME[@REVISION], or magi-1-...")
+    to: Path | None = option("default: ~/.magi-world/worlds", None, file, "DIR")
+    overwrite: bool = option("replace a world of that name", False)
+
+    def run(self) -> int:
+        from magi_world.io import hub
+        from magi_world.io.released import PRESETS
+        from magi_world.loading import INSTALLED
+
+        if self.what in PRESETS:
+            if self.to is None:
+                raise ValueError(f"{self.what} needs --to DIR, where there is room for its weights")
+            folder = hub.download_released(self.what, self.to)
+            print(f"{folder}   (magi-world doctor --weights {folder})")
+            print("special_tokens.npz comes with the code of MAGI-1; doctor says what is missing")
+            return 0
+        folder = hub.download_world(self.what, self.to or INSTALLED.expanduser(), self.overwrite)
+        named = folder.name if self.to is None else folder
+        print(f"{folder}   (magi-world play {named})")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushWorld(Command):
+    command = "push-world"
+    told = "put a world on the Hugging Face hub"
+    about = (
+        "Put a world package on the hub, with a page about it made from its world.json. Log in "
+        "with `hf auth login` first."
+    )
+
+    world: str = argument("WORLD", "a name or a folder")
+    address: str = argument("OWNER/NAME")
+    private: bool = option("a repository that is made is private", False)
+    message: str | None = option("of the commit", None, str, None, "-m", "--message")
+
+    def run(self) -> int:
+        from magi_world.io import hub
+        from magi_world.loading import find_package
+
+        folder = find_package(self.world)
+        print(hub.push_world(folder, self.address, self.private, self.message))
+        print(f"magi-world download {self.address}", file=sys.stderr)
+        return 0

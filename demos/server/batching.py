@@ -8,9 +8,10 @@ Shapes: T video frames, H, W pixels, C latent channels, t latent frames, h, l la
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -20,8 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from magi_world.demos.bench import choose_threads
+from magi_world.demos.steering import KeyMap
+from magi_world.language import Interpreter
+from magi_world.world.best_start import best_start
 from magi_world.world.chunk import Chunk
-from magi_world.world.snapshot import Snapshot
+from magi_world.world.snapshot import Snapshot, check_snapshot
+from magi_world.world.spec import WorldSpec
 from magi_world.world.world import Steer, World
 
 Result = TypeVar("Result")
@@ -71,12 +77,10 @@ class Made:
 
     @property
     def index(self) -> int:
-        """Chunks since the reset."""
         return self.state.stories[0].steps
 
     @property
     def command(self) -> str:
-        """The command in force."""
         return self.state.stories[0].command
 
 
@@ -113,12 +117,10 @@ class Batcher:
 
     @property
     def world(self) -> World:
-        """For reading its form, never for stepping it."""
         return self._world
 
     @property
     def figures(self) -> BatchFigures:
-        """Counts so far."""
         return BatchFigures(self._forwards, self._chunks, self._busy, len(self._waiting))
 
     def ask(self, owner: object, what: Begin | Step) -> Future[Made]:
@@ -250,3 +252,77 @@ class Batcher:
 def _fail(requests: Sequence[_Request], error: Exception) -> None:
     for request in requests:
         request.answer.set_exception(error)
+
+
+class Served:
+    """One world of the server, for all who play in it."""
+
+    def __init__(self, source: str, world: World, threads: int | None = None) -> None:
+        """Args:
+        source: what the world was loaded by.
+        world: ``world.num_worlds`` is the size of the batch.
+        threads: of the CPU; None measures which number is quickest.
+        """
+        self.source = source
+        self.batcher = Batcher(world)
+        self.keymap = KeyMap(world.spec.commands)
+        # For headers of session files: every visitor's world is one of a single row.
+        config = world.config
+        self.alone = World(world.parts, 1, config.attention, config.noise_scale)
+        self.best_start = best_start(world.parts)
+
+        def tune(world: World) -> None:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            else:
+                choose_threads(self.alone)
+
+        # In the thread that steps the world: the number of threads is a matter of each thread.
+        self.batcher.call(self, tune).result()
+
+    @property
+    def world(self) -> World:
+        return self.batcher.world
+
+    @property
+    def spec(self) -> WorldSpec:
+        return self.world.spec
+
+    @property
+    def interpreter(self) -> Interpreter:
+        return self.world.interpreter
+
+    def check(self, state: Snapshot) -> None:
+        """Raise ValueError unless play can go on from this state here."""
+        check_snapshot(state, self.spec, self.alone._stream)
+        if state.num_worlds != 1:
+            raise ValueError(f"the state is of {state.num_worlds} worlds; it must be of one")
+
+    async def make(self, owner: object, what: Begin | Step) -> Made:
+        """One chunk. Raises ValueError: what was asked is wrong."""
+        return await asyncio.wrap_future(self.batcher.ask(owner, what))
+
+    def describe(self) -> dict[str, Any]:
+        spec, sampler = self.spec, self.world.parts.config.sampler
+        return {
+            "source": self.source,
+            "name": spec.name,
+            "description": spec.description,
+            "frame_size": spec.frame_size,
+            "fps": spec.fps,
+            "frames_per_chunk": spec.frames_per_chunk,
+            "commands": [_command(c.name, c.phrases, self.keymap) for c in spec.commands],
+            "default_command": spec.default_command,
+            "scene": spec.scene,
+            "num_starts": spec.num_starts,
+            "fingerprint": spec.fingerprint,
+            "window_size": sampler.window_size,
+            "num_steps": sampler.num_steps,
+        }
+
+    def close(self) -> None:
+        self.batcher.close()
+
+
+def _command(name: str, phrases: tuple[str, ...], keymap: KeyMap) -> Mapping[str, Any]:
+    return {"name": name, "phrases": phrases[:6], "keys": keymap.keys_of(name)}

@@ -1,11 +1,19 @@
-"""What a server is told, and what each of its visitors may do."""
+"""What a server is told, what each of its visitors may do, and who may come in."""
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
+import secrets
+import socket as sockets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Literal
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
 
 from magi_world.config import require
 from magi_world.world.spec import MAX_CHARACTERS
@@ -105,10 +113,130 @@ class ServeConfig:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can connect."""
         if self.host == "localhost":
             return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+class TooFast(ValueError):
+    """Over a limit. ``wait``: seconds after which it would be all right."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class Allowance:
+    """At most ``rate`` a second in the long run; ``burst`` at once after a pause."""
+
+    def __init__(
+        self,
+        what: str,
+        rate: float | None,
+        burst: float | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """``what`` is counted, as messages name it. ``rate`` None allows everything."""
+        self._what, self._rate, self._clock = what, rate, clock
+        self._burst = max(1.0, 2 * (rate or 0) if burst is None else burst)
+        self._left, self._then = self._burst, clock()
+
+    def take(self, count: int = 1) -> None:
+        """Use some. Raises TooFast: there are not so many; nothing was used."""
+        if self._rate is None:
+            return
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._then) * self._rate)
+        self._then = now
+        # More than fits at once is allowed from a full bucket, and paid back later.
+        if self._left < min(count, self._burst):
+            wait = (min(count, self._burst) - self._left) / self._rate
+            raise TooFast(
+                f"{self._what}: at most {self._rate:g} a second; wait {wait:.2f} seconds", wait
+            )
+        self._left -= count
+
+
+COOKIE = "magi-world-token"
+_LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class Refused(Exception):
+    """Not let in. ``status``: of HTTP; the message says what would be right."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Access:
+    """Checks every request before anything else is done with it."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._origins = {origin.rstrip("/").lower() for origin in config.origins}
+
+    def check(self, connection: HTTPConnection) -> None:
+        """Raises `Refused` for the wrong host, origin or token."""
+        host = connection.headers.get("host", "")
+        self._check_host(host)
+        self._check_origin(connection.headers.get("origin"), host)
+        self.check_token(connection)
+
+    def check_token(self, connection: HTTPConnection) -> None:
+        """Raises `Refused` without the right token: in the link, a header, or the page's cookie."""
+        token = self._config.token
+        if token is None:
+            return
+        bearer = connection.headers.get("authorization", "")
+        given = (
+            connection.query_params.get("token"),
+            bearer[7:] if bearer.lower().startswith("bearer ") else None,
+            connection.cookies.get(COOKIE),
+        )
+        tried = [one for one in given if one]
+        if not any(hmac.compare_digest(one.encode(), token.encode()) for one in tried):
+            what = "the token is not the right one" if tried else "this server needs its token"
+            raise Refused(
+                401,
+                f"{what}; open the link that the server printed when it started "
+                "(programs: ?token=... or the header Authorization: Bearer ...)",
+            )
+
+    def _check_host(self, host: str) -> None:
+        # Without a token only this machine may ask. A page elsewhere could have its own name
+        # point here; then the name in the request is not one of ours.
+        if self._config.token is not None or self._config.open:
+            return
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+        if name not in (*_LOCAL, self._config.host.lower()):
+            raise Refused(403, f"the host is {host!r}; this server answers to {self._config.host}")
+
+    def _check_origin(self, origin: str | None, host: str) -> None:
+        """Programs send no origin; a browser's page must be ours, or one that was allowed."""
+        if origin is None:
+            return
+        if origin.rstrip("/").lower() in self._origins:
+            return
+        if urlsplit(origin).netloc.lower() != host.lower():
+            raise Refused(
+                403,
+                f"a page of {origin} may not connect; --allow-origin {origin} lets it",
+            )
+
+
+def link(config: ServeConfig) -> str:
+    host = config.host
+    if host in ("0.0.0.0", "::"):
+        host = sockets.gethostname()  # as others may know this machine
+    if ":" in host:
+        host = f"[{host}]"
+    query = "" if config.token is None else f"?token={config.token}"
+    return f"http://{host}:{config.port}/{query}"
+
+
+def new_token() -> str:
+    return secrets.token_urlsafe(18)

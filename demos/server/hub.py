@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from time import monotonic
 
+from magi_world.demos.server.batching import Served
 from magi_world.demos.server.config import ServeConfig
-from magi_world.demos.server.served import Served
 from magi_world.demos.server.visitor import Visitor
 
 _VISIT = re.compile(r"[0-9a-f]{16,64}")
@@ -24,9 +24,7 @@ class Hub:
 
     def __init__(self, worlds: Mapping[str, Served], config: ServeConfig) -> None:
         """``worlds``: name -> world, the first one is opened by default.
-
-        Raises:
-            ValueError: no world.
+        Raises ValueError: no world.
         """
         if not worlds:
             raise ValueError("worlds is empty; a server needs at least one")
@@ -38,14 +36,11 @@ class Hub:
 
     @property
     def count(self) -> int:
-        """Visitors who are here, or whose place is kept for them."""
         return len(self.visitors) + len(self.programs)
 
     def world(self, name: str | None) -> Served:
         """The world of this name; the default one without a name.
-
-        Raises:
-            ValueError: it is not served here.
+        Raises ValueError: it is not served here.
         """
         if name is None or name == "":
             return next(iter(self.worlds.values()))
@@ -73,20 +68,14 @@ class Hub:
         return visitor
 
     def enter(self, program: object) -> None:
-        """A program takes a place.
-
-        Raises:
-            Full: there is none left.
-        """
+        """A program takes a place. Raises Full: there is none left."""
         self._make_room()
         self.programs.add(program)
 
     def leave(self, program: object) -> None:
-        """It gives it back."""
         self.programs.discard(program)
 
     async def remove(self, visitor: Visitor) -> None:
-        """Forget a visitor."""
         if self.visitors.get(visitor.visit) is not visitor:
             return
         del self.visitors[visitor.visit]
@@ -106,7 +95,6 @@ class Hub:
                     await self.remove(visitor)
 
     async def close(self) -> None:
-        """Forget everybody and stop computing."""
         for visitor in list(self.visitors.values()):
             await self.remove(visitor)
         for served in self.worlds.values():

@@ -12,7 +12,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from starlette.routing import BaseRoute
 
 from magi_world.demos.server.hub import Hub
-from magi_world.demos.server.single import MOST_CHUNKS, SinglePlay, enlarged, png
+from magi_world.demos.server.programs import MOST_CHUNKS, SinglePlay, enlarged, png
 
 Answer = list[str | Image]
 
@@ -24,11 +24,11 @@ shows where each leads; keep chooses one of them. rewind goes back. {known}"""
 
 
 def mcp_door(hub: Hub) -> tuple[list[BaseRoute], Callable[[], AbstractAsyncContextManager[Any]]]:
-    """The routes, and what must be entered while they are served."""
     spec = hub.world(None).spec
     known = ", ".join(spec.command_names)
     server = FastMCP(
         "magi-world",
+        log_level="WARNING",
         instructions=INSTRUCTIONS.format(known=f"The world knows: {known}." if known else ""),
         # Hosts, origins and the token have been checked before a request comes here.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),

@@ -19,10 +19,10 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from magi_world import __version__
-from magi_world.demos.server.allowance import TooFast
 from magi_world.demos.server.batching import Made
+from magi_world.demos.server.config import TooFast
 from magi_world.demos.server.hub import Full, Hub
-from magi_world.demos.server.single import SinglePlay, png
+from magi_world.demos.server.programs import SinglePlay, png
 from magi_world.language import Reading, understood
 
 ENDS = 0.5  # probability of an end from which an episode is over
@@ -83,9 +83,7 @@ class Episode:
 
     async def reset(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Begin an episode. ``given`` may have seed, episode_id, prompt, start, max_chunks.
-
-        Raises:
-            ValueError: a field of the wrong kind.
+        Raises ValueError: a field of the wrong kind.
         """
         most = given.get("max_chunks")
         if most is not None and (not isinstance(most, int) or most < 1):
@@ -99,9 +97,7 @@ class Episode:
 
     async def step(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """One chunk under the text of the action.
-
-        Raises:
-            ValueError: an action of the wrong form, or an episode that is over.
+        Raises ValueError: an action of the wrong form, or an episode that is over.
         """
         text = action.get("text")
         if extra := sorted(set(action) - {"text", "metadata"}):
@@ -125,7 +121,6 @@ class Episode:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Where the episode stands."""
         play = self._play
         return {
             "episode_id": self._id,
@@ -157,8 +152,6 @@ class Episode:
 
 
 def openenv_routes(hub: Hub) -> list[BaseRoute]:
-    """What the protocol asks for."""
-
     async def socket(websocket: WebSocket) -> None:
         await _serve(websocket, hub)
 

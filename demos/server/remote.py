@@ -17,11 +17,11 @@ from torch import Tensor
 
 from magi_world import __version__
 from magi_world.config import require
-from magi_world.demos.server.allowance import TooFast
 from magi_world.demos.server.batching import Begin, Made
+from magi_world.demos.server.config import TooFast
 from magi_world.demos.server.hub import Full, Hub
-from magi_world.demos.server.messages import check_text
-from magi_world.demos.server.program import Program, ProgramWorld, States
+from magi_world.demos.server.page_socket import check_text
+from magi_world.demos.server.programs import Program, ProgramWorld, States
 from magi_world.language import CommandQueue
 from magi_world.model.text import check_prompt
 from magi_world.remote.wire import PROTOCOL, Parcel, pack, unpack
@@ -34,7 +34,6 @@ Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 async def remote_socket(socket: WebSocket, hub: Hub) -> None:
-    """Serve one program until it hangs up."""
     await socket.accept()
     program = Program(hub.config.limits)
     try:
@@ -255,7 +254,6 @@ _ASKED = (
 
 
 def _per_row(asked: Parcel, name: str, count: int) -> list[np.ndarray | None]:
-    """An array that was given once, or once for each row."""
     if name not in asked.arrays:
         return [None] * count
     given = asked.arrays[name]
@@ -268,7 +266,6 @@ def _per_row(asked: Parcel, name: str, count: int) -> list[np.ndarray | None]:
 
 
 def _read(content: bytes) -> States:
-    """States of one row each from the content of a snapshot file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         path.write_bytes(content)
@@ -277,7 +274,6 @@ def _read(content: bytes) -> States:
 
 
 def _written(states: States) -> bytes:
-    """The content of one snapshot file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         joined(states).save(path)

@@ -12,7 +12,7 @@ from aiortc import RTCPeerConnection, RTCRtpSender, RTCSessionDescription, Video
 from av import VideoFrame
 
 from magi_world.demos.server.pictures import decode
-from magi_world.demos.server.single import enlarged
+from magi_world.demos.server.programs import enlarged
 from magi_world.demos.server.visitor import Visitor
 
 CLOCK = 90_000  # ticks a second of video over RTP
@@ -62,9 +62,7 @@ class Videos:
 
     async def answer(self, visitor: Visitor, offer: Any) -> dict[str, str]:
         """Accept a browser's offer {"sdp", "type"} to receive a video.
-
-        Raises:
-            ValueError: no offer, or too many connections.
+        Raises ValueError: no offer, or too many connections.
         """
         if not isinstance(offer, dict) or offer.get("type") != "offer":
             raise ValueError('the offer must be {"type": "offer", "sdp": ...}')
@@ -92,7 +90,6 @@ class Videos:
         return {"type": peer.localDescription.type, "sdp": peer.localDescription.sdp}
 
     async def close(self) -> None:
-        """Hang up on all."""
         for peer in list(self._open):
             await self._drop(peer)
 

@@ -17,33 +17,64 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from magi_world.demos.server import telling
-from magi_world.demos.server.batching import Begin, Made, Step
+from magi_world.demos.server.batching import Begin, Made, Served, Step
 from magi_world.demos.server.config import ServeConfig
-from magi_world.demos.server.futures import Futures
-from magi_world.demos.server.journey import Journey
-from magi_world.demos.server.outbox import Outbox
-from magi_world.demos.server.past import Moment, Past
-from magi_world.demos.server.pictures import PictureHeader, encode, strips
-from magi_world.demos.server.plan import Plan
-from magi_world.demos.server.record import Record
-from magi_world.demos.server.served import Served
-from magi_world.demos.server.slots import Slots
-from magi_world.language import Reading
+from magi_world.demos.server.pictures import Journey, Outbox, PictureHeader, Slots, encode, strips
+from magi_world.demos.steering import Steering
+from magi_world.demos.timeline import Futures, Moment, Timeline
+from magi_world.language import Reading, understood
+from magi_world.session.events import (
+    Event,
+    Fork,
+    Keep,
+    Load,
+    Note,
+    Reset,
+    Rewind,
+    Said,
+    Save,
+    file_digest,
+)
+from magi_world.session.session import SessionWriter, step_event
 from magi_world.world.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from magi_world.demos.server.hub import Hub
+
+NOTE = "served in a batch; a replay of this world alone may differ in the last bit"
+RECENT = 32  # chunks that can be gone back to without a gap
+Shown = Moment[tuple[bytes, ...]]  # its frames are files, as the page gets them
 LOOP_PAUSE = 0.5  # seconds between two showings of imagined futures
+
+
+class Strips(Futures[tuple[bytes, ...], list[Made]]):
+    """Futures that a page looks at.    strips: of each chunk, pictures of all futures abreast."""
+
+    def __init__(self, base: Shown, commands: Sequence[str]) -> None:
+        super().__init__(base, commands, wanted=4, limit=16)
+        self.strips: list[list[bytes]] = []
+
+    @property
+    def states(self) -> list[Snapshot]:
+        """From where each future goes on."""
+        if not self.chunks:
+            return [self.base.snapshot] * len(self.commands)
+        return [made.state for made in self.chunks[-1]]
+
+    def say(self, row: int, command: str) -> None:
+        super().say(row, command)
+        self.strips = []
 
 
 @dataclass(eq=False)
 class _Ahead:
     """The chunk after ``base``, which is being made."""
 
-    base: Moment
+    base: Shown
     command: str | None
     answer: Future[Made]
     asked: float
@@ -63,7 +94,7 @@ class Visitor:
         self.connected = False
         self.paused = False
         self.delay: float | None = None
-        self.futures: Futures | None = None
+        self.futures: Strips | None = None
         self.picture: bytes | None = None
         self._key = key
         self._nudge = asyncio.Event()
@@ -72,61 +103,54 @@ class Visitor:
         self._ahead: _Ahead | None = None
         self._jobs: list[Any] = []
         self._pace = 0.0
-        self._record: Record | None = None
+        self._session: Path | None = None
+        self._writer: SessionWriter | None = None
         self.journey = Journey()
         self.open(served)
 
     # What can be asked
 
     def open(self, served: Served, begin: Begin | None = None) -> None:
-        """Play this world, from the beginning."""
         self._drop_ahead()
         self.served = served
-        self.plan = Plan(served.keymap, served.spec.default_command)
-        self.past = Past(self.config.limits.memory)
+        self.plan = Steering(served.keymap, served.spec.default_command)
+        kept = max(2, self.config.limits.memory // max(1, served.alone.cache_bytes))
+        self.past: Timeline[tuple[bytes, ...]] = Timeline(kept, recent=RECENT)
         spec = served.spec
         self.slots = Slots(self.config.folder / "slots", served.source, spec.fingerprint, self._key)
-        self._end_record()
+        self._end_session()
         if self.config.sessions:
             name = f"{Path(served.source).name}-{secrets.token_hex(6)}.jsonl"
-            path = self.config.folder / "sessions" / name
-            self._record = Record(path, served.alone, served.source)
+            self._session = self.config.folder / "sessions" / name
         self.begin(begin or Begin(seed=secrets.randbits(31), start=served.best_start))
 
     def begin(self, begin: Begin) -> None:
-        """Start the open world anew."""
         self.plan.clear()
         self._do(("begin", begin))
 
     def load(self, slot: int) -> None:
-        """Go on from a saved moment."""
         self.slots.path(slot)
         self.plan.clear()
         self._do(("load", slot))
 
     async def save(self, slot: int) -> None:
         """Put the moment that is seen into a slot.
-
-        Raises:
-            ValueError: no such slot, or nothing to save yet.
+        Raises ValueError: no such slot, or nothing to save yet.
         """
         self.slots.path(slot)
         if (moment := self.past.current) is None:
             raise ValueError("nothing has been played yet, so there is nothing to save")
-        picture = moment.pictures[-1]
-        await asyncio.to_thread(self.slots.save, slot, moment.state, picture)
-        if self._record is not None and self.past.at_end:
-            self._record.saved(slot)
+        chunk = None if self.past.at_end else moment.index
+        await asyncio.to_thread(self.slots.save, slot, moment.snapshot, moment.frames[-1])
+        self._write(Save(str(slot), chunk))
 
     def changed(self) -> None:
-        """Another command is wanted than before."""
         self._asked_at = monotonic()
         if self.futures is not None:
             self.drop_futures()
         self.nudge()
 
     def pause(self, on: bool) -> None:
-        """Stop or go on."""
         if not on and self.futures is not None:
             self.drop_futures()
         self.paused, self._single = on, False
@@ -134,7 +158,6 @@ class Visitor:
         self.nudge()
 
     def step_once(self) -> None:
-        """Play one chunk more, then stop."""
         self.paused = self._single = True
         self.nudge()
 
@@ -145,8 +168,6 @@ class Visitor:
         if (moment := self.past.go_to(index)) is not None:
             self._drop_ahead()
             self.show_still(moment)
-            if self._record is not None:
-                self._record.rewound(moment.index)
         self.nudge()
 
     def what_if(self, commands: Sequence[str]) -> None:
@@ -156,23 +177,20 @@ class Visitor:
             return
         self._drop_ahead()
         self.paused = True
-        self.futures = Futures(self.past.current, commands)
+        self.futures = Strips(self.past.current, commands)
         self.nudge()
 
     def drop_futures(self) -> None:
-        """Back to what is."""
         if self.futures is not None:
             self.futures = None
-            telling.tell_futures(self)
+            self.tell_futures()
             if self.past.current is not None:
                 self.show_still(self.past.current)
             self.nudge()
 
     def keep(self, row: int) -> None:
         """One future becomes what is.
-
-        Raises:
-            ValueError: nothing is imagined, or there is no such future.
+        Raises ValueError: nothing is imagined, or there is no such future.
         """
         futures = self.futures
         if futures is None or not futures.chunks:
@@ -182,30 +200,23 @@ class Visitor:
         self._do(("keep", futures, row))
 
     def note(self, reading: Reading) -> None:
-        """For the session file."""
-        if self._record is not None:
-            self._record.heard(reading)
+        self._write(Said.of(reading))
 
     @property
     def session(self) -> Path | None:
-        """The session file, once it is there."""
-        path = None if self._record is None else self._record.path
-        return path if path is not None and path.is_file() else None
+        return None if self._writer is None else self._writer.path
 
     def nudge(self) -> None:
-        """Look again at what is wanted."""
         self._nudge.set()
 
     def close(self) -> None:
-        """The end."""
         self._drop_ahead()
-        self._end_record()
+        self._end_session()
         self.journey.close()
 
     # The play
 
     async def run(self) -> None:
-        """Until cancelled."""
         while True:
             self._nudge.clear()
             try:
@@ -239,9 +250,11 @@ class Visitor:
             self.past.clear()
             self.journey.clear()
             moment = await self._moment(made)
-            if self._record is not None:
-                seed = made.state.state.lanes[0].seed
-                self._record.begun(seed, begin.scene, begin.start)
+            if self._writer is None and self._session is not None:
+                served = self.served
+                self._writer = SessionWriter(self._session, served.alone, served.source, False)
+                self._write(Note(NOTE))
+            self._write(Reset((moment.seed,), begin.scene, begin.start))
         elif job[0] == "load":
             slot: int = job[1]
             state = await asyncio.to_thread(self.slots.load, slot)
@@ -249,21 +262,21 @@ class Visitor:
             if picture is None:
                 raise ValueError(f"slot {slot} has lost its picture; save it again")
             self.served.check(state)
-            moment = Moment(state, (picture,))
+            moment = Moment((picture,), state)
             self.past.clear()
-            if self._record is not None:
-                self._record.loaded(slot, self.slots.path(slot))
+            path = self.slots.path(slot).resolve()
+            self._write(Load(str(slot), str(path), await asyncio.to_thread(file_digest, path)))
             self.paused = True
         else:
             await self._keep(job[1], job[2])
             return
         self.past.append(moment)
         self.journey.add(moment)
-        telling.tell_chunk(self, moment, 1)
+        self.tell_chunk(moment, 1)
         self.tell()
         self.show_still(moment)
 
-    async def _advance(self, base: Moment) -> None:
+    async def _advance(self, base: Shown) -> None:
         command = self.plan.command
         ahead = self._ahead
         if ahead is None or ahead.base is not base or ahead.command != command:
@@ -273,16 +286,16 @@ class Visitor:
             return  # something else is wanted now
         self._ahead = None
         made = ahead.answer.result()
-        moment = await self._moment(made, command, monotonic() - ahead.asked)
+        moment = await self._moment(made, monotonic() - ahead.asked)
         if self.past.current is not base or self._jobs or self.futures is not None:
             return
+        self._go_on_from_here()
         self.past.append(moment)
         self.journey.add(moment)
-        if self._record is not None:
-            self._record.stepped(moment)
+        self._write(step_event(moment.snapshot.stories, "now"))
         self.plan.made(command)
         self._pace = 0.7 * self._pace + 0.3 * moment.seconds if self._pace else moment.seconds
-        telling.tell_chunk(self, moment, made.together)
+        self.tell_chunk(moment, made.together)
         if not self._single:
             self._ask(moment, self.plan.command)
         await self._show(moment)
@@ -290,9 +303,9 @@ class Visitor:
             self._single = False
             self.tell()
 
-    def _ask(self, base: Moment, command: str | None) -> _Ahead:
+    def _ask(self, base: Shown, command: str | None) -> _Ahead:
         self._drop_ahead()
-        answer = self.served.batcher.ask(self, Step(base.state, command))
+        answer = self.served.batcher.ask(self, Step(base.snapshot, command))
         self._ahead = _Ahead(base, command, answer, monotonic())
         return self._ahead
 
@@ -302,7 +315,6 @@ class Visitor:
             self._ahead = None
 
     async def _first(self, answer: Future[Made]) -> None:
-        """Wait until it is there, or until we are nudged."""
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
         answer.add_done_callback(lambda _: loop.call_soon_threadsafe(ready.set))
         waits = [asyncio.ensure_future(e.wait()) for e in (ready, self._nudge)]
@@ -312,10 +324,10 @@ class Visitor:
             for wait in waits:
                 wait.cancel()
 
-    async def _show(self, moment: Moment) -> None:
+    async def _show(self, moment: Shown) -> None:
         """Play the frames of a chunk, at the world's pace or as fast as chunks can be made."""
-        spec, pictures = self.served.spec, moment.shown
-        first = len(moment.pictures) - len(pictures)
+        spec, pictures = self.served.spec, moment.shown_frames
+        first = len(moment.frames) - len(pictures)
         # Where a chunk takes longer to make than to play, its frames are spread over that time.
         period = max(1 / spec.fps, 0.95 * self._pace / spec.frames_per_chunk)
         latent = spec.frames_per_chunk // self.served.world.parts.config.sampler.chunk_width
@@ -347,7 +359,7 @@ class Visitor:
         ahead = self._ahead
         return ahead is not None and ahead.answer.done() and ahead.command == self.plan.command
 
-    def _renew(self, moment: Moment) -> None:
+    def _renew(self, moment: Shown) -> None:
         """Another command was given while a chunk plays: make the next one under it."""
         ahead = self._ahead
         if ahead is not None and ahead.command != self.plan.command:
@@ -358,13 +370,13 @@ class Visitor:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._nudge.wait(), seconds)
 
-    async def _imagine(self, futures: Futures) -> None:
+    async def _imagine(self, futures: Strips) -> None:
         if not futures.complete:
             steps = [
                 Step(state, command)
                 for state, command in zip(futures.states, futures.commands, strict=True)
             ]
-            commands = list(futures.commands)
+            commands = futures.commands
             mades = await asyncio.gather(*(self.served.make(self, step) for step in steps))
             if self.futures is not futures or futures.commands != commands:
                 return
@@ -373,8 +385,9 @@ class Visitor:
             pictures = await asyncio.to_thread(encode, frames, form, quality)
             if self.futures is not futures or futures.commands != commands:
                 return
-            futures.add(mades, pictures)
-            telling.tell_futures(self)
+            futures.take(mades)
+            futures.strips.append(pictures)
+            self.tell_futures()
             await self._play_strip(futures, len(futures.strips) - 1)
             return
         for chunk in range(len(futures.strips)):
@@ -383,7 +396,7 @@ class Visitor:
                 return
         await self._nudged(LOOP_PAUSE)
 
-    async def _play_strip(self, futures: Futures, chunk: int) -> None:
+    async def _play_strip(self, futures: Strips, chunk: int) -> None:
         base, count = futures.base.index, len(futures.commands)
         for frame, picture in enumerate(futures.strips[chunk]):
             header = PictureHeader(base + chunk + 1, frame, count, strip=True)
@@ -392,24 +405,26 @@ class Visitor:
             if self.futures is not futures or not futures.strips or self._jobs:
                 return
 
-    async def _keep(self, futures: Futures, row: int) -> None:
+    async def _keep(self, futures: Strips, row: int) -> None:
         moments = [await self._moment(chunk[row]) for chunk in futures.chunks]
-        states: list[list[Snapshot]] = [[m.state for m in chunk] for chunk in futures.chunks]
-        if self._record is not None:
-            self._record.kept(states, row)
+        self._go_on_from_here()
+        self._write(Fork(len(futures.commands)))
+        for chunk in futures.chunks:
+            self._write(step_event([made.state.stories[0] for made in chunk], "now"))
+        self._write(Keep(row))
         for moment in moments:
             self.past.append(moment)
             self.journey.add(moment)
-            telling.tell_chunk(self, moment, len(futures.commands))
+            self.tell_chunk(moment, len(futures.commands))
         self.plan.clear()
-        telling.tell_futures(self)
+        self.tell_futures()
         self.tell()
         self.show_still(moments[-1])
 
-    async def _moment(self, made: Made, said: str | None = None, seconds: float = 0.0) -> Moment:
+    async def _moment(self, made: Made, seconds: float = 0.0) -> Shown:
         form, quality = self.config.picture, self.config.quality
         pictures = await asyncio.to_thread(encode, made.frames, form, quality)
-        return Moment(made.state, tuple(pictures), made.skip, said, seconds)
+        return Moment(tuple(pictures), made.state, made.skip, seconds)
 
     def _do(self, job: tuple[Any, ...]) -> None:
         self._drop_ahead()
@@ -417,18 +432,95 @@ class Visitor:
         self._jobs.append(job)
         self.nudge()
 
-    def _end_record(self) -> None:
-        if self._record is not None:
-            self._record.close()
+    def _go_on_from_here(self) -> None:
+        """What lay after the moment that is seen is about to be lost."""
+        if not self.past.at_end and self.past.current is not None:
+            self._write(Rewind(self.past.current.index))
+
+    def _write(self, event: Event) -> None:
+        if self._writer is not None:
+            self._writer.write(event)
+
+    def _end_session(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._session = self._writer = None
 
     # What the page is told
 
-    def show_still(self, moment: Moment) -> None:
-        """The last frame of a moment."""
-        frame = len(moment.pictures) - 1
-        self.outbox.show(PictureHeader(moment.index, frame, still=True), moment.pictures[-1])
-        self.picture = moment.pictures[-1]
+    @property
+    def _chips(self) -> list[str]:
+        """The steps to come, as they are shown."""
+        return [
+            step.command if step.chunks is None else f"{step.command} ×{step.chunks}"
+            for step in self.plan.queue
+        ]
+
+    def show_still(self, moment: Shown) -> None:
+        frame = len(moment.frames) - 1
+        self.outbox.show(PictureHeader(moment.index, frame, still=True), moment.frames[-1])
+        self.picture = moment.frames[-1]
+
+    def welcome(self, hub: Hub, back: bool) -> None:
+        """All that the page needs to draw itself. ``back``: the visitor was here before."""
+        limits = hub.config.limits
+        self.outbox.say(
+            "welcome",
+            world=self.served.describe(),
+            worlds=list(hub.worlds),
+            limits={"text": limits.text, "idle": limits.idle, "visitors": limits.visitors},
+            video=hub.video,
+            sessions=hub.config.sessions,
+            back=back,
+        )
+        self.tell()
+        self.tell_futures()
+        if self.past.current is not None:
+            self.show_still(self.past.current)
+
+    def tell_reading(self, reading: Reading) -> None:
+        told: dict[str, Any] = understood(reading, self.plan.words)
+        self.outbox.say(
+            "understood", text=reading.text, answer=reading.answer, obeyed=reading.obeyed, **told
+        )
 
     def tell(self) -> None:
-        """Where the play stands."""
-        telling.tell(self)
+        current = self.past.current
+        self.outbox.say(
+            "state",
+            paused=self.paused and not self._single,
+            cursor=None if current is None else current.index,
+            command=None if current is None else current.command,
+            indices=[m.index for m in self.past.moments],
+            chips=self._chips,
+            slots=self.slots.filled,
+        )
+
+    def tell_chunk(self, moment: Shown, together: int) -> None:
+        figures = self.served.batcher.figures
+        self.outbox.say(
+            "chunk",
+            index=moment.index,
+            command=moment.command,
+            chips=self._chips,
+            indices=[m.index for m in self.past.moments],
+            seed=moment.seed,
+            seconds=round(moment.seconds, 4),
+            together=together,
+            delay=None if self.delay is None else round(self.delay, 4),
+            dropped=self.outbox.dropped,
+            waiting=figures.waiting,
+        )
+
+    def tell_futures(self) -> None:
+        futures = self.futures
+        if futures is None:
+            self.outbox.say("futures", commands=[], chunks=0, wanted=0)
+            return
+        self.outbox.say(
+            "futures",
+            commands=futures.commands,
+            base=futures.base.index,
+            chunks=len(futures.chunks),
+            wanted=futures.wanted,
+        )

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pygame
 
-from magi_world.demos.window.desk import Desk
+from magi_world.demos.window.brush import COLUMN, Spots
 from magi_world.demos.window.keyboard import Keyboard
-from magi_world.demos.window.layout import COLUMN
-from magi_world.demos.window.spots import Spots
+from magi_world.demos.window.state import AppState
 from magi_world.demos.window.view import View
 
 LEAST_HEIGHT = 640
@@ -36,16 +35,16 @@ class AppConfig:
 
 
 class App:
-    """Runs a desk in a window until it is closed."""
+    """Runs a state in a window until it is closed."""
 
-    def __init__(self, desk: Desk, config: AppConfig | None = None) -> None:
+    def __init__(self, state: AppState, config: AppConfig | None = None) -> None:
         """Opens the window.
 
         Raises:
             pygame.error: there is no display.
         """
-        self.desk, self.config = desk, config or AppConfig()
-        self.keyboard = Keyboard(desk)
+        self.state, self.config = state, config or AppConfig()
+        self.keyboard = Keyboard(state)
         pygame.display.init()
         pygame.font.init()
         pygame.display.set_caption(self.config.title)
@@ -61,13 +60,12 @@ class App:
         self._windowed = self.config.size
 
     def run(self) -> None:
-        """Until the window is closed or time is up."""
         clock, begun = pygame.time.Clock(), time.perf_counter()
-        while not self.desk.quit:
+        while not self.state.quit:
             for event in pygame.event.get():
                 self.handle(event)
             now = time.perf_counter()
-            self.desk.player.tick(now)
+            self.state.player.tick(now)
             self.draw(now)
             limit = self.config.max_seconds
             if limit is not None and now - begun >= limit:
@@ -75,17 +73,15 @@ class App:
             clock.tick(self.config.rate)
 
     def close(self) -> None:
-        """Stop the worker, end the files, close the window."""
-        self.desk.player.close()
-        self.desk.previews.close()
+        self.state.player.close()
+        self.state.previews.close()
         pygame.display.quit()
 
     def handle(self, event: pygame.event.Event) -> None:
-        """One event of the window."""
         self._drawn = None
-        keyboard, line = self.keyboard, self.desk.line
+        keyboard, line = self.keyboard, self.state.line
         if event.type == pygame.QUIT:
-            self.desk.quit = True
+            self.state.quit = True
         elif event.type == pygame.KEYDOWN:
             again = event.key in self._held
             self._held.add(event.key)
@@ -108,7 +104,7 @@ class App:
             self._held.clear()
             keyboard.release_all()
         elif event.type == pygame.DROPFILE:
-            self.desk.drop(Path(event.file))
+            self.state.drop(Path(event.file))
         elif event.type == pygame.MOUSEBUTTONDOWN and event.button == 1:
             self.click(event.pos)
         elif event.type == pygame.MOUSEBUTTONUP and event.button == 1:
@@ -117,18 +113,17 @@ class App:
             self._view.spots.move(event.pos)
         elif event.type == pygame.WINDOWLEAVE:
             self._view.spots.mouse = None
-        elif event.type == pygame.MOUSEWHEEL and not self.desk.overlay:
+        elif event.type == pygame.MOUSEWHEEL and not self.state.overlay:
             # Up, or away from the person, is into the past.
-            self.desk.player.rewind(event.y)
+            self.state.player.rewind(event.y)
 
     @property
     def spots(self) -> Spots:
-        """Where the mouse can do something now."""
         return self._view.spots
 
     def click(self, place: tuple[int, int]) -> None:
         """The left button went down: whatever lies there; beside the open line, it closes it."""
-        line, spots = self.desk.line, self._view.spots
+        line, spots = self.state.line, self._view.spots
         spots.mouse = place
         spot = spots.under
         if line.open and not (spot and spot.name.startswith(("line", "completion"))):
@@ -136,10 +131,9 @@ class App:
         spots.press(place)
 
     def draw(self, now: float) -> None:
-        """Draw, if there is something new to see."""
-        player, desk = self.desk.player, self.desk
-        if desk.fullscreen != self._full:
-            self._full = desk.fullscreen
+        player, state = self.state.player, self.state
+        if state.fullscreen != self._full:
+            self._full = state.fullscreen
             self._toggle_full_screen()
         if player.opened is not None and player.opened.source != self._titled:
             self._titled = player.opened.source
@@ -163,9 +157,9 @@ class App:
         self._drawn, self._drawn_at = seen, now
         # Resizing gives the window another surface.
         self._surface = surface = pygame.display.get_surface() or self._surface
-        self._view.draw(surface, desk)
-        if (path := desk.window_shot) is not None:
-            desk.window_shot = None
+        self._view.draw(surface, state)
+        if (path := state.window_shot) is not None:
+            state.window_shot = None
             self._shoot(surface, path)
         pygame.display.flip()
 
@@ -174,9 +168,9 @@ class App:
             path.parent.mkdir(parents=True, exist_ok=True)
             pygame.image.save(surface, path)
         except (OSError, pygame.error) as error:
-            self.desk.player.notices.error(f"no picture: {error}")
+            self.state.player.notices.error(f"no picture: {error}")
         else:
-            self.desk.player.notices.info(f"window saved: {path}")
+            self.state.player.notices.info(f"window saved: {path}")
 
     def _toggle_full_screen(self) -> None:
         """As a window without a frame, over the whole screen; the window comes back as it was."""

@@ -1,4 +1,4 @@
-"""What the world's thread is asked to do, and what it answers. Plain data, one class each.
+"""What the world's thread is asked to do, and what it answers; futures that are imagined.
 
 Shapes: n futures, T video frames, H, W pixels.
 """
@@ -13,10 +13,14 @@ from typing import Literal
 import numpy as np
 
 from magi_world.agents.basic import Agent
-from magi_world.demos.window.moment import Moment
+from magi_world.demos import timeline
+from magi_world.demos.timeline import suggested_commands
+from magi_world.session.events import Event
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.spec import WorldSpec
 from magi_world.world.world import World
+
+Moment = timeline.Moment[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,10 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Make the chunk after ``base``, under a command that ``by`` gave."""
+    """Make the chunk after ``base``."""
 
     base: Moment
     command: str | None = None
-    by: str = ""
     steer: Literal["now", "queue"] = "now"
 
 
@@ -82,6 +85,10 @@ class Load:
     path: Path
     slot: int | None = None
 
+    @property
+    def name(self) -> str:
+        return self.path.name if self.slot is None else f"slot {self.slot}"
+
 
 @dataclass(frozen=True, eq=False)
 class Imagine:
@@ -94,11 +101,11 @@ class Imagine:
 
 @dataclass(frozen=True, eq=False)
 class Imagined:
-    """frames: (n, T, H, W, 3), one chunk of each future."""
+    """frames: (n, T, H, W, 3), one chunk of each future.    event: its step, for the session."""
 
     frames: np.ndarray
     state: Snapshot
-    seconds: float
+    event: Event
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,25 +122,45 @@ Job = Open | Begin | Ask | Step | Save | Load | Imagine | Keep
 
 
 @dataclass(frozen=True, eq=False)
+class Done:
+    """What was asked for has happened.
+
+    moments: what was made, in order.    events: the same as a session tells it.
+    """
+
+    job: Job
+    moments: tuple[Moment, ...] = ()
+    events: tuple[Event, ...] = ()
+
+    @property
+    def moment(self) -> Moment:
+        """The last one, from which play goes on."""
+        return self.moments[-1]
+
+
+@dataclass(frozen=True, eq=False)
 class Opened:
     """A world is open, and begun.
 
     world: for reading its form, never for stepping it.    source: what it was loaded by.
-    agents: name -> who comes along that knows its commands.
+    begun: of the job `Begin`.    agents: name -> who comes along that knows its commands.
     threads: of the CPU that its chunks are made with; None where that was not chosen.
     """
 
     world: World
     source: str
-    moment: Moment
-    start: Start
+    begun: Done
     agents: Mapping[str, Agent] = field(default_factory=dict)
     threads: int | None = None
 
     @property
     def spec(self) -> WorldSpec:
-        """What the world tells about itself."""
         return self.world.spec
+
+    @property
+    def moment(self) -> Moment:
+        """At which it begins."""
+        return self.begun.moment
 
     @property
     def window_size(self) -> int:
@@ -142,21 +169,12 @@ class Opened:
 
     @property
     def frames_per_latent(self) -> int:
-        """Video frames of a latent frame."""
         return self.world.parts.config.vae.patch_length
 
     @property
     def steps_per_chunk(self) -> int:
         """Denoising steps between two chunks."""
         return self.world.parts.config.sampler.steps_per_stage
-
-
-@dataclass(frozen=True, eq=False)
-class Begun:
-    """The open world has begun anew."""
-
-    moment: Moment
-    start: Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,40 +186,6 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Stepped:
-    """The chunk after ``base``."""
-
-    moment: Moment
-    base: Moment
-    steer: Literal["now", "queue"]
-
-
-@dataclass(frozen=True, eq=False)
-class Saved:
-    """The moment lies in the file."""
-
-    slot: int
-    path: Path
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """The moment of a file; play goes on from it."""
-
-    moment: Moment
-    path: Path
-    slot: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """The chosen future as moments of a single world, after ``job.base``."""
-
-    moments: tuple[Moment, ...]
-    job: Keep
-
-
-@dataclass(frozen=True, eq=False)
 class Failed:
     """The job could not be done; the world is as it was."""
 
@@ -209,4 +193,78 @@ class Failed:
     error: str
 
 
-Answer = Opened | Begun | Asked | Stepped | Saved | Loaded | Imagined | Kept | Failed
+Answer = Opened | Asked | Imagined | Done | Failed
+
+
+@dataclass(frozen=True)
+class FuturesConfig:
+    """count: futures side by side.    chunks: how far at first.    limit: how far at most."""
+
+    count: int = 4
+    chunks: int = 4
+    limit: int = 32
+
+
+class Futures(timeline.Futures[np.ndarray, Imagined]):
+    """A fork on the screen: it begins with the command in force and the world's others, and loops.
+
+    seconds: of what was imagined, that were shown.    selected: the marked one.
+    """
+
+    def __init__(self, base: Moment, spec: WorldSpec, config: FuturesConfig | None = None) -> None:
+        self.config = config = config or FuturesConfig()
+        commands = suggested_commands(base.command, spec, config.count)
+        super().__init__(base, commands, config.chunks, config.limit)
+        self.selected = 0
+        self.seconds = 0.0
+        self._period = 1 / spec.fps
+
+    def job(self) -> Imagine | None:
+        """The next thing to imagine."""
+        if self.complete:
+            return None
+        return Imagine(self.base, self.commands, self.chunks[-1].state if self.chunks else None)
+
+    def say(self, row: int, command: str) -> None:
+        super().say(row, command)
+        self.seconds = 0.0
+
+    def select(self, row: int) -> None:
+        self.selected = row % self.config.count
+
+    def keep(self, row: int) -> Keep:
+        """The job that makes one future real. Raises ValueError: nothing has been imagined yet."""
+        if not self.chunks:
+            raise ValueError("the futures are still being imagined; keep one when it moves")
+        return Keep(self.base, row, self.commands, tuple(self.chunks))
+
+    def advance(self, seconds: float) -> None:
+        """Time passes; past the end of what was imagined it begins again."""
+        self.seconds += seconds
+        end = self._total * self._period
+        if not self.complete:
+            self.seconds = min(self.seconds, end)
+        elif self.seconds >= end + 0.4:
+            self.seconds = 0.0
+
+    @property
+    def frames(self) -> np.ndarray:
+        """(n, H, W, 3): what is shown now; the moment of the fork while nothing is imagined."""
+        if not self.chunks:
+            last = self.base.frames[-1]
+            return np.broadcast_to(last, (self.config.count, *last.shape))
+        chunk, frame = divmod(self._frame, self.chunks[0].frames.shape[1])
+        return self.chunks[chunk].frames[:, frame]
+
+    @property
+    def chunk_shown(self) -> int:
+        """How many chunks after the fork the picture is, from 1; 0 while nothing is imagined."""
+        return self._frame // self.chunks[0].frames.shape[1] + 1 if self.chunks else 0
+
+    @property
+    def _frame(self) -> int:
+        return min(int(self.seconds / self._period), self._total - 1)
+
+    @property
+    def _total(self) -> int:
+        return sum(chunk.frames.shape[1] for chunk in self.chunks)

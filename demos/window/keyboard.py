@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from magi_world.demos.window.desk import SLOTS, Desk
+from magi_world.demos.window.state import SLOTS, AppState
 
 
 @dataclass(frozen=True)
@@ -13,18 +13,18 @@ class Shortcut:
     """keys: any of them.    help: what it does, for people; empty is not listed."""
 
     keys: tuple[str, ...]
-    does: Callable[[Desk], None]
+    does: Callable[[AppState], None]
     help: str
     group: str
     repeats: bool = False
 
 
-def _back(desk: Desk) -> None:
-    desk.player.rewind(1)
+def _back(state: AppState) -> None:
+    state.player.rewind(1)
 
 
-def _forward(desk: Desk) -> None:
-    desk.player.rewind(-1)
+def _forward(state: AppState) -> None:
+    state.player.rewind(-1)
 
 
 SHORTCUTS = (
@@ -60,37 +60,34 @@ _BY_KEY = {key: shortcut for shortcut in SHORTCUTS for key in shortcut.keys}
 class Keyboard:
     """Sends keys where they belong: to the text line, an overlay, the world, or a shortcut."""
 
-    def __init__(self, desk: Desk) -> None:
-        """No key is held."""
-        self.desk = desk
+    def __init__(self, state: AppState) -> None:
+        self.state = state
 
     def press(self, key: str, ctrl: bool = False, shift: bool = False, again: bool = False) -> bool:
         """A key went down; ``again`` if it is only still held. Whether its text must be ignored."""
-        desk = self.desk
-        if desk.line.open:
+        state = self.state
+        if state.line.open:
             return self._edit(key, ctrl)
         if key == "escape":
             if not again:
-                desk.escape()
+                state.escape()
         elif self._in_overlay(key, ctrl) or self._in_fork(key):
             pass
         elif ctrl and key in _SLOT_KEYS:
             if not again:
-                desk.save(int(key))
+                state.save(int(key))
         # The world's keys come first; with Ctrl a shortcut can always be reached.
-        elif not ctrl and not again and desk.key(key):
+        elif not ctrl and not again and state.key(key):
             pass
         else:
             self._shortcut(key, ctrl, shift, again)
         return True
 
     def release(self, key: str) -> None:
-        """A key went up."""
-        self.desk.player.release(key)
+        self.state.player.release(key)
 
     def release_all(self) -> None:
-        """The window lost the keyboard."""
-        self.desk.player.steering.release_all()
+        self.state.player.steering.release()
 
     def _shortcut(self, key: str, ctrl: bool, shift: bool, again: bool) -> None:
         names = [f"shift+{key}"] if shift else []
@@ -98,15 +95,15 @@ class Keyboard:
         for name in names:
             if (shortcut := _BY_KEY.get(name)) is not None:
                 if shortcut.repeats or not again:
-                    shortcut.does(self.desk)
+                    shortcut.does(self.state)
                 return
 
     def _edit(self, key: str, ctrl: bool) -> bool:
-        line = self.desk.line
+        line = self.state.line
         edits: dict[str, Callable[[], None]] = {
-            "return": self.desk.submit,
-            "keypad enter": self.desk.submit,
-            "enter": self.desk.submit,
+            "return": self.state.submit,
+            "keypad enter": self.state.submit,
+            "enter": self.state.submit,
             "escape": self._leave,
             "tab": line.complete,
             "up": line.older,
@@ -127,29 +124,29 @@ class Keyboard:
         return True
 
     def _leave(self) -> None:
-        self.desk.line.close()
-        self.desk.changing = None
+        self.state.line.close()
+        self.state.changing = None
 
     def _in_overlay(self, key: str, ctrl: bool) -> bool:
-        desk = self.desk
-        if desk.overlay == "slots" and key in _SLOT_KEYS:
-            (desk.save if ctrl else desk.load)(int(key))
+        state = self.state
+        if state.overlay == "slots" and key in _SLOT_KEYS:
+            (state.save if ctrl else state.load)(int(key))
             return True
-        if desk.overlay == "worlds":
-            if key in ("up", "down") and desk.worlds:
-                desk.picked = (desk.picked + (1 if key == "down" else -1)) % len(desk.worlds)
+        if state.overlay == "worlds":
+            if key in ("up", "down") and state.worlds:
+                state.picked = (state.picked + (1 if key == "down" else -1)) % len(state.worlds)
                 return True
             if key in ("return", "keypad enter", "enter"):
-                desk.open_picked()
+                state.open_picked()
                 return True
-            if key.isdigit() and 0 < int(key) <= len(desk.worlds):
-                desk.picked = int(key) - 1
-                desk.open_picked()
+            if key.isdigit() and 0 < int(key) <= len(state.worlds):
+                state.picked = int(key) - 1
+                state.open_picked()
                 return True
         return False
 
     def _in_fork(self, key: str) -> bool:
-        player, futures = self.desk.player, self.desk.player.futures
+        player, futures = self.state.player, self.state.player.futures
         if futures is None:
             return False
         count = futures.config.count
@@ -161,7 +158,7 @@ class Keyboard:
         elif key in ("k", "space"):
             player.keep(futures.selected)
         elif key in ("=", "+", "."):
-            self.desk.further()
+            self.state.further()
         else:
             return False
         return True

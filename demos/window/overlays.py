@@ -8,49 +8,46 @@ from pathlib import Path
 import pygame
 
 from magi_world.demos.window import theme
-from magi_world.demos.window.brush import Brush
-from magi_world.demos.window.desk import SLASH, SLOTS, Desk
+from magi_world.demos.window.brush import Brush, Spot
 from magi_world.demos.window.keyboard import SHORTCUTS
-from magi_world.demos.window.picture import scaled
 from magi_world.demos.window.player import Player
-from magi_world.demos.window.spots import Spot
+from magi_world.demos.window.state import SLASH, SLOTS, AppState
+from magi_world.demos.window.theme import scaled
 
 WORLD_ROW, WORLD_THUMB = 92, 80
 KEY_ROW = 21
 
 
-def draw_overlay(brush: Brush, desk: Desk) -> None:
+def draw_overlay(brush: Brush, state: AppState) -> None:
     """Whatever is open, with the rest in the dark; a click beside it closes it."""
     brush.spots.clear()
     theme.shade(brush.surface, 200)
-    brush.spots.add(Spot("outside", brush.surface.get_rect(), lambda: desk.show(desk.overlay)))
-    {"help": _draw_help, "worlds": _draw_worlds, "slots": _draw_slots}[desk.overlay](brush, desk)
+    brush.spots.add(Spot("outside", brush.surface.get_rect(), lambda: state.show(state.overlay)))
+    {"help": _draw_help, "worlds": _draw_worlds, "slots": _draw_slots}[state.overlay](brush, state)
 
 
-def _draw_help(brush: Brush, desk: Desk) -> None:
-    """Every key, what is typed, and the commands of this world."""
-    rect = _sheet(brush, desk, 900, 660, "Keys")
-    letters, surface = brush.letters, brush.surface
+def _draw_help(brush: Brush, state: AppState) -> None:
+    rect = _sheet(brush, state, 900, 660, "Keys")
+    letters = brush.letters
     half = (rect.width - 56) // 2
     columns = (("Steer", "Time", "While you type"), ("World", "Keep", "View", "Slash commands"))
     for column, groups in enumerate(columns):
         left, top = rect.left + 28 + column * (half + 8), rect.top + 78
         for group in groups:
-            letters.text(surface, group, (left, top), "small", theme.ACCENT)
+            brush.text(group, (left, top), "small", theme.ACCENT)
             top += KEY_ROW + 3
             for keys, words in help_rows(group):
                 room = half - 128
-                letters.text(surface, keys, (left, top), "tiny", theme.TEXT)
-                clipped = letters.clipped(words, room, "tiny")
-                letters.text(surface, clipped, (left + 120, top), "tiny", theme.DIM)
+                brush.text(keys, (left, top), "tiny", theme.TEXT)
+                brush.text(words, (left + 120, top), "tiny", theme.DIM, fit=room)
                 top += KEY_ROW - 2
             top += 9
     foot = rect.bottom - 62
-    letters.text(surface, "This world", (rect.left + 28, foot), "small", theme.ACCENT)
-    lines = letters.wrapped(_commands(desk.player), rect.width - 56, "tiny")
+    brush.text("This world", (rect.left + 28, foot), "small", theme.ACCENT)
+    lines = letters.wrapped(_commands(state.player), rect.width - 56, "tiny")
     for i, words in enumerate(lines[:2]):
         place = (rect.left + 28, foot + 21 + 18 * i)
-        letters.text(surface, words, place, "tiny", theme.DIM)
+        brush.text(words, place, "tiny", theme.DIM)
 
 
 def help_rows(group: str) -> list[tuple[str, str]]:
@@ -74,25 +71,25 @@ def help_rows(group: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _draw_worlds(brush: Brush, desk: Desk) -> None:
+def _draw_worlds(brush: Brush, state: AppState) -> None:
     """The picker: a picture, a name and what it obeys."""
-    count = max(1, len(desk.worlds))
-    rect = _sheet(brush, desk, 640, 96 + (WORLD_ROW + 8) * count, "Worlds")
-    letters, surface = brush.letters, brush.surface
-    if not desk.worlds:
+    count = max(1, len(state.worlds))
+    rect = _sheet(brush, state, 640, 96 + (WORLD_ROW + 8) * count, "Worlds")
+    surface = brush.surface
+    if not state.worlds:
         words = "No worlds are installed; docs/worlds.md says how to make one."
-        letters.text(surface, words, (rect.left + 28, rect.top + 86), color=theme.DIM)
-    for i, name in enumerate(desk.worlds):
+        brush.text(words, (rect.left + 28, rect.top + 86), color=theme.DIM)
+    for i, name in enumerate(state.worlds):
         row = pygame.Rect(
             rect.left + 20, rect.top + 76 + (WORLD_ROW + 8) * i, rect.width - 40, WORLD_ROW
         )
         if row.bottom > rect.bottom:
             return
-        hot = brush.spots.add(Spot(f"world {i}", row, partial(desk.open_world, i)))
-        chosen = i == desk.picked or hot
-        edge = theme.ACCENT if i == desk.picked else None
+        hot = brush.spots.add(Spot(f"world {i}", row, partial(state.open_world, i)))
+        chosen = i == state.picked or hot
+        edge = theme.ACCENT if i == state.picked else None
         theme.panel(surface, row, theme.PANEL_HIGH if chosen else theme.PANEL, edge, 10)
-        preview = desk.previews.get(name)
+        preview = state.previews.get(name)
         thumb = pygame.Rect(row.left + 6, row.top + 6, WORLD_THUMB, WORLD_THUMB)
         theme.panel(surface, thumb, theme.BACK, None, 6)
         if preview is not None and preview.picture is not None:
@@ -104,29 +101,26 @@ def _draw_worlds(brush: Brush, desk: Desk) -> None:
             picture = scaled(preview.picture, size)
             surface.blit(picture, picture.get_rect(center=thumb.center))
         else:
-            letters.text(surface, name[:1].upper(), thumb.center, "title", theme.FAINT, "center")
+            brush.text(name[:1].upper(), thumb.center, "title", theme.FAINT, "center")
         left, room = thumb.right + 16, row.right - thumb.right - 90
-        letters.text(surface, letters.clipped(name, room), (left, row.top + 22))
+        brush.text(name, (left, row.top + 22), fit=room)
         about = "" if preview is None else preview.spec.description
         obeys = "" if preview is None else preview.obeys
         for middle, words, color in ((46, about, theme.DIM), (68, obeys, theme.FAINT)):
-            clipped = letters.clipped(words, room + 60, "tiny")
-            letters.text(surface, clipped, (left, row.top + middle), "tiny", color)
-        opened = desk.player.opened
+            brush.text(words, (left, row.top + middle), "tiny", color, fit=room + 60)
+        opened = state.player.opened
         if opened is not None and opened.source == name:
             place = (row.right - 16, row.top + 22)
-            letters.text(surface, "open", place, "small", theme.GOOD, "right")
+            brush.text("open", place, "small", theme.GOOD, "right")
         else:
             brush.cap(str(i + 1), row.right - 14, row.top + 22)
 
 
-def _draw_slots(brush: Brush, desk: Desk) -> None:
-    """The nine slots with what lies in them."""
-    rect = _sheet(brush, desk, 620, 560, "Saved moments")
-    letters, surface = brush.letters, brush.surface
+def _draw_slots(brush: Brush, state: AppState) -> None:
+    rect = _sheet(brush, state, 620, 560, "Saved moments")
+    surface = brush.surface
     words = "1 .. 9 or a click loads; Ctrl + 1 .. 9, or a click on an empty one, saves this moment"
-    clipped = letters.clipped(words, rect.width - 56, "tiny")
-    letters.text(surface, clipped, (rect.left + 28, rect.top + 62), "tiny", theme.DIM)
+    brush.text(words, (rect.left + 28, rect.top + 62), "tiny", theme.DIM, fit=rect.width - 56)
     width, height = (rect.width - 56 - 24) // 3, max(40, (rect.height - 110 - 24) // 3)
     for i, slot in enumerate(SLOTS):
         cell = pygame.Rect(
@@ -135,22 +129,22 @@ def _draw_slots(brush: Brush, desk: Desk) -> None:
             width,
             height,
         )
-        path = desk.player.slot_path(slot) if desk.player.opened else None
+        path = state.player.slot_path(slot) if state.player.opened else None
         full = path is not None and path.is_file()
-        does = partial(desk.load if full else desk.save, slot)
+        does = partial(state.load if full else state.save, slot)
         hot = brush.spots.add(Spot(f"slot {slot}", cell, does))
         theme.panel(surface, cell, theme.PANEL_HIGH, theme.ACCENT if hot else None, 10)
         if full and path is not None:
-            _draw_thumb(brush, cell, path.with_suffix(".png"), desk)
+            _draw_thumb(brush, cell, path.with_suffix(".png"), state)
         else:
             mark = "save here" if hot else "empty"
             color = theme.TEXT if hot else theme.FAINT
-            letters.text(surface, mark, cell.center, "small", color, "center")
+            brush.text(mark, cell.center, "small", color, "center")
         brush.cap(str(slot), cell.left + 30, cell.top + 17)
 
 
-def _draw_thumb(brush: Brush, cell: pygame.Rect, path: Path, desk: Desk) -> None:
-    opened = desk.player.opened
+def _draw_thumb(brush: Brush, cell: pygame.Rect, path: Path, state: AppState) -> None:
+    opened = state.player.opened
     if opened is None or not path.is_file():
         return
     height, width = opened.spec.frame_size
@@ -163,15 +157,15 @@ def _draw_thumb(brush: Brush, cell: pygame.Rect, path: Path, desk: Desk) -> None
     brush.surface.blit(thumb, thumb.get_rect(center=cell.center))
 
 
-def _sheet(brush: Brush, desk: Desk, width: int, height: int, title: str) -> pygame.Rect:
+def _sheet(brush: Brush, state: AppState, width: int, height: int, title: str) -> pygame.Rect:
     screen = brush.surface.get_rect()
     rect = pygame.Rect(0, 0, min(width, screen.width - 24), min(height, screen.height - 24))
     rect.center = screen.center
     theme.panel(brush.surface, rect, radius=14)
     brush.spots.add(Spot("sheet", rect))
-    brush.letters.text(brush.surface, title, (rect.left + 28, rect.top + 36), "title")
+    brush.text(title, (rect.left + 28, rect.top + 36), "title")
     cross = pygame.Rect(rect.right - 52, rect.top + 18, 36, 36)
-    brush.button("close", cross, lambda: desk.show(desk.overlay), icon="close", tip="Close (Esc)")
+    brush.button("close", cross, lambda: state.show(state.overlay), icon="close", tip="Close (Esc)")
     return rect
 
 

@@ -6,13 +6,147 @@ Shapes: H, W pixels.
 from __future__ import annotations
 
 import math
+from collections import deque
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from magi_world.demos.timeline import Timeline
 from magi_world.demos.window import jobs
-from magi_world.demos.window.moment import Moment, Timeline
-from magi_world.demos.window.pace import Pace
+
+
+@dataclass(frozen=True)
+class PaceConfig:
+    """kept: chunk times remembered.
+    warm_up: chunks before the times are trusted.
+    margin: seconds by which a chunk should be ready before it is shown.
+    patience: seconds that the picture may stand still so that a command lands a chunk earlier.
+    slow_motion: up to this factor a world that is too slow is shown slower instead of in jerks.
+    """
+
+    kept: int = 64
+    warm_up: int = 2
+    margin: float = 0.03
+    patience: float = 0.12
+    slow_motion: float = 2.0
+
+
+class Pace:
+    """Learns how long chunks take, and from that when and how fast things must happen."""
+
+    def __init__(self, fps: float, frames_per_chunk: int, config: PaceConfig | None = None) -> None:
+        """``fps`` is the world's own pace."""
+        self.fps, self.frames_per_chunk = fps, frames_per_chunk
+        self.config = config or PaceConfig()
+        self._seconds: deque[float] = deque(maxlen=self.config.kept)
+
+    def made(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    def latency(self, percent: float) -> float | None:
+        """Percentile of the chunk times in seconds; None before the first."""
+        return float(np.percentile(self._seconds, percent)) if self._seconds else None
+
+    @property
+    def generated_fps(self) -> float | None:
+        """Frames a second that the world could make, from the last eight chunks."""
+        last = list(self._seconds)[-8:]
+        return self.frames_per_chunk * len(last) / sum(last) if last and sum(last) > 0 else None
+
+    @property
+    def lead(self) -> float:
+        """How long before the end of a chunk the next one must be asked for.
+
+        Not earlier: whatever is said until then still shapes the next chunk.
+        """
+        slow = self.latency(95)
+        if slow is None or len(self._seconds) < self.config.warm_up:
+            return float("inf")
+        return slow * 1.1 + self.config.margin
+
+    @property
+    def period(self) -> float:
+        """Seconds that a frame is shown: the world's pace, or slow motion if it cannot keep up."""
+        own, typical = 1 / self.fps, self.latency(50)
+        if typical is None or len(self._seconds) < self.config.warm_up:
+            return own
+        needed = 1.03 * typical / self.frames_per_chunk
+        return needed if own < needed <= self.config.slow_motion * own else own
+
+
+class ShownRate:
+    """Frames a second that were really shown, over a sliding window."""
+
+    def __init__(self, window: float = 2.0) -> None:
+        """``window`` in seconds."""
+        self.window = window
+        self._times: deque[float] = deque()
+
+    def shown(self, now: float) -> None:
+        self._times.append(now)
+
+    def fps(self, now: float) -> float:
+        while self._times and self._times[0] <= now - self.window:
+            self._times.popleft()
+        return len(self._times) / self.window
+
+
+class CommandDelay:
+    """Seconds from a command to the first picture that it shaped."""
+
+    def __init__(self, kept: int = 32) -> None:
+        self._given: tuple[str, float] | None = None
+        self._delays: deque[float] = deque(maxlen=kept)
+        self._count = 0
+
+    def given(self, command: str, now: float) -> None:
+        if self._given is None or self._given[0] != command:
+            self._given = (command, now)
+
+    def forget(self) -> None:
+        """Time stood still or was turned back: what waits cannot be measured."""
+        self._given = None
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    @property
+    def waiting(self) -> bool:
+        return self._given is not None
+
+    def shown(self, command: str, now: float) -> None:
+        """The first frame of a chunk under this command is on the screen."""
+        if self._given is not None and self._given[0] == command:
+            self._delays.append(now - self._given[1])
+            self._count += 1
+            self._given = None
+
+    @property
+    def last(self) -> float | None:
+        return self._delays[-1] if self._delays else None
+
+    @property
+    def median(self) -> float | None:
+        return float(np.median(self._delays)) if self._delays else None
+
+
+class Flashes:
+    """What has just happened, for as long as it is worth a look."""
+
+    def __init__(self, seconds: float = 1.2) -> None:
+        """``seconds`` that each is shown."""
+        self.seconds = seconds
+        self._shown: list[tuple[str, float]] = []
+
+    def add(self, event: str, now: float) -> None:
+        self._shown.append((event, now))
+
+    def current(self, now: float) -> list[tuple[str, float]]:
+        """(event, age from 0 to 1), the oldest first."""
+        self._shown = [(e, t) for e, t in self._shown if now - t < self.seconds]
+        return [(e, (now - t) / self.seconds) for e, t in self._shown]
 
 
 class Playback:
@@ -30,8 +164,8 @@ class Playback:
         frames_per_latent: video frames of a latent frame, where a chunk may be cut short.
         """
         self.pace = pace
-        self.timeline = Timeline(ring)
-        self.ahead: jobs.Stepped | None = None
+        self.timeline: Timeline[np.ndarray] = Timeline(ring)
+        self.ahead: jobs.Done | None = None
         self.paused = False
         self._stepping: Literal["no", "wanted", "shown"] = "no"
         self._frames_per_latent = frames_per_latent
@@ -42,13 +176,11 @@ class Playback:
         self.waited = 0.0
 
     @property
-    def moment(self) -> Moment | None:
-        """The chunk that is shown."""
+    def moment(self) -> jobs.Moment | None:
         return self.timeline.current
 
     @property
     def frame_number(self) -> int:
-        """Which frame of it."""
         if self.moment is None:
             return 0
         return min(int(self._playhead / self._period), len(self.moment.shown_frames) - 1)
@@ -60,12 +192,10 @@ class Playback:
 
     @property
     def left(self) -> float:
-        """Seconds until this chunk has been shown."""
         return self._length - self._playhead
 
     @property
     def running(self) -> bool:
-        """Whether time passes."""
         return not self.paused or self._stepping != "no"
 
     @property
@@ -83,7 +213,6 @@ class Playback:
 
     @property
     def due(self) -> bool:
-        """Whether the next chunk must be asked for now."""
         wanted = self.running and self._stepping != "shown"
         ready = self.moment is None or self.ahead is not None
         return wanted and not ready and (self._hurry or self.left <= self.pace.lead)
@@ -93,13 +222,12 @@ class Playback:
         if self.running:
             self._hurry = True
 
-    def begin(self, moment: Moment) -> None:
-        """Forget what was, and show this."""
+    def begin(self, moment: jobs.Moment) -> None:
         self.timeline.clear()
         self.ahead = None
         self._show(moment, 0.0)
 
-    def advance(self, seconds: float) -> jobs.Stepped | None:
+    def advance(self, seconds: float) -> jobs.Done | None:
         """Time passes; the chunk that has just begun to be shown, if one has."""
         if not self.running or self.moment is None:
             return None
@@ -124,12 +252,10 @@ class Playback:
         return stepped
 
     def pause(self, on: bool) -> None:
-        """Stop, or go on."""
         self._hurry = False
         self.paused, self._stepping = on, "no"
 
     def step_once(self) -> None:
-        """Play to the end of the next chunk, then stop."""
         self.paused, self._stepping = True, "wanted"
 
     def rewind(self, chunks: int) -> bool:
@@ -144,7 +270,7 @@ class Playback:
         """`rewind` to a place in the timeline, 0 the oldest; whether it moved."""
         return self.rewind(self.timeline.position - position)
 
-    def extend(self, moments: tuple[Moment, ...]) -> None:
+    def extend(self, moments: tuple[jobs.Moment, ...]) -> None:
         """Go on from the end of these; they were seen already."""
         for moment in moments:
             self._show(moment, 0.0)
@@ -166,7 +292,7 @@ class Playback:
         n = self._frames_per_latent
         return (-(-frame // n) * n - hidden) * self._period
 
-    def _show(self, moment: Moment, playhead: float) -> None:
+    def _show(self, moment: jobs.Moment, playhead: float) -> None:
         self.timeline.append(moment)
         self.waited = 0.0
         self._hurry, self._cut = False, None

@@ -7,24 +7,21 @@ for the next chunk as late as is safe, so that a command given meanwhile still s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from magi_world.agents.basic import Agent
+from magi_world.demos.steering import HUMAN, Controllers, KeyMap, Steering
 from magi_world.demos.window import jobs
-from magi_world.demos.window.answers import take
-from magi_world.demos.window.controllers import HUMAN, Controllers
-from magi_world.demos.window.futures import Futures
-from magi_world.demos.window.moment import Moment
-from magi_world.demos.window.notices import Notices
-from magi_world.demos.window.pace import CommandDelay, Pace, ShownRate
-from magi_world.demos.window.playback import Playback
-from magi_world.demos.window.score import Flashes
-from magi_world.demos.window.steering import KeyMap, Steering
-from magi_world.demos.window.watching import Watcher
-from magi_world.demos.window.worker import JobRunner
+from magi_world.demos.window.jobs import Futures
+from magi_world.demos.window.playback import CommandDelay, Flashes, Pace, Playback, ShownRate
+from magi_world.demos.window.story import Notices, Watcher
+from magi_world.demos.window.worker import Worker
 from magi_world.language import Reading, Step
+from magi_world.session.events import Event, Note, Rewind, Said, Save
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Player:
 
     def __init__(
         self,
-        runner: JobRunner,
+        runner: Worker,
         agents: Mapping[str, Agent] | None = None,
         watchers: Sequence[Watcher] = (),
         config: PlayerConfig | None = None,
@@ -63,16 +60,15 @@ class Player:
         self.plan: jobs.Asked | None = None
         # What was typed last, and what it was understood as; keys and agents take it away.
         self.reading: Reading | None = None
-        self.histories: dict[int, tuple[Moment, ...]] = {}
+        self.histories: dict[int, tuple[jobs.Moment, ...]] = {}
         self.shown, self.delay, self.flashes = ShownRate(), CommandDelay(), Flashes()
         self.now, self.failures = 0.0, 0
         self._queue: list[jobs.Job] = []
-        self._frame_shown: tuple[Moment, int] | None = None
+        self._frame_shown: tuple[jobs.Moment, int] | None = None
         self._ticked: float | None = None
 
     @property
-    def moment(self) -> Moment | None:
-        """The chunk that is shown."""
+    def moment(self) -> jobs.Moment | None:
         return self.playback.moment
 
     @property
@@ -116,18 +112,19 @@ class Player:
         self.now = self._ticked = now
         self.notices.tick(now)
         if (answer := self.runner.poll()) is not None:
-            take(self, answer)
+            self._take(answer)
         if self.futures is not None:
             self.futures.advance(seconds)
         else:
-            rewound = not self.playback.timeline.at_end
+            rewound = None if self.playback.timeline.at_end else self.moment
             if (stepped := self.playback.advance(seconds)) is not None:
-                if rewound:
-                    self.tell(lambda w: w.rewound(stepped.base))
-                self.tell(lambda w: w.played(stepped))
+                if rewound is not None:
+                    self.tell(Rewind(rewound.index))
+                self.tell(stepped.events[0], stepped.moments)
                 self.delay.shown(stepped.moment.command, now)
                 self.steering.settle()
-                self._happened(stepped.moment)
+                for event in () if stepped.moment.score is None else stepped.moment.score.fresh:
+                    self.flashes.add(event, now)
                 if self.delay.waiting and self.controllers.agent is None:
                     self.playback.hurry()
             self._count_frame()
@@ -135,28 +132,21 @@ class Player:
             self.runner.submit(job)
 
     def open(self, job: jobs.Open) -> None:
-        """Play another world."""
         self._first(job)
 
     def begin(self, start: jobs.Start) -> None:
-        """Begin the open world anew."""
         self._first(jobs.Begin(start))
 
     def load(self, path: Path, slot: int | None = None) -> None:
-        """Go on from a snapshot file."""
         self._first(jobs.Load(path, slot))
 
     def save(self, slot: int) -> None:
-        """Put the moment that is shown into a slot."""
         if self.moment is not None:
             path = self.slot_path(slot)
             self.histories[slot] = self.playback.timeline.past
             self._queue.append(jobs.Save(self.moment, slot, path))
-            chunk = None if self.playback.timeline.at_end else self.moment.index
-            self.tell(lambda w: w.saved(slot, chunk))
 
     def slot_path(self, slot: int) -> Path:
-        """File of a slot of the open world."""
         if self.opened is None:
             raise ValueError("no world is open; slots belong to a world")
         spec = self.opened.spec
@@ -184,7 +174,7 @@ class Player:
             self.drop_work()
             self.futures.say(self.futures.selected, reading.command)
             return
-        self.tell(lambda w: w.said(reading))
+        self.tell(Said.of(reading))
         if not reading.obeyed:
             self.notices.refuse(reading.answer)
         else:
@@ -220,27 +210,23 @@ class Player:
             self._commanded(after)
 
     def enqueue(self, steps: Sequence[Step]) -> None:
-        """The person wants this, one after the other, and takes over."""
         self.hand_to(HUMAN)
         self.steering.enqueue(steps)
         if steps:
             self._commanded(steps[0].command)
 
     def edit_queue(self, place: int, steps: Sequence[Step]) -> None:
-        """Put others in the place of one that waits, or drop it."""
         first = self.steering.command
         self.steering.edit(place, steps)
         if (command := self.steering.command) != first and command is not None:
             self._commanded(command)
 
     def hand_over(self) -> None:
-        """The next controller takes over."""
         if len(self.controllers.names) == 1:
             self.notices.info("nobody else knows the commands of this world")
         self.hand_to(self.controllers.following)
 
     def hand_to(self, name: str) -> None:
-        """This controller takes over."""
         if name != self.controllers.name:
             self.reading = self.reading if name == HUMAN else None
             self.controllers.give_to(name)
@@ -251,7 +237,7 @@ class Player:
                 "you steer again" if name == HUMAN else f"{name} steers; any arrow is yours again"
             )
             self.notices.info(words)
-            self.tell(lambda w: w.note(f"{name} takes over"))
+            self.tell(Note(f"{name} takes over"))
 
     def pause(self, on: bool | None = None) -> None:
         """Stop or go on; None changes over."""
@@ -259,7 +245,6 @@ class Player:
         self.delay.forget()
 
     def step_once(self) -> None:
-        """Play one more chunk, then stop."""
         self.playback.step_once()
         self.delay.forget()
 
@@ -292,7 +277,6 @@ class Player:
         self.futures = Futures(self.moment, self.opened.spec)
 
     def keep(self, row: int) -> None:
-        """Make one future real."""
         if self.futures is not None:
             try:
                 self._first(self.futures.keep(row))
@@ -300,12 +284,15 @@ class Player:
                 self.notices.error(str(error))
 
     def close(self) -> None:
-        """Stop the worker and end all files."""
         self.runner.close()
-        self.tell(lambda w: w.close())
+        self._tell_all(lambda w: w.close())
 
-    def tell(self, what: Callable[[Watcher], None]) -> None:
-        """Tell the watchers. One that fails is shown and dropped; the play goes on."""
+    def tell(self, event: Event, moments: Sequence[jobs.Moment] = ()) -> None:
+        """Tell the watchers what has happened, and the chunks that it made."""
+        self._tell_all(lambda w: w.happened(event, moments))
+
+    def _tell_all(self, what: Callable[[Watcher], None]) -> None:
+        """A watcher that fails is shown and dropped; the play goes on."""
         for watcher in list(self.watchers):
             try:
                 what(watcher)
@@ -338,7 +325,7 @@ class Player:
         if not self.playback.due:
             return None
         command = self.steering.take() if self.planned is None else self.planned.command
-        return jobs.Step(self.moment, command, name, self.config.steer)
+        return jobs.Step(self.moment, command, self.config.steer)
 
     def _commanded(self, command: str) -> None:
         if self.playback.running and self.moment and command != self.moment.command:
@@ -363,12 +350,112 @@ class Player:
         self.drop_work()
         return True
 
-    def _happened(self, moment: Moment) -> None:
-        for event in () if moment.score is None else moment.score.fresh:
-            self.flashes.add(event, self.now)
-
     def _count_frame(self) -> None:
         moment, number = self.moment, self.playback.frame_number
         if moment is not None and (moment, number) != self._frame_shown:
             self._frame_shown = (moment, number)
             self.shown.shown(self.now)
+
+    # What the worker's answers do
+
+    def _take(self, answer: jobs.Answer) -> None:
+        match answer:
+            case jobs.Failed():
+                self._failed(answer)
+            case jobs.Asked():
+                self.plan = answer
+            case jobs.Imagined():
+                if self.futures is not None:
+                    self.futures.take(answer)
+            case jobs.Opened():
+                self._opened(answer)
+            case jobs.Done():
+                self._done(answer)
+
+    def _done(self, done: jobs.Done) -> None:
+        match done.job:
+            case jobs.Begin(start):
+                # A fresh seed is known only now; beginning again means this one.
+                self.start = start
+                self._fresh(done.moment)
+            case jobs.Step():
+                # It is told when it is first shown.
+                self.playback.pace.made(done.moment.seconds)
+                self.playback.ahead, self.failures = done, 0
+                return
+            case jobs.Save(moment, slot):
+                newest = moment is self.moment and self.playback.timeline.at_end
+                self.tell(Save(str(slot), None if newest else moment.index))
+                self.notices.info(f"saved in slot {slot}: L, then {slot} brings it back")
+            case jobs.Load():
+                self._loaded(done, done.job)
+            case jobs.Keep():
+                self._kept(done, done.job)
+        for event in done.events:
+            self.tell(event, done.moments if event is done.events[-1] else ())
+
+    def _opened(self, opened: jobs.Opened) -> None:
+        spec, config = opened.spec, self.config
+        self.opened = opened
+        if opened.threads is not None:
+            # A setting of each thread; what is written about this one is what the worker has.
+            torch.set_num_threads(opened.threads)
+        self.steering = Steering(KeyMap(spec.commands), spec.default_command)
+        for name in self.controllers.offer(opened.agents, spec):
+            self.notices.info(f"{name} does not know the commands of {spec.name}")
+        bytes_kept = opened.world.cache_bytes + opened.moment.frames.nbytes
+        ring = max(2, min(config.ring_chunks, config.ring_bytes // max(1, bytes_kept)))
+        pace = Pace(spec.fps, spec.frames_per_chunk)
+        self.playback = Playback(pace, ring, opened.frames_per_latent)
+        self.histories.clear()
+        self._tell_all(lambda w: w.opened(opened))
+        self._done(opened.begun)
+
+    def _fresh(self, moment: jobs.Moment) -> None:
+        self.futures, self.plan, self.reading, self.failures = None, None, None, 0
+        self.steering.say(None)
+        self.delay.forget()
+        self.playback.begin(moment)
+
+    def _loaded(self, done: jobs.Done, job: jobs.Load) -> None:
+        """Play goes on from there, under the command of that moment, with what came before it."""
+        moment = done.moment
+        # A slot of this session brings its past along; a file only the moment itself.
+        *past, saved = self.histories.get(job.slot or 0, (moment,))
+        if saved.index == moment.index and saved.score is not None:
+            moment = replace(moment, score=saved.score)
+        self._fresh(moment)
+        self.playback.timeline.clear()
+        for earlier in (*past, moment):
+            self.playback.timeline.append(earlier)
+        if moment.command != self.steering.default:
+            self.steering.say(moment.command)
+        words = f"{job.name} is loaded; [ goes back before it" if past else f"{job.name} is loaded"
+        self.notices.info(words)
+
+    def _kept(self, done: jobs.Done, job: jobs.Keep) -> None:
+        if not self.playback.timeline.at_end:
+            self.tell(Rewind(job.base.index))
+        self.futures = None
+        self.playback.extend(done.moments)
+        command = job.commands[job.row]
+        if self.controllers.agent is None:
+            self.steering.say(command)
+        self.pause(False)
+        self.notices.info(f"this future is now the world: {command}")
+
+    def _failed(self, failed: jobs.Failed) -> None:
+        self.notices.error(failed.error)
+        match failed.job:
+            case jobs.Step() | jobs.Ask():
+                self.failures += 1
+                if self.controllers.name != HUMAN:
+                    self.notices.error(f"{self.controllers.name} failed; you steer again")
+                self.hand_to(HUMAN)
+                self.steering.say(None)
+                # Once more with the command that was in force; if that fails too, wait for the
+                # person.
+                if self.failures > 1:
+                    self.pause(True)
+            case jobs.Imagine():
+                self.futures = None

@@ -1,4 +1,7 @@
-"""Colours, letters and panels: what every part of the window is drawn with."""
+"""Colours, letters, panels and frames: what every part of the window is drawn with.
+
+Shapes: H, W pixels of the world.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import io
 from collections import OrderedDict
 from typing import Literal
 
+import numpy as np
 import pygame
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 Color = tuple[int, int, int]
 Size = Literal["tiny", "small", "body", "large", "title"]
@@ -43,7 +47,6 @@ class Theme:
         self._rendered: OrderedDict[tuple[str, Size, Color], pygame.Surface] = OrderedDict()
 
     def render(self, text: str, size: Size = "body", color: Color = TEXT) -> pygame.Surface:
-        """One line as a picture."""
         key = (text, size, color)
         if key not in self._rendered:
             self._rendered[key] = self._font(text, size).render(text, True, color)
@@ -53,11 +56,9 @@ class Theme:
         return self._rendered[key]
 
     def width(self, text: str, size: Size = "body") -> int:
-        """Of one line, in pixels."""
         return self._font(text, size).size(text)[0]
 
     def height(self, size: Size = "body") -> int:
-        """Of a line with its spacing."""
         return self._latin[size].get_linesize()
 
     def text(
@@ -77,7 +78,6 @@ class Theme:
         return rect
 
     def clipped(self, text: str, width: int, size: Size = "body") -> str:
-        """The text, shortened with dots where it is too long."""
         if self.width(text, size) <= width:
             return text
         low, high = 0, len(text)
@@ -88,7 +88,6 @@ class Theme:
         return text[:low].rstrip() + "..."
 
     def wrapped(self, text: str, width: int, size: Size = "body") -> list[str]:
-        """The text in lines that fit."""
         lines = [""]
         for word in text.split():
             longer = f"{lines[-1]} {word}".strip()
@@ -104,7 +103,6 @@ class Theme:
     def pill(
         self, surface: pygame.Surface, text: str, left: int, middle: int, color: Color
     ) -> pygame.Rect:
-        """A short word in a coloured frame."""
         line = self.render(text, "small", color)
         rect = pygame.Rect(left, 0, line.get_width() + 18, 22)
         rect.centery = middle
@@ -144,7 +142,6 @@ def bar(surface: pygame.Surface, rect: pygame.Rect, share: float, color: Color) 
 
 
 def shade(surface: pygame.Surface, alpha: int = 170) -> None:
-    """Darken everything behind an overlay."""
     dark = pygame.Surface(surface.get_size(), pygame.SRCALPHA)
     dark.fill((*BACK, alpha))
     surface.blit(dark, (0, 0))
@@ -154,3 +151,47 @@ def mixed(front: Color, back: Color, share: float) -> Color:
     pairs = zip(front, back, strict=True)
     red, green, blue = (round(f * share + b * (1 - share)) for f, b in pairs)
     return red, green, blue
+
+
+def fitted(size: tuple[int, int], area: pygame.Rect, whole: bool = False) -> pygame.Rect:
+    """The largest rectangle of the shape (width, height) in the middle of ``area``.
+
+    ``whole``: enlarged by a whole factor, where that is at least 1.
+    """
+    width, height = size
+    factor = min(area.width / width, area.height / height)
+    if whole and factor >= 1:
+        factor = int(factor)
+    rect = pygame.Rect(0, 0, max(1, round(width * factor)), max(1, round(height * factor)))
+    rect.center = area.center
+    return rect
+
+
+def scaled(frame: np.ndarray, size: tuple[int, int], smooth: bool = True) -> pygame.Surface:
+    """A frame (H, W, 3) uint8 as a picture of ``size`` = (width, height).
+
+    ``smooth``: by Lanczos; else its pixels are repeated.
+    """
+    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    picture = Image.fromarray(frame).resize(size, how)
+    return pygame.image.frombuffer(picture.tobytes(), size, "RGB")
+
+
+class Picture:
+    """A frame that is scaled once and drawn as often as needed."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, tuple[int, int], bool] | None = None
+        self._frame: np.ndarray | None = None
+        self._surface: pygame.Surface | None = None
+
+    def draw(
+        self, surface: pygame.Surface, frame: np.ndarray, rect: pygame.Rect, smooth: bool
+    ) -> None:
+        """Draw the frame into ``rect``."""
+        key = (frame.__array_interface__["data"][0], rect.size, smooth)
+        if self._surface is None or key != self._key:
+            # The frame is kept so that its address cannot be given to another one.
+            self._key, self._frame = key, frame
+            self._surface = scaled(frame, rect.size, smooth)
+        surface.blit(self._surface, rect)

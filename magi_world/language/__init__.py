@@ -27,8 +27,8 @@ i counts ``to_come``; ``to_record()`` and ``from_record()`` for JSON. When nothi
 
 `World.say(text)` does all this for worlds: it keeps a queue for each (``World.queues``,
 ``set_queue``; in snapshots and forks too) and ``World.step()`` without a command follows it.
-``World.step(text)`` gives the text as it is, and ends the queue. `SessionWriter.said(reading)`
-notes what was typed and what became of it.
+``World.step(text)`` gives the text as it is, and ends the queue. The event `Said` of a
+session notes what was typed and what became of it.
 
 A world without commands (the released weights) takes every text as it is: one step, confidence 1.
 ``Interpreter.verbatim(text)`` gives that reading for any world (``strict=False``).

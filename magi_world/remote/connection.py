@@ -84,11 +84,9 @@ class Connection:
         self._gone.append(state)
 
     def forget_world(self, world: int) -> None:
-        """A world is no longer needed."""
         self._gone_worlds.append(world)
 
     def close(self) -> None:
-        """Hang up. A second call does nothing."""
         self._open.close()
 
     def _ask(self, do: str, arrays: Mapping[str, np.ndarray] | None, fields: Any) -> Parcel:

@@ -32,9 +32,7 @@ class Parcel:
 
 def pack(fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> bytes:
     """A message.
-
-    Raises:
-        ValueError: an array of another dtype than uint8, float32, float64, int64.
+    Raises ValueError: an array of another dtype than uint8, float32, float64, int64.
     """
     listed, bodies = [], []
     for name, array in (arrays or {}).items():
@@ -51,11 +49,7 @@ def pack(fields: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = No
 
 
 def unpack(message: bytes) -> Parcel:
-    """What was packed.
-
-    Raises:
-        ValueError: it is no such message, or it was cut off.
-    """
+    """What was packed. Raises ValueError: it is no such message, or it was cut off."""
     try:
         (length,) = _LENGTH.unpack_from(message)
         head = json.loads(message[4 : 4 + length])

@@ -49,7 +49,6 @@ class RemoteSnapshot(Snapshot):
     handle: int = -1
 
     def save(self, path: str | Path) -> None:
-        """Fetch it and write it to one file, whole or not at all."""
         part = Path(f"{path}.part")
         part.write_bytes(self._content())
         os.replace(part, path)
@@ -77,11 +76,9 @@ class RemoteInterpreter:
         self._connection, self.spec = connection, spec
 
     def read(self, text: str, now: CommandQueue | None = None) -> Reading:
-        """See `magi_world.language.Interpreter.read`."""
         return self._reading(text, now, False)
 
     def verbatim(self, text: str) -> Reading:
-        """See `magi_world.language.Interpreter.verbatim`."""
         return self._reading(text, None, True)
 
     def _reading(self, text: str, now: CommandQueue | None, verbatim: bool) -> Reading:
@@ -134,7 +131,6 @@ class RemoteWorld(World):
 
     @property
     def config(self) -> StreamConfig:
-        """See `World`."""
         return self._config
 
     @property
@@ -144,29 +140,24 @@ class RemoteWorld(World):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """See `World`."""
         if self._here is None:
             return (0,) * self.num_worlds
         return tuple(lane.seed for lane in self._here.state.lanes)
 
     @property
     def cache_bytes(self) -> int:
-        """Memory of the rolling cache, on the server."""
         return int(self._opened["cache_bytes"]) * self.num_worlds
 
     @property
     def source(self) -> str:
-        """The name under which the server has this world."""
         return str(self._opened["world"])
 
     @property
     def served(self) -> list[str]:
-        """Names of all worlds of the server."""
         return list(self._connection.hello["worlds"])
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
-        """See `World`."""
         return tuple(self._opened["latent_shape"])
 
     def reset(
@@ -178,7 +169,6 @@ class RemoteWorld(World):
         start: int | Literal["text"] | None = None,
         worlds: Sequence[int] | None = None,
     ) -> Chunk:
-        """See `World.reset`."""
         rows = world_rows(worlds, self.num_worlds)
         pixels = {"image": image, "video": video}
         arrays = {n: np.asarray(torch.as_tensor(x)) for n, x in pixels.items() if x is not None}
@@ -204,7 +194,6 @@ class RemoteWorld(World):
         progress: Progress | None = None,
         worlds: Sequence[int] | None = None,
     ) -> Chunk:
-        """See `World.step`. ``progress`` is called before and after, not in between."""
         rows = self._started_rows(worlds)
         steps = self.parts.config.sampler.steps_per_stage
         before, commands = list(self._stories), []
@@ -236,7 +225,6 @@ class RemoteWorld(World):
         return self.step(command, steer, progress, worlds)
 
     def decode(self, chunk: Chunk) -> Chunk:
-        """See `World.decode`."""
         if chunk.pixels is not None:
             return chunk
         arrays = {"latents": chunk.latents.float().cpu().numpy()}
@@ -244,7 +232,6 @@ class RemoteWorld(World):
         return chunk.with_pixels(torch.from_numpy(pixels))
 
     def snapshot(self, worlds: Sequence[int] | None = None) -> Snapshot:
-        """A handle to the state of all worlds, or of some."""
         if worlds is None and self._here is not None:
             return self._here
         rows = world_rows(worlds, self.num_worlds)
@@ -253,7 +240,6 @@ class RemoteWorld(World):
     def restore(
         self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
     ) -> None:
-        """See `World.restore`. A snapshot that is not of this server is sent there."""
         if not isinstance(snapshot, Snapshot):
             raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
         targets = world_rows(worlds, self.num_worlds)
@@ -273,7 +259,6 @@ class RemoteWorld(World):
         self._here = self._state_of(answer, range(self.num_worlds))
 
     def fork(self, n: int) -> list[World]:
-        """See `World.fork`."""
         forks: list[World] = [self.another(self.num_worlds) for _ in range(at_least_one("n", n))]
         snapshot = self.snapshot()
         for twin in forks:
@@ -281,11 +266,9 @@ class RemoteWorld(World):
         return forks
 
     def close(self) -> None:
-        """Hang up, for this world and those that were forked from it."""
         self._connection.close()
 
     def another(self, num_worlds: int) -> RemoteWorld:
-        """See `World.another`."""
         asked = {"world": self._opened["world"], "num_worlds": num_worlds}
         twin = object.__new__(RemoteWorld)
         opened = self._connection.ask("open", None, asked).fields

@@ -33,11 +33,7 @@ class StartFile:
 
     @staticmethod
     def of(path: str | Path, kind: Literal["image", "video"]) -> StartFile:
-        """Describe a file.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-        """
+        """Describe a file. Raises FileNotFoundError: there is no such file."""
         return StartFile(kind, str(path), file_digest(path))
 
 
@@ -178,9 +174,7 @@ def to_record(event: Event) -> dict[str, Any]:
 
 def from_record(record: Mapping[str, Any]) -> Event:
     """The event of a JSON record.
-
-    Raises:
-        ValueError: an unknown event, a missing or unknown field, a value of the wrong kind.
+    Raises ValueError: an unknown event, a missing or unknown field, a value of the wrong kind.
     """
     kinds = {kind.kind: kind for kind in _EVENTS}
     name = record.get("event")

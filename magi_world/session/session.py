@@ -2,7 +2,7 @@
 
 The first line is the header (versions, world, sampler), every further line one event
 (`magi_world.session.events`), written when it happens, so a killed run loses at most one. With the
-world of the header the events give the same bytes again (`magi_world.session.replaying`); edited,
+world of the header the events give the same bytes again (`magi_world.session.player`); edited,
 they give another film.
 """
 
@@ -19,18 +19,12 @@ from typing import Any, Literal, get_args
 import torch
 
 from magi_world.io.records import build
-from magi_world.language import Reading
 from magi_world.model.attention import Backend
 from magi_world.session.events import (
     Event,
-    Fork,
-    Keep,
     Load,
-    Note,
     PerWorld,
     Reset,
-    Rewind,
-    Said,
     Save,
     StartFile,
     Step,
@@ -39,6 +33,7 @@ from magi_world.session.events import (
     to_record,
 )
 from magi_world.world.chunk import Chunk
+from magi_world.world.snapshot import Story
 from magi_world.world.world import World
 
 SCHEMA = 1
@@ -225,6 +220,7 @@ class SessionWriter:
             FileExistsError: a session is never written over.
         """
         self.path, self.digests = Path(path), digests
+        self._slots: set[str] = set()
         header = asdict(Header.of(world, source))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115
@@ -248,43 +244,19 @@ class SessionWriter:
         """`World.step` gave ``chunk``, decoded; its command is the one in force."""
         self.write(step_event(chunk, steer, self._digest(chunk)))
 
-    def rewind(self, chunk: int) -> None:
-        """The world was put back to where it stood when chunk ``chunk`` had been made."""
-        self.write(Rewind(chunk))
-
-    def save(self, slot: str, chunk: int | None = None) -> None:
-        """The state, of now or of an earlier chunk, was put into a slot."""
-        self.write(Save(slot, chunk))
-
-    def load(self, slot: str, path: str | Path | None = None, sha256: str | None = None) -> None:
-        """The state of a slot was taken up; ``path`` is its file if an earlier session saved it."""
-        self.write(Load(slot, None if path is None else str(path), sha256))
-
-    def fork(self, futures: int) -> None:
-        """The world was forked; `step` then takes chunks with one row for each future."""
-        self.write(Fork(futures))
-
-    def keep(self, future: int) -> None:
-        """One future goes on."""
-        self.write(Keep(future))
-
-    def said(self, reading: Reading, world: int | None = None) -> None:
-        """A text was typed and read (`magi_world.language`); ``world`` is which one was told."""
-        self.write(Said.of(reading, world))
-
-    def note(self, text: str) -> None:
-        """A remark, e.g. that an agent took over."""
-        self.write(Note(text))
-
     def write(self, event: Event) -> None:
-        """Any event.
+        """Any event. The `Load` of a slot that was saved before in this session needs no file.
 
         Raises:
             ValueError: the writer was closed, or the file could not be read again with this event.
         """
+        if isinstance(event, Load) and event.slot in self._slots:
+            event = Load(event.slot)
         record = to_record(event)
         from_record(json.loads(json.dumps(record)))
         self._line(record)
+        if isinstance(event, Save):
+            self._slots.add(event.slot)
 
     def close(self) -> None:
         """Finish. A second call does nothing."""
@@ -311,11 +283,19 @@ class SessionWriter:
         return frames_digest(chunk.frames) if self.digests else None
 
 
-def step_event(chunk: Chunk, steer: Literal["now", "queue"], digest: str | None) -> Step:
-    """The event of a step that gave ``chunk``."""
-    says = [text or None for text in chunk.prompts]
+def step_event(
+    facts: Chunk | Sequence[Story], steer: Literal["now", "queue"], digest: str | None = None
+) -> Step:
+    """The event of a step that gave a chunk, or that led to these stories, one a world."""
+    if isinstance(facts, Chunk):
+        index, prompts, lands = facts.index, facts.prompts, facts.lands
+    else:
+        index = tuple(story.steps for story in facts)
+        prompts = tuple(story.command for story in facts)
+        lands = tuple(story.lands for story in facts)
+    says = [text or None for text in prompts]
     say = says[0] if len(says) == 1 else tuple(says) if any(says) else None
-    return Step(_merged(chunk.index), say, steer, _merged(chunk.lands), digest)
+    return Step(_merged(index), say, steer, _merged(lands), digest)
 
 
 def _merged(numbers: tuple[int, ...]) -> PerWorld:

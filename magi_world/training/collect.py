@@ -27,9 +27,9 @@ from typing import Any, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from magi_world.interrupts import Stopped, clean_stop
 from magi_world.simulator import ChunkSimulator, RecordConfig
 from magi_world.training.data import shard_path, shard_row, write_shard
-from magi_world.training.loop import Stopped, clean_stop
 from magi_world.training.policies import make_policy
 
 R = TypeVar("R")

@@ -11,51 +11,19 @@ import functools
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from magi_world.interrupts import Stopped, clean_stop
 from magi_world.training.progress import Progress
-
-
-class Stopped(Exception):
-    """The run was asked to stop; its checkpoint is written."""
-
-
-@contextmanager
-def clean_stop() -> Iterator[Callable[[], bool]]:
-    """Inside, SIGINT and SIGTERM only raise a flag, which the yielded function reads.
-
-    A second signal does not wait for the step to end: it raises KeyboardInterrupt, and what was
-    done since the last checkpoint is lost.
-    """
-    asked: list[int] = []
-    before: dict[signal.Signals, object] = {}
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        # Only os.write is safe here: the signal may come in the middle of a print.
-        os.write(2, b"\nstopping after this step; once more stops at once\n")
-
-    with suppress(ValueError):  # not in the main thread: signals stay as they are
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, ask)
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
 
 
 @functools.cache

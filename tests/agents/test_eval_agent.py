@@ -12,8 +12,7 @@ import yaml
 
 from magi_world.agents.judge import baseline_names
 from magi_world.demos import cli
-from magi_world.demos.commands.eval_agent import find_config
-from magi_world.demos.simulator_files import no_litter
+from magi_world.demos.commands.agents import find_config, no_litter
 from magi_world.io.package import write_package
 from magi_world.loading import load_world
 from tests.envs.real_toy import SHIPPED, toy_config

@@ -31,7 +31,7 @@ from magi_world.agents.ppo.envs import dream_env, open_env, recorded_starts, wit
 from magi_world.agents.ppo.policy import read_policy
 from magi_world.agents.ppo.train import train_agent
 from magi_world.demos import cli
-from magi_world.demos.commands import train_agent as command
+from magi_world.demos.commands.agents import TrainAgent
 from magi_world.envs.rewards import Moment, Reward, UncertaintyConfig, UncertaintyPenalty
 from magi_world.io.media import load_image
 from magi_world.io.package import write_package
@@ -169,8 +169,8 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_the_command_offers_every_option() -> None:
-    known = {*command.PLACE, *command.LEARNING, *command.ENGINE, "sample_end", "device"}
-    assert known == {f.name for f in fields(TrainAgentConfig)}
+    known = {f.name for f in fields(TrainAgent)}
+    assert known >= {f.name for f in fields(TrainAgentConfig)}
 
 
 @pytest.fixture

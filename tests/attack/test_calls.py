@@ -16,6 +16,7 @@ from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.wrappers import ChunkToImage
 from magi_world.io.media import VideoConfig, VideoWriter, fit, load_image, load_video
+from magi_world.session.events import Fork, Keep, Note, Rewind, Save
 from magi_world.session.session import SessionWriter
 from magi_world.world.world import World
 from tests.attack.judge import assert_refused
@@ -241,12 +242,12 @@ def test_the_session_writer_takes_nothing_that_cannot_be_read(
 ) -> None:
     with SessionWriter(tmp_path / "a.jsonl", running) as writer:
         for text in ("", " ", "\ud800", 3, None):
-            assert_refused(lambda text=text: writer.note(text), "text")
+            assert_refused(lambda text=text: writer.write(Note(text)), "text")
         for slot in ("", 3, None):
-            assert_refused(lambda slot=slot: writer.save(slot), "slot")
+            assert_refused(lambda slot=slot: writer.write(Save(slot)), "slot")
         for number in (-1, 1.5, "3", True, None):
-            assert_refused(lambda number=number: writer.rewind(number), "chunk")
-            assert_refused(lambda number=number: writer.fork(number), "futures")
-            assert_refused(lambda number=number: writer.keep(number), "future")
-        assert_refused(lambda: writer.fork(0), "futures")
+            assert_refused(lambda number=number: writer.write(Rewind(number)), "chunk")
+            assert_refused(lambda number=number: writer.write(Fork(number)), "futures")
+            assert_refused(lambda number=number: writer.write(Keep(number)), "future")
+        assert_refused(lambda: writer.write(Fork(0)), "futures")
     assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 1

@@ -17,13 +17,13 @@ import torch
 from magi_world.agents.judge import Episode, Results, Setting
 from magi_world.agents.ppo.policy import read_policy
 from magi_world.demos import resume
-from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, record
-from magi_world.demos.script import read_script
+from magi_world.demos.render import PictureConfig
 from magi_world.envs import MagiWorldEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.state import EnvSnapshot
 from magi_world.io.media import load_video
+from magi_world.session.script import read_script
 from magi_world.session.session import SessionWriter, read_session
 from tests.tiny import tiny_world
 

@@ -11,10 +11,10 @@ import numpy as np
 import pygame
 
 from magi_world.agents import RandomAgent
-from magi_world.demos.play import PlayConfig, make_desk
+from magi_world.demos.play import PlayConfig, make_state
 from magi_world.demos.window import jobs
 from magi_world.demos.window.app import App, AppConfig
-from magi_world.demos.window.engine import Engine
+from magi_world.demos.window.worker import Engine
 from magi_world.world.world import World
 from tests.tiny import tiny_parts
 
@@ -37,11 +37,11 @@ class Driver:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         config = PlayConfig(folder=folder, session=folder / "s.jsonl")
-        self.desk = make_desk(
+        self.state = make_state(
             Engine(load), {"random": RandomAgent()}, ["tiny", "other", "broken"], config
         )
-        self.player = self.desk.player
-        self.app = App(self.desk, AppConfig(size=(1280, 800)))
+        self.player = self.state.player
+        self.app = App(self.state, AppConfig(size=(1280, 800)))
 
     def opened(self) -> Driver:
         self.player.open(jobs.Open("tiny"))

@@ -15,10 +15,10 @@ import uvicorn
 from websockets.sync.client import ClientConnection, connect
 
 from magi_world.demos.server.app import make_app
+from magi_world.demos.server.batching import Served
 from magi_world.demos.server.config import Limits, ServeConfig
 from magi_world.demos.server.hub import Hub
 from magi_world.demos.server.pictures import HEADER
-from magi_world.demos.server.served import Served
 from magi_world.world.world import World
 from tests.tiny import tiny_world
 

@@ -9,15 +9,15 @@ import numpy as np
 
 from magi_world.agents import Agent
 from magi_world.demos.window import jobs
-from magi_world.demos.window.engine import Engine
 from magi_world.demos.window.player import Player, PlayerConfig
-from magi_world.demos.window.watching import Watcher
+from magi_world.demos.window.story import Watcher
+from magi_world.demos.window.worker import Engine
 from magi_world.world.world import World
 from tests.tiny import tiny_world
 
 
 class InlineRunner:
-    """A `JobRunner`: every job takes ``seconds`` of the clock, and is done when it is polled."""
+    """In the place of a `Worker`: a job takes ``seconds`` of the clock, and is done when polled."""
 
     def __init__(self, engine: Engine, now: Callable[[], float], seconds: float) -> None:
         self.engine, self.now, self.seconds = engine, now, seconds
@@ -40,9 +40,9 @@ class InlineRunner:
             answer = self.engine.run(job, lambda done, total: None)
         except (ValueError, OSError) as error:
             return jobs.Failed(job, str(error))
-        if isinstance(answer, jobs.Stepped):
+        if isinstance(answer, jobs.Done) and isinstance(job, jobs.Step):
             # As if it had taken so long: pacing must not depend on the machine.
-            return replace(answer, moment=replace(answer.moment, seconds=self.seconds))
+            return replace(answer, moments=(replace(answer.moment, seconds=self.seconds),))
         return answer
 
     def cancel(self) -> None:
@@ -65,7 +65,7 @@ class Stage:
     ) -> None:
         self.time = 100.0
         self.runner = InlineRunner(Engine(load), lambda: self.time, seconds)
-        self.player = Player(self.runner, agents, watchers, config)
+        self.player = Player(self.runner, agents, watchers, config)  # type: ignore[arg-type]
 
     def opened(self, start: jobs.Start | None = None) -> Player:
         self.player.open(jobs.Open("tiny", start or jobs.Start()))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from magi_world import loading
-from magi_world.demos import cli, health
+from magi_world.demos import cli, doctor
 from magi_world.io.media import load_video
 
 pytestmark = pytest.mark.usefixtures("shop")
@@ -243,10 +243,10 @@ def test_doctor_reports_on_weights(shop: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_a_missing_codec_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_can_encode", lambda name: name == "mpeg4")
-    assert health._codecs().verdict == "note"
-    monkeypatch.setattr(health, "_can_encode", lambda name: False)
-    assert health._codecs().verdict == "problem"
+    monkeypatch.setattr(doctor, "_can_encode", lambda name: name == "mpeg4")
+    assert doctor._codecs().verdict == "note"
+    monkeypatch.setattr(doctor, "_can_encode", lambda name: False)
+    assert doctor._codecs().verdict == "problem"
 
 
 def test_no_world_at_all(

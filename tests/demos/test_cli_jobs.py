@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from magi_world.demos import cli, health
+from magi_world.demos import cli, doctor
 from magi_world.io.media import load_video
 
 pytestmark = pytest.mark.usefixtures("shop")
@@ -52,7 +52,7 @@ def test_play_hands_everything_on(monkeypatch: pytest.MonkeyPatch, shop: Path) -
 def test_play_without_a_display_records_instead(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shop: Path
 ) -> None:
-    monkeypatch.setattr(health, "display", lambda: health.Finding("display", "note", "none"))
+    monkeypatch.setattr(doctor, "display", lambda: doctor.Finding("display", "note", "none"))
     scripts = shop / "scripts"
     scripts.mkdir()
     (scripts / "tour.yaml").write_text(Path("a.yaml").read_text())
@@ -83,11 +83,11 @@ def test_training_and_its_ends(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train = pytest.importorskip("magi_world.training.train")
-    from magi_world.demos.commands import train as command
+    from magi_world.demos.commands.worlds import TrainWorld
     from magi_world.training.loop import Stopped
 
     # The checks and the rehearsal in front of it have tests of their own.
-    monkeypatch.setattr(command, "_checked", lambda given, device: (given.config, 0))
+    monkeypatch.setattr(TrainWorld, "_checked", lambda self, device: (self.config, 0))
     told: list[tuple[object, ...]] = []
     monkeypatch.setattr(train, "train_world", lambda *given: told.append(given) or Path("w"))
     assert run("train-world", "configs/arena.yaml", "--device", "cpu") == 0

@@ -14,9 +14,8 @@ import pytest
 
 from magi_world.demos.play import PlayConfig, play
 from magi_world.demos.window.app import window_size
-from magi_world.demos.window.layout import arrange
-from magi_world.demos.window.picture import fitted, scaled
-from magi_world.demos.window.theme import Theme
+from magi_world.demos.window.theme import Theme, fitted, scaled
+from magi_world.demos.window.view import arrange
 from magi_world.io.media import load_video
 from magi_world.session.session import read_session
 from magi_world.world.world import World

@@ -18,10 +18,10 @@ import magi_world
 from magi_world import loading
 from magi_world.demos import cli
 from magi_world.demos.commands.record import find_script
-from magi_world.demos.script import read_script
 from magi_world.io.package import write_package
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.text import TextEncoder
+from magi_world.session.script import read_script
 from magi_world.session.session import read_session
 from magi_world.world.parts import WorldParts
 from tests.tiny import tiny_parts, tiny_text

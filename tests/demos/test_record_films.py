@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, Recording, record
-from magi_world.demos.script import read_script
-from magi_world.demos.stopping import StopRequest
+from magi_world.demos.render import PictureConfig
+from magi_world.interrupts import clean_stop
 from magi_world.io.media import load_video
-from magi_world.session.replaying import Verdict, verify
+from magi_world.session.player import Verdict, verify
+from magi_world.session.script import read_script
 from magi_world.session.session import read_session
 from magi_world.world.world import World
 from tests.tiny import tiny_world
@@ -151,9 +151,10 @@ def test_after_a_kill_the_film_plays_and_is_resumed(tmp_path: Path) -> None:
         from pathlib import Path
         from tests.tiny import tiny_world
         from magi_world.demos import resume
-        from magi_world.demos.record import RecordConfig, record
-        from magi_world.demos.script import read_script
-        from magi_world.demos.picture import PictureConfig
+        from magi_world.interrupts import clean_stop
+from magi_world.demos.record import RecordConfig, record
+        from magi_world.session.script import read_script
+        from magi_world.demos.render import PictureConfig
         from magi_world.world.world import World
         resume.STATE_EVERY = 0
         resume.STATE_SHARE = 1
@@ -237,9 +238,9 @@ def test_a_second_ctrl_c_insists() -> None:
     # A background job is started with SIGINT ignored; the test must not depend on that.
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with StopRequest() as stop:
+        with clean_stop() as asked:
             os.kill(os.getpid(), signal.SIGINT)
-            assert stop.wanted
+            assert asked()
             with pytest.raises(KeyboardInterrupt):
                 os.kill(os.getpid(), signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

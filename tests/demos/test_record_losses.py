@@ -16,11 +16,11 @@ from PIL import Image
 
 from magi_world.demos import resume
 from magi_world.demos.outputs import Gif, Sheet
-from magi_world.demos.picture import PictureConfig
 from magi_world.demos.record import RecordConfig, Recording, check_outputs, record
-from magi_world.demos.script import read_script
+from magi_world.demos.render import PictureConfig
 from magi_world.io.files import only_one, write_text
 from magi_world.io.media import load_video
+from magi_world.session.script import read_script
 from magi_world.session.session import read_session
 from magi_world.world.world import World
 from tests.tiny import tiny_world

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from magi_world.demos.captions import Caption, draw_caption
 from magi_world.demos.outputs import Gif, Sheet, open_output
-from magi_world.demos.picture import Painter, PictureConfig
+from magi_world.demos.render import Caption, Painter, PictureConfig, draw_caption
 from magi_world.io.media import enlarge
 from magi_world.session.events import Fork, Note, Reset, Step
 from magi_world.world.chunk import Chunk

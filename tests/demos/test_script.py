@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from magi_world.demos import script as script_module
-from magi_world.demos.script import read_script
-from magi_world.demos.session_script import script_text
-from magi_world.session.events import Fork, Keep, Note, Reset, StartFile, Step
-from magi_world.session.replaying import replay
+from magi_world.demos.commands.record import SCRIPTS
+from magi_world.session.as_script import script_text
+from magi_world.session.events import Fork, Keep, Note, Reset, Rewind, Save, StartFile, Step
+from magi_world.session.player import replay
+from magi_world.session.script import read_script
 from magi_world.session.session import SessionWriter, read_session
 from magi_world.training.settings import read_settings
 from magi_world.world.best_start import best_start
 from tests.tiny import tiny_world
 
-SHIPPED = sorted((Path(script_module.__file__).parent / "scripts").glob("*.yaml"))
+SHIPPED = sorted(SCRIPTS.glob("*.yaml"))
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
@@ -201,11 +201,11 @@ def test_notes_of_a_session_are_in_its_script(tmp_path: Path) -> None:
     world = tiny_world()
     with SessionWriter(tmp_path / "n.jsonl", world) as writer:
         writer.reset(world.reset(seed=4, start=1), world.seeds, start=1)
-        writer.note("a title")
-        writer.note("everything is generated")
+        writer.write(Note("a title"))
+        writer.write(Note("everything is generated"))
         for command in ("turn left", "turn left", "turn left"):
             writer.step(world.step(command))
-        writer.note("now we turn")
+        writer.write(Note("now we turn"))
         writer.step(world.step("turn right"))
     text = script_text(read_session(tmp_path / "n.jsonl"), "Again")
     script = read_script(written(tmp_path, text))
@@ -223,14 +223,14 @@ def test_a_session_as_a_script(tmp_path: Path) -> None:
             writer.step(chunk)
             frames.append(chunk.frames)
         kept = world.snapshot()
-        writer.save("a")
+        writer.write(Save("a"))
         writer.step(world.step("walk forward"))
-        writer.rewind(4)
+        writer.write(Rewind(4))
         world.restore(kept)
-        writer.fork(2)
+        writer.write(Fork(2))
         wide = world.fork_batch(2)
         writer.step(wide.step(["turn right", "walk forward"]))
-        writer.keep(1)
+        writer.write(Keep(1))
         world.restore(wide.snapshot(), worlds=[0], row=1)
         chunk = world.step("stand still")
         writer.step(chunk)

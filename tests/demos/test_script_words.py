@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from magi_world.demos.reading import read_events
-from magi_world.demos.script import read_script
-from magi_world.demos.session_script import script_text
 from magi_world.language import Interpreter
+from magi_world.session.as_script import script_text
 from magi_world.session.events import Event, Said, Step
-from magi_world.session.replaying import replay
+from magi_world.session.player import replay
+from magi_world.session.script import read_events, read_script
 from tests.tiny import HashText, tiny_parts, tiny_world
 
 SCRIPT = """world: tiny

@@ -11,9 +11,8 @@ import pytest
 
 from magi_world import load_world
 from magi_world.demos.cli import main
-from magi_world.demos.server.config import Limits, ServeConfig
-from magi_world.demos.server.serve import link
-from magi_world.session.replaying import replay
+from magi_world.demos.server.config import Limits, ServeConfig, link
+from magi_world.session.player import replay
 from magi_world.session.session import read_session
 from tests.tiny import write_tiny_package
 

@@ -12,7 +12,7 @@ import pytest
 
 from magi_world.demos.server.pictures import decode
 from magi_world.io.media import load_video
-from magi_world.session.replaying import replay
+from magi_world.session.player import replay
 from magi_world.session.session import read_session
 from tests.alike import assert_alike
 from tests.tiny import FRAME_SIZE, tiny_world
@@ -119,7 +119,7 @@ def test_the_session_replays_what_was_seen(tmp_path: Path) -> None:
         one.say("save", slot=1)
         one.until("state", slots=[1])
         visitor = server.hub.visitors[f"{1:032x}"]
-        state = visitor.past.current.state
+        state = visitor.past.current.snapshot
         code, text = fetch(f"{server.http}/session.jsonl?visit={visitor.visit}")
         assert code == 200
     path = tmp_path / "copy.jsonl"

@@ -16,7 +16,7 @@ import magi_world
 from magi_world import RemoteWorld, Snapshot
 from magi_world.demos.cli import main
 from magi_world.demos.window import jobs
-from magi_world.demos.window.engine import Engine
+from magi_world.demos.window.worker import Engine
 from magi_world.language import CommandQueue
 from magi_world.remote.wire import pack, unpack
 from magi_world.world.best_start import best_start
@@ -186,7 +186,7 @@ def test_the_window_runs_on_it(server: Running, tmp_path: Path) -> None:
     assert isinstance(opened, jobs.Opened)
     seen = []
     step = engine.run(jobs.Step(opened.moment, "turn left"), lambda *at: seen.append(at))
-    assert isinstance(step, jobs.Stepped)
+    assert isinstance(step, jobs.Done)
     near = tiny_world()
     near.reset(3)
     assert_alike(step.moment.frames, near.step("turn left").frames[0])
@@ -197,7 +197,7 @@ def test_the_window_runs_on_it(server: Running, tmp_path: Path) -> None:
     path = tmp_path / "slot.safetensors"
     engine.run(jobs.Save(step.moment, 1, path), lambda *_: None)
     loaded = engine.run(jobs.Load(path, 1), lambda *_: None)
-    assert isinstance(loaded, jobs.Loaded)
+    assert isinstance(loaded, jobs.Done)
     assert np.array_equal(loaded.moment.frames, step.moment.frames)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from magi_world.demos import threads as threads_module
-from magi_world.demos.threads import choose_threads, quickest
+from magi_world.demos import bench as threads_module
+from magi_world.demos.bench import choose_threads, quickest
 from tests.tiny import tiny_world
 
 
@@ -45,7 +45,7 @@ def test_a_machine_that_is_very_slow_is_not_measured_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = iter(range(0, 1000, 3))
-    monkeypatch.setattr("magi_world.demos.threads.time.perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr("magi_world.demos.bench.time.perf_counter", lambda: float(next(now)))
     assert quickest((1, 2), clock({1: [3.0], 2: [9.0]})) == 1
 
 
@@ -68,13 +68,13 @@ def test_a_chunk_that_would_take_far_too_long_is_given_up(monkeypatch: pytest.Mo
 
 
 def test_on_a_busy_machine_one_thread_is_taken_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magi_world.demos.threads.os.getloadavg", lambda: (99.0, 1.0, 1.0))
+    monkeypatch.setattr("magi_world.demos.bench.os.getloadavg", lambda: (99.0, 1.0, 1.0))
     monkeypatch.setattr(threads_module, "_seconds", lambda *given: pytest.fail("it was measured"))
     assert choose_threads(tiny_world(), most=2) == 1
 
 
 def test_the_world_is_stepped_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magi_world.demos.threads.os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr("magi_world.demos.bench.os.getloadavg", lambda: (0.0, 0.0, 0.0))
     assert choose_threads(tiny_world(), most=1) is None
     chosen = choose_threads(tiny_world(), most=2)
     assert chosen in (1, 2)

@@ -10,11 +10,11 @@ import numpy as np
 import pygame
 import pytest
 
-from magi_world.demos.window.picture import fitted, scaled
+from magi_world.demos.window.theme import fitted, scaled
 from magi_world.demos.window.view import layout_of
 from magi_world.io.media import load_image, load_video
 from magi_world.language import Step
-from magi_world.session.replaying import Verdict, verify
+from magi_world.session.player import Verdict, verify
 from magi_world.session.session import read_session
 from magi_world.world.spec import Command
 from magi_world.world.world import World
@@ -35,14 +35,14 @@ def test_typing_a_command_steers_the_world_and_never_stops_it(driver: Driver) ->
     driver.type("turn r")
     index = driver.player.moment.index
     driver.until(lambda: driver.player.moment.index >= index + 2)
-    assert driver.desk.line.text == "turn r"
+    assert driver.state.line.text == "turn r"
     driver.key(pygame.K_TAB)
-    assert driver.desk.line.text == "turn right"
+    assert driver.state.line.text == "turn right"
     driver.key(pygame.K_RETURN, "\r")
     driver.until(lambda: driver.player.moment.command == "turn right")
     assert driver.player.delay.last is not None
     driver.key(pygame.K_SLASH, "/")
-    assert (driver.desk.line.open, driver.desk.line.text) == (True, "")
+    assert (driver.state.line.open, driver.state.line.text) == (True, "")
 
 
 def test_arrows_and_letters_steer_only_while_nothing_is_typed(driver: Driver) -> None:
@@ -52,11 +52,11 @@ def test_arrows_and_letters_steer_only_while_nothing_is_typed(driver: Driver) ->
     pygame.event.post(pygame.Event(pygame.KEYUP, key=pygame.K_a, mod=0))
     driver.until(lambda: driver.player.moment.command == "stand still")
     driver.key(pygame.K_t, "t")
-    assert driver.desk.line.text == ""
+    assert driver.state.line.text == ""
     driver.type("wade")
-    assert driver.desk.line.text == "wade"
+    assert driver.state.line.text == "wade"
     driver.key(pygame.K_LEFT)
-    assert driver.desk.line.cursor == 3
+    assert driver.state.line.cursor == 3
     driver.key(pygame.K_ESCAPE)
     driver.frame()
     assert driver.player.command == "stand still"
@@ -74,10 +74,10 @@ def test_a_held_key_does_not_repeat_a_shortcut(driver: Driver) -> None:
 
 def test_the_picture_is_smooth_or_the_frame_in_clean_squares(driver: Driver) -> None:
     driver.opened()
-    driver.desk.tips.close()
+    driver.state.tips.close()
     driver.until(lambda: not driver.player.notices.shown)
     driver.key(pygame.K_SPACE, " ")
-    frame, area = driver.player.playback.frame, layout_of(driver.screen, driver.desk).picture
+    frame, area = driver.player.playback.frame, layout_of(driver.screen, driver.state).picture
     rect = fitted((48, 32), area)
     assert rect.width == area.width or rect.height == area.height
     shown = pygame.surfarray.array3d(scaled(frame, rect.size)).swapaxes(0, 1)
@@ -116,7 +116,7 @@ def test_files_are_written_and_their_names_are_shown(driver: Driver) -> None:
     assert len(load_video(said["film saved"])) >= 16
     assert load_image(said["picture saved"]).shape == (256, 384, 3)
     assert load_image(next(driver.folder.glob("*-window.png"))).shape == (800, 1280, 3)
-    assert driver.desk.film is None
+    assert driver.state.film is None
 
 
 def test_a_picture_dropped_on_the_window_begins_the_world(driver: Driver, tmp_path: Path) -> None:
@@ -146,11 +146,11 @@ def test_errors_appear_in_the_window_until_escape(driver: Driver) -> None:
     assert not np.array_equal(driver.pixels(), before)
     driver.key(pygame.K_ESCAPE)
     assert driver.errors == []
-    assert not driver.desk.quit
+    assert not driver.state.quit
 
 
 def test_the_picker_opens_worlds_and_shows_what_is_wrong_with_them(driver: Driver) -> None:
-    driver.desk.show("worlds")
+    driver.state.show("worlds")
     driver.key(pygame.K_RETURN, "\r")
     driver.until(lambda: driver.player.moment is not None)
     assert driver.player.opened.source == "tiny"
@@ -189,7 +189,7 @@ def test_the_slider_is_dragged_and_the_wheel_turns_time(driver: Driver) -> None:
     driver.let_go(slider.center)
     driver.move(slider.midright)
     assert driver.player.moment.index == 0
-    assert not driver.desk.line.open
+    assert not driver.state.line.open
     pygame.event.post(pygame.Event(pygame.MOUSEWHEEL, y=-2, x=0))
     driver.frame()
     assert driver.player.moment.index == 2
@@ -211,13 +211,13 @@ def test_everything_can_be_clicked(driver: Driver) -> None:
     driver.until(lambda: driver.player.moment.command == "walk forward")
     assert driver.player.controllers.name == "human"
     driver.click("help")
-    assert driver.desk.overlay == "help"
+    assert driver.state.overlay == "help"
     driver.click("close")
     driver.click("slots")
     driver.click("slot 2")
     driver.until(lambda: driver.player.slot_path(2).is_file())
     driver.click("figures")
-    assert driver.desk.hud
+    assert driver.state.hud
     driver.click("back")
     assert driver.player.playback.paused
 
@@ -228,7 +228,7 @@ def test_three_things_to_try_go_away_when_they_were_tried(driver: Driver) -> Non
     driver.key(pygame.K_UP)
     driver.click("tip type")
     driver.until(lambda: driver.player.moment.command == "turn left")
-    assert driver.desk.tips.tried == {"steer", "type"}
+    assert driver.state.tips.tried == {"steer", "type"}
     driver.click("tip fork")
     driver.key(pygame.K_ESCAPE)
     driver.pixels()
@@ -261,8 +261,8 @@ def test_what_waits_is_shown_as_chips_that_can_be_changed_and_dropped(driver: Dr
     driver.click("drop 1")
     assert [q.command for q in driver.player.steering.queue] == ["turn left", "walk forward"]
     driver.click("chip 0")
-    assert driver.desk.line.text == "turn left for 2 chunks"
-    assert driver.desk.changing == 0
+    assert driver.state.line.text == "turn left for 2 chunks"
+    assert driver.state.changing == 0
 
 
 def test_slots_with_keys_and_mouse(driver: Driver) -> None:
@@ -292,7 +292,7 @@ def test_slots_with_keys_and_mouse(driver: Driver) -> None:
 )
 def test_instructions(driver: Driver, text: str, seen: Callable[..., bool]) -> None:
     driver.opened()
-    driver.desk.say(text)
+    driver.state.say(text)
     driver.until(lambda: seen(driver.player))
 
 
@@ -307,7 +307,7 @@ def test_instructions(driver: Driver, text: str, seen: Callable[..., bool]) -> N
 )
 def test_wrong_instructions(driver: Driver, text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        driver.desk.say(text)
+        driver.state.say(text)
 
 
 def test_escape_twice_quits_and_the_session_replays(driver: Driver) -> None:
@@ -316,9 +316,9 @@ def test_escape_twice_quits_and_the_session_replays(driver: Driver) -> None:
     index = driver.player.moment.index
     driver.until(lambda: driver.player.moment.index >= index + 3)
     driver.key(pygame.K_ESCAPE)
-    assert not driver.desk.quit
+    assert not driver.state.quit
     driver.key(pygame.K_ESCAPE)
-    assert driver.desk.quit
+    assert driver.state.quit
     driver.app.close()
     last = list(verify(read_session(driver.folder / "s.jsonl"), quick_world()))[-1]
     assert isinstance(last, Verdict)

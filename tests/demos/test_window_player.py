@@ -12,7 +12,7 @@ import torch
 
 from magi_world.agents import CallableAgent, RandomAgent, ScriptedAgent
 from magi_world.demos.window import jobs
-from magi_world.demos.window.figures import figures
+from magi_world.demos.window.panels import figures
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.language import Step
 from magi_world.model.heads import Heads, HeadsConfig
@@ -270,14 +270,14 @@ def test_handing_over_and_back() -> None:
     player.hand_over()
     assert player.controllers.name == "script"
     stage.chunk(6)
-    assert (player.moment.command, player.moment.by) == ("turn right", "script")
+    assert player.moment.command == "turn right"
     player.hand_over()
     stage.chunk(12)
-    assert player.moment.by == "random"
+    assert player.controllers.name == "random"
     player.press("left")
     assert player.controllers.name == "human"
     stage.chunk(14)
-    assert (player.moment.command, player.moment.by) == ("turn left", "human")
+    assert (player.moment.command, player.controllers.name) == ("turn left", "human")
 
 
 def test_an_agent_that_fails_is_shown_and_relieved() -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_world.demos.export import episodes
-from magi_world.demos.script import read_script
+from magi_world.demos.play import script_agent, script_start
 from magi_world.demos.window import jobs
 from magi_world.demos.window.player import PlayerConfig
-from magi_world.demos.window.scripts import script_agent, script_start
 from magi_world.demos.window.story import Film, SessionFile
 from magi_world.io.media import load_video
 from magi_world.session.events import Said
-from magi_world.session.replaying import Verdict, verify
+from magi_world.session.minari import episodes
+from magi_world.session.player import Verdict, verify
+from magi_world.session.script import read_script
 from magi_world.session.session import read_session
 from tests.demos.stage import Stage
 from tests.tiny import tiny_world

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from magi_world.demos.window.line import TextLine
-from magi_world.demos.window.steering import KeyMap, Steering
+from magi_world.demos.steering import KeyMap, Steering
+from magi_world.demos.window.widgets import TextLine
 from magi_world.world.spec import Command
 
 WORDS = ("turn left", "turn right", "walk forward", "walk backward", "open the left door")
@@ -146,5 +146,5 @@ def test_losing_the_keyboard_lets_all_keys_go() -> None:
     steering = Steering(keymap(*ARENA), "stand still")
     steering.press("up")
     steering.take()
-    steering.release_all()
+    steering.release()
     assert steering.take() == "stand still"

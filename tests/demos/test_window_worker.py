@@ -9,9 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from magi_world.demos.window import jobs
-from magi_world.demos.window.engine import Engine
-from magi_world.demos.window.moment import Moment
-from magi_world.demos.window.worker import Worker
+from magi_world.demos.window.jobs import Moment
+from magi_world.demos.window.worker import Engine, Worker
 from magi_world.world.world import World
 from tests.tiny import tiny_world
 
@@ -73,7 +72,7 @@ def test_a_chunk_is_made_in_the_worker_s_thread_with_progress(
     assert worker.poll() is None
     go.set()
     given = answer(worker)
-    assert isinstance(given, jobs.Stepped)
+    assert isinstance(given, jobs.Done)
     assert given.moment.command == "turn left"
     assert worker.job is None
     assert set(threads) == {"world_0"}
@@ -91,7 +90,7 @@ def test_a_cancelled_job_is_never_seen_and_the_world_goes_on_from_any_moment(
     worker.submit(jobs.Step(base, "turn right"))
     go.set()
     given = answer(worker)
-    assert isinstance(given, jobs.Stepped)
+    assert isinstance(given, jobs.Done)
     world = tiny_world()
     world.reset(0)
     assert (given.moment.frames == world.step("turn right").frames[0]).all()
@@ -117,7 +116,7 @@ def test_errors_come_back_as_answers(
     assert "Traceback" in capfd.readouterr().err
     monkeypatch.undo()
     worker.submit(jobs.Step(base, "turn left"))
-    assert isinstance(answer(worker), jobs.Stepped)
+    assert isinstance(answer(worker), jobs.Done)
 
 
 def test_one_job_at_a_time(worker: Worker) -> None:

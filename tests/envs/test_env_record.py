@@ -16,7 +16,7 @@ from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands
 from magi_world.io.media import load_video
-from magi_world.session.replaying import Verdict, replay, verify
+from magi_world.session.player import Verdict, replay, verify
 from magi_world.session.session import read_session
 from magi_world.world.world import World
 from tests.tiny import tiny_world, write_tiny_package

@@ -13,7 +13,7 @@ from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.record import RecordChunks
 from magi_world.envs.state import EnvSnapshot
 from magi_world.session.events import Said, Step
-from magi_world.session.replaying import Verdict, verify
+from magi_world.session.player import Verdict, verify
 from magi_world.session.session import read_session
 from tests.envs.worlds import fast_world
 from tests.tiny import tiny_world

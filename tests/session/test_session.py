@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from magi_world.session import events
-from magi_world.session.events import StartFile, from_record, to_record
-from magi_world.session.replaying import Verdict, load_start, replay, verify
+from magi_world.session.events import (
+    Fork,
+    Keep,
+    Load,
+    Note,
+    Rewind,
+    Save,
+    StartFile,
+    from_record,
+    to_record,
+)
+from magi_world.session.player import Verdict, load_start, replay, verify
 from magi_world.session.session import Header, SessionWriter, read_session
 from tests.tiny import tiny_world
 
@@ -36,22 +46,22 @@ def play(path: Path, window_size: int = 1) -> list[np.ndarray]:
         step("turn left")
         back = world.snapshot()
         step("walk forward", "queue")
-        writer.save("1")
+        writer.write(Save("1"))
         slot = world.snapshot()
         step(None)
-        writer.rewind(1)
+        writer.write(Rewind(1))
         world.restore(back)
-        writer.note("agent takes over")
+        writer.write(Note("agent takes over"))
         step("turn right")
-        writer.load("1")
+        writer.write(Load("1"))
         world.restore(slot)
         step("größer")
-        writer.fork(2)
+        writer.write(Fork(2))
         wide = world.fork_batch(2)
         chunk = wide.step(["turn left", "turn right"])
         writer.step(chunk)
         seen.append(chunk.frames)
-        writer.keep(1)
+        writer.write(Keep(1))
         world.restore(wide.snapshot(), worlds=[0], row=1)
         step(None)
     return seen
@@ -117,7 +127,7 @@ def test_every_line_is_on_disk_at_once(tmp_path: Path) -> None:
     writer.close()
     writer.close()
     with pytest.raises(ValueError, match="was closed"):
-        writer.note("late")
+        writer.write(Note("late"))
 
 
 def test_any_cut_loses_at_most_the_last_line(tmp_path: Path) -> None:

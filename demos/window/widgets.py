@@ -1,8 +1,22 @@
-"""A line of text being typed: editing, history, completion. No pygame, no drawing."""
+"""What is behind the text line and the pictures of worlds. No pygame, no drawing.
+
+Shapes: H, W pixels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from magi_world.io.package import read_package
+from magi_world.loading import find_package
+from magi_world.world.best_start import best_start
+from magi_world.world.parts import decode_latents
+from magi_world.world.spec import WorldSpec
 
 HISTORY = 200
 
@@ -23,7 +37,6 @@ class TextLine:
         self._turn = 0
 
     def start(self, text: str = "") -> None:
-        """Open with this text in it."""
         self.open = True
         self._set(text)
         self._back, self._draft = 0, ""
@@ -57,7 +70,6 @@ class TextLine:
         self._set(self.text[:start] + self.text[self.cursor :], start)
 
     def delete(self) -> None:
-        """Delete the character under the cursor."""
         self._set(self.text[: self.cursor] + self.text[self.cursor + 1 :], self.cursor)
 
     def move(self, characters: int) -> None:
@@ -66,7 +78,6 @@ class TextLine:
         self._cycle = []
 
     def older(self) -> None:
-        """The line said before."""
         if self._back < len(self.history):
             if self._back == 0:
                 self._draft = self.text
@@ -74,7 +85,6 @@ class TextLine:
             self._set(self.history[-self._back])
 
     def newer(self) -> None:
-        """The line said after, at last what was being typed."""
         if self._back > 0:
             self._back -= 1
             self._set(self.history[-self._back] if self._back else self._draft)
@@ -91,7 +101,6 @@ class TextLine:
             self._cycle, self._turn = (cycle, turn) if len(cycle) > 1 else ([], 0)
 
     def accept(self) -> None:
-        """Take the hint."""
         if self.hint:
             self._set(self.text + self.hint)
 
@@ -121,3 +130,52 @@ class TextLine:
         self.text = text
         self.cursor = len(text) if cursor is None else cursor
         self._cycle = []
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a world is. picture: (H, W, 3) uint8 of its best start; None where it has none."""
+
+    spec: WorldSpec
+    picture: np.ndarray | None = None
+
+    @property
+    def obeys(self) -> str:
+        names = self.spec.command_names
+        return f"obeys: {', '.join(names)}" if names else "obeys any text"
+
+
+@torch.inference_mode()
+def read_preview(name: str) -> Preview:
+    """The preview of a shipped or installed world, or of a folder.
+    Raises ValueError, OSError: there is no such world, or its files are damaged.
+    """
+    parts = read_package(find_package(name))
+    number = best_start(parts)
+    if number is None or parts.starts is None:
+        return Preview(parts.spec)
+    end = parts.starts[number : number + 1, :, -parts.config.sampler.chunk_width :].float()
+    return Preview(parts.spec, decode_latents(parts, end)[0, -1].numpy())
+
+
+class Previews:
+    """Makes them one at a time when they are first asked for."""
+
+    def __init__(self, read: Callable[[str], Preview] = read_preview) -> None:
+        """``read`` makes one."""
+        self._read = read
+        self._pool: ThreadPoolExecutor | None = None
+        self._made: dict[str, Future[Preview]] = {}
+
+    def get(self, name: str) -> Preview | None:
+        """The preview of a world, once there is one; None before, and where none can be made."""
+        if name not in self._made:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(1, thread_name_prefix="previews")
+            self._made[name] = self._pool.submit(self._read, name)
+        made = self._made[name]
+        return made.result() if made.done() and made.exception() is None else None
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from magi_world.config import require
 from magi_world.io.offline import DatasetConfig, check_name, text_space, write_dataset
 from magi_world.session.events import Fork, Keep, Load, Reset, Rewind, Save, Step
-from magi_world.session.replaying import perform_all
+from magi_world.session.player import perform_all
 from magi_world.session.session import Session
 from magi_world.world.world import World
 

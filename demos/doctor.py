@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from magi_world.demos.quiet import quiet_stderr
 
 Verdict = Literal["ok", "note", "problem"]
 # Drivers of SDL that show nothing to anybody.
@@ -117,7 +116,6 @@ def _can_encode(name: str) -> bool:
 
 
 def display() -> Finding:
-    """Whether a window can be opened."""
     with redirect_stdout(None):  # it greets
         import pygame
 
@@ -149,7 +147,6 @@ def _worlds() -> Iterator[Finding]:
 
 
 def _world(name: str, folder: Path) -> Finding:
-    """Its files as they were written, and a chunk made."""
     from magi_world.io.package import check_package
     from magi_world.loading import load_world
 
@@ -181,3 +178,24 @@ def _weights(folder: Path) -> Iterator[Finding]:
         return
     verdict: Verdict = "problem" if report.problems else "ok"
     yield Finding("weights", verdict, "\n".join(report.lines()))
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """What C libraries write to standard error meanwhile is lost; errors come as exceptions.
+
+    SDL looks for a display in several places, and the libraries of those it does not find say so.
+    """
+    try:
+        sys.stderr.flush()
+        kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except (OSError, AttributeError):
+        yield  # there is no standard error to be silenced
+        return
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)

@@ -30,7 +30,7 @@ from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import World
 
 
-class Stage:
+class SessionPlayer:
     """A world on which events are performed, one after the other.
 
     Args:
@@ -144,9 +144,7 @@ class Stage:
 
 def replay(session: Session, world: World) -> Iterator[Chunk]:
     """The chunks of a session, made again.
-
-    Raises:
-        ValueError: an event that this world cannot perform; the message names its line.
+    Raises ValueError: an event that this world cannot perform; the message names its line.
     """
     for _, chunk in perform_all(session, world):
         if chunk is not None:
@@ -154,23 +152,19 @@ def replay(session: Session, world: World) -> Iterator[Chunk]:
 
 
 def perform_all(session: Session, world: World) -> Iterator[tuple[Event, Chunk | None]]:
-    """Every event of a session, with the chunk that it gave.
-
-    Raises:
-        ValueError: as `replay`.
-    """
+    """Every event of a session, with the chunk that it gave. Raises ValueError: as `replay`."""
     check_batch(session, world)
-    stage = Stage(world, session.folder, rewound_to(session.events))
+    player = SessionPlayer(world, session.folder, rewound_to(session.events))
     for number, event in enumerate(session.events):
         try:
-            chunk = stage.perform(event)
+            chunk = player.perform(event)
         except ValueError as error:
             raise ValueError(f"{session.where(number)}: {error}") from error
         yield event, chunk
 
 
 def rewound_to(events: Sequence[Event]) -> set[int]:
-    """The marks that a `Stage` needs for these events."""
+    """The marks that a `SessionPlayer` needs for these events."""
     chunks = (event.chunk for event in events if isinstance(event, Rewind | Save))
     return {chunk for chunk in chunks if chunk is not None}
 
@@ -200,9 +194,7 @@ class Verdict:
 
 def verify(session: Session, world: World) -> Iterator[Chunk | Verdict]:
     """Replay and compare: the chunks, then one `Verdict`; it stops at the first difference.
-
-    Raises:
-        ValueError: as `replay`.
+    Raises ValueError: as `replay`.
     """
     causes, compared = tuple(session.header.differences(world)), 0
     for number, (event, chunk) in enumerate(perform_all(session, world)):

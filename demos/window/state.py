@@ -1,21 +1,95 @@
-"""What is on the desk beside the player: overlays, the text line, files. No pygame, no drawing."""
+"""What is beside the play: overlays, the text line, tips, files. No pygame, no drawing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
+from magi_world.demos.steering import RANDOM
 from magi_world.demos.window import jobs
-from magi_world.demos.window.line import TextLine
 from magi_world.demos.window.player import Player
-from magi_world.demos.window.previews import Previews
 from magi_world.demos.window.story import Film
-from magi_world.demos.window.tips import Tip, Tips
+from magi_world.demos.window.widgets import Previews, TextLine
 from magi_world.io.media import VideoConfig, enlarge
+from magi_world.world.spec import Command
+
+SECONDS = 90.0  # after which they go away by themselves
+
+
+@dataclass(frozen=True)
+class Tip:
+    """One thing to try.
+
+    name: for telling them apart.    keys: to press.    words: what that does.
+    does: the same by a click.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    words: str
+    does: Callable[[], object]
+
+
+class Tips:
+    """What to try, until all of it was tried, it was sent away, or time is up."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.tried: set[str] = set()
+        self._since: float | None = None
+
+    def close(self) -> None:
+        self.closed = True
+
+    def did(self, name: str) -> None:
+        self.tried.add(name)
+
+    def shown(self, player: Player, say: Callable[[str], object]) -> list[Tip]:
+        """The three, as this world has them; none when they are not wanted any more."""
+        if player.opened is None or player.moment is None or self.closed:
+            return []
+        self._since = player.now if self._since is None else self._since
+        tips = [_steer(player), _type(player, say), _company(player)]
+        known = [tip for tip in tips if tip is not None]
+        if player.now - self._since > SECONDS or all(tip.name in self.tried for tip in known):
+            self.closed = True
+        return known
+
+
+def _steer(player: Player) -> Tip | None:
+    keymap = player.steering.keymap
+    keyed = [(c.name, keymap.keys_of(c.name)) for c in _commands(player)]
+    for arrow in ("up", "left", "right", "down"):
+        for name, keys in keyed:
+            if arrow in keys:
+                return Tip("steer", (arrow,), f"hold it to {name}", partial(player.tap, name))
+    return None
+
+
+def _type(player: Player, say: Callable[[str], object]) -> Tip:
+    """Something that no arrow does comes first: it shows what words are for."""
+    keymap, commands = player.steering.keymap, _commands(player)
+    others = [c.name for c in commands if c.name != player.steering.default]
+    goals = [name for name in others if keymap.lasting(name)]
+    text = next(iter(goals or others), "what happens next")
+    return Tip("type", ("return",), f'and type "{text}"', lambda: say(text))
+
+
+def _company(player: Player) -> Tip:
+    following = player.controllers.following
+    if following not in (player.controllers.name, RANDOM):
+        return Tip("company", ("c",), f"let {following} play for you", player.hand_over)
+    return Tip("fork", ("f",), "see four futures side by side", player.what_if)
+
+
+def _commands(player: Player) -> tuple[Command, ...]:
+    return () if player.opened is None else player.opened.spec.commands
+
 
 Overlay = Literal["", "help", "worlds", "slots"]
 SLOTS = tuple(range(1, 10))
@@ -32,7 +106,7 @@ SLASH = {
 
 
 @dataclass(frozen=True)
-class DeskConfig:
+class StateConfig:
     """folder: of films, pictures and sessions.    stamp: gives the names of files their ending.
     upscale: whole factor for films and pictures; None picks one.    hud: figures at first.
     """
@@ -43,10 +117,10 @@ class DeskConfig:
     hud: bool = False
 
 
-class Desk:
+class AppState:
     """Everything that is not the play itself."""
 
-    def __init__(self, player: Player, worlds: Sequence[str], config: DeskConfig) -> None:
+    def __init__(self, player: Player, worlds: Sequence[str], config: StateConfig) -> None:
         """``worlds``: names that can be opened."""
         self.player, self.worlds, self.config = player, list(worlds), config
         self.line = TextLine(self._words)
@@ -63,11 +137,9 @@ class Desk:
 
     @property
     def film(self) -> Film | None:
-        """The film that is being recorded."""
         return self._film if self._film in self.player.watchers else None
 
     def show(self, overlay: Overlay) -> None:
-        """Open an overlay, or close it if it is open."""
         self.overlay = "" if self.overlay == overlay else overlay
         if self.overlay == "worlds":
             opened = self.player.opened
@@ -75,7 +147,6 @@ class Desk:
             self.picked = self.worlds.index(name) if name in self.worlds else 0
 
     def submit(self) -> None:
-        """The line was finished with Enter."""
         text = self.line.submit()
         if not text:
             return
@@ -94,7 +165,6 @@ class Desk:
             self.submit()
 
     def write(self) -> None:
-        """The line was clicked."""
         if not self.line.open:
             self.line.start()
 
@@ -127,17 +197,14 @@ class Desk:
         return meant
 
     def hand_over(self) -> None:
-        """The next one takes over."""
         self.tips.did("company")
         self.player.hand_over()
 
     def what_if(self) -> None:
-        """Imagine futures, or drop them."""
         self.tips.did("fork")
         self.player.what_if()
 
     def try_tip(self, tip: Tip) -> None:
-        """A tip was clicked."""
         self.tips.did(tip.name)
         try:
             tip.does()
@@ -153,13 +220,11 @@ class Desk:
             futures.select(row)
 
     def further(self) -> None:
-        """Imagine the futures a chunk further."""
         futures = self.player.futures
         if futures is not None and not futures.further():
             self.player.notices.info(f"{futures.config.limit} chunks ahead is as far as it goes")
 
     def seek(self, position: int) -> None:
-        """The slider was moved to this place."""
         if position != self.player.playback.timeline.position:
             self.player.seek(position)
         elif not self.player.playback.paused:
@@ -167,9 +232,7 @@ class Desk:
 
     def say(self, text: str) -> None:
         """Words for the world, or an instruction that begins with a slash.
-
-        Raises:
-            ValueError: no such instruction, or not for this value.
+        Raises ValueError: no such instruction, or not for this value.
         """
         name, _, rest = text.partition(" ")
         rest = rest.strip()
@@ -188,7 +251,6 @@ class Desk:
             self._instruct(name, rest)
 
     def new_seed(self, again: bool = False) -> None:
-        """Begin anew, with a fresh seed or the same one."""
         start = self.player.start
         if again:
             self.player.begin(start)
@@ -198,23 +260,19 @@ class Desk:
             self.player.begin(jobs.Start(None, start.scene, start.image, place))
 
     def open_picked(self) -> None:
-        """Open the world that the picker points at."""
         self.overlay = ""
         if self.worlds:
             self.player.open(jobs.Open(self.worlds[self.picked], jobs.Start(start="best")))
 
     def open_world(self, number: int) -> None:
-        """Open a world of the picker."""
         self.picked = number
         self.open_picked()
 
     def save(self, slot: int) -> None:
-        """Save to a slot."""
         self.overlay = ""
         self.player.save(slot)
 
     def load(self, slot: int) -> None:
-        """Load a slot."""
         self.overlay = ""
         path = self.player.slot_path(slot) if self.player.opened else None
         if path is None or not path.is_file():
@@ -224,7 +282,6 @@ class Desk:
             self.player.load(path, slot)
 
     def record(self) -> None:
-        """Start or stop the film."""
         player = self.player
         film = self.film
         if film is not None:
@@ -321,7 +378,6 @@ class Desk:
             self.save(slot) if name == "/save" else self.load(slot)
 
     def _change(self, place: int, text: str) -> None:
-        """Put what a text means in the place of what waits there."""
         reading, queue = self.player.read(text), self.player.steering.queue
         if reading is None or place >= len(queue):
             return

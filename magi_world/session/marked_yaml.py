@@ -36,23 +36,18 @@ class Node:
 
     @property
     def where(self) -> str:
-        """File and line, as messages begin."""
         return f"{self.path}, line {self.line}"
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it has keys."""
         return isinstance(self.node, yaml.MappingNode)
 
     def is_text(self, text: str) -> bool:
-        """Whether it is exactly this text."""
         return isinstance(self.node, yaml.ScalarNode) and self.node.value == text
 
     def mapping(self, what: str, known: Sequence[str]) -> dict[str, Node]:
         """Its keys and values.
-
-        Raises:
-            ValueError: no mapping, an unknown key, or one that occurs twice.
+        Raises ValueError: no mapping, an unknown key, or one that occurs twice.
         """
         if not isinstance(self.node, yaml.MappingNode):
             raise ValueError(f"{self.where}: {what} must be keys and values, not {self._shown}")
@@ -66,20 +61,14 @@ class Node:
         return values
 
     def items(self) -> list[Node]:
-        """The entries of a list.
-
-        Raises:
-            ValueError: no list.
-        """
+        """The entries of a list. Raises ValueError: no list."""
         if not isinstance(self.node, yaml.SequenceNode):
             raise ValueError(f"{self.where}: {self.name} must be a list, not {self._shown}")
         return [Node(self.path, item, self.name) for item in self.node.value]
 
     def text(self) -> str:
         """Words on one line; `yes` and `5` are words too.
-
-        Raises:
-            ValueError: a list, a mapping, or nothing.
+        Raises ValueError: a list, a mapping, or nothing.
         """
         value = self.node.value
         if not isinstance(self.node, yaml.ScalarNode) or not value.strip():
@@ -93,9 +82,7 @@ class Node:
 
     def whole(self, least: int, also: str = "") -> int:
         """A whole number, not below ``least``.
-
-        Raises:
-            ValueError: something else; ``also`` says what else would be right.
+        Raises ValueError: something else; ``also`` says what else would be right.
         """
         plain = isinstance(self.node, yaml.ScalarNode) and re.fullmatch(r"\d{1,12}", self._value)
         if not plain or int(self._value) < least:
@@ -104,11 +91,7 @@ class Node:
         return int(self._value)
 
     def choice(self, *values: str) -> str:
-        """One of a few words.
-
-        Raises:
-            ValueError: another one.
-        """
+        """One of a few words. Raises ValueError: another one."""
         if self._value not in values:
             raise ValueError(
                 f"{self.where}: {self.name} must be {' or '.join(values)}, not {self._shown}"
@@ -116,11 +99,7 @@ class Node:
         return self._value
 
     def size(self) -> tuple[int, int]:
-        """[height, width].
-
-        Raises:
-            ValueError: not two whole numbers.
-        """
+        """[height, width]. Raises ValueError: not two whole numbers."""
         items = self.items()
         require(len(items) == 2, f"{self.where}: {self.name} must be [height, width]")
         return items[0].whole(1), items[1].whole(1)

@@ -1,0 +1,489 @@
+"""`magi-world train-agent`, `eval-agent` and `dream-dataset`: who plays by themselves."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from magi_world.demos.commands.options import (
+    DEVICE,
+    JsonOption,
+    argument,
+    choice,
+    count,
+    default_world,
+    file,
+    known_device,
+    option,
+    print_json,
+)
+
+if TYPE_CHECKING:
+    from magi_world.agents import judge
+    from magi_world.agents.dreaming import DreamConfig, Pool
+    from magi_world.agents.judge import Results
+    from magi_world.agents.ppo.config import TrainAgentConfig
+    from magi_world.training.settings import WorldTrainConfig
+
+LITTER = ("_vizdoom", "_vizdoom.ini")  # ViZDoom's, whatever game it plays
+
+
+@contextmanager
+def no_litter(folder: Path) -> Iterator[None]:
+    """Afterwards the folder has no such files, unless it had them before."""
+    new = [folder / name for name in LITTER if not (folder / name).exists()]
+    try:
+        yield
+    finally:
+        for path in new:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+_PLACE, _LEARNING, _ENGINE = "where", "learning", "engine"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _place(told: str, kind: Callable[[str], Any] = count, metavar: str = "N") -> Any:
+    return option(told, None, kind, metavar, group=_PLACE)
+
+
+def _learning(told: str, kind: Callable[[str], Any] = count, metavar: str = "N") -> Any:
+    return option(told, None, kind, metavar, group=_LEARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainAgent(JsonOption):
+    """What is not typed keeps the value of `TrainAgentConfig`, or of the run that goes on."""
+
+    command = "train-agent"
+    told = "train a policy in a world"
+    about = (
+        "Train a policy with PPO inside a world, with the rewards and ends that the world's heads "
+        "predict. Ctrl-C saves everything; the same command goes on from there, and for a folder "
+        "that exists, what is not typed is as it was."
+    )
+
+    folder: Path | None = option(
+        "default: runs/agent-WORLD, or runs/agent-CONFIG-real", None, file, "DIR", "--run"
+    )
+    world: str | None = _place("a name or the folder of a world (vizdoom-arena)", str, "WORLD")
+    real: str | None = _place("train in the simulator of this configuration instead", str, "CONFIG")
+    starts: str | None = _place("begin episodes from clips of this recording as well", str, "DIR")
+    num_starts: int | None = _place("how many clips (512)")
+    num_envs: int | None = _place("worlds in the batch (16)")
+    horizon: int | None = _place("chunks of an episode (32)")
+    noise_scale: float | None = _place(
+        "of the world's noise; above 1 it takes more chances (1)", float, "S"
+    )
+    denoise_steps: int | None = _place("of the world; default: its own")
+    dtype: str | None = _place("float32 or bfloat16, of the world; default: its own", str, "T")
+    uncertainty: float | None = _place(
+        "weight of the penalty for uncertain rewards (0)", float, "P"
+    )
+    steps: int | None = _learning("chunks in all, over all worlds (40960)")
+    rollout: int | None = _learning("chunks of each world between two updates (32)")
+    epochs: int | None = _learning("passes over them (4)")
+    batch: int | None = _learning("chunks in a minibatch (128)")
+    learning_rate: float | None = _learning("at first; falls to a tenth (5e-4)", float, "R")
+    gamma: float | None = _learning("discount of a chunk (0.95)", float, "G")
+    gae: float | None = _learning("lambda of the advantage estimates (0.9)", float, "L")
+    clip: float | None = _learning("of the probability ratio (0.2)", float, "C")
+    entropy: float | None = _learning("weight of the entropy (0.01)", float, "E")
+    value: float | None = _learning("weight of the value's loss (0.5)", float, "V")
+    max_norm: float | None = _learning("of the gradient (0.5)", float, "M")
+    frames: int | None = _learning("frames that the policy sees (2)")
+    every: int | None = _learning("how far apart they are (4)")
+    features: int | None = _learning("width of its last layer (256)")
+    seed: int | None = _learning("of everything (0)", int)
+    checkpoints: int | None = _learning("policies kept on the way (8)")
+    save_seconds: float | None = _learning(
+        "lost at most when the process is killed (120)", float, "S"
+    )
+    engine: str | None = option(
+        "sb3, or rllib: Ray's, over many processes and machines (sb3)", metavar="E", group=_ENGINE
+    )
+    env_runners: int | None = option(
+        "rllib: processes with --num-envs worlds each (none)", None, count, "N", group=_ENGINE
+    )
+    gpus_per_runner: float | None = option(
+        "rllib: a card, or a share of one, for each (0)", None, float, "X", group=_ENGINE
+    )
+    commands: tuple[str, ...] | None = _place(
+        "what it may say; default: all that the world obeys", _names, "A,B,..."
+    )
+    sample_end: bool | None = option(
+        "episodes end with the predicted probability, or, with --no-, at one half",
+        more={"action": argparse.BooleanOptionalAction},
+    )
+    device: str | None = option(DEVICE)
+    threads: int | None = option("of the CPU", None, count, "N")
+    judged: Path | None = option(
+        "draw the checkpoints' returns against what eval-agent -o FILE.json found", None, file,
+        "FILE.json",
+    )  # fmt: skip
+    dreamt: Path | None = option(
+        "for that, what eval-agent found in the dream; default: the training's own returns", None,
+        file, "FILE.json",
+    )  # fmt: skip
+
+    def run(self) -> int:
+        from magi_world.interrupts import Stopped
+        from magi_world.threads import settle_threads
+
+        settle_threads(self.threads)
+        known_device(self.device)
+        config, folder = self.read()
+        try:
+            with no_litter(Path.cwd()):
+                _engine(config.engine)(
+                    config, folder, lambda line: print(line, file=sys.stderr, flush=True)
+                )
+        except Stopped as error:
+            print(error, file=sys.stderr)
+            return 130
+        self._report(folder, self._draw(folder))
+        return 0
+
+    def read(self) -> tuple[TrainAgentConfig, Path]:
+        """Configuration and folder: what was typed, else what the folder has, else defaults.
+        Raises ValueError: an option that cannot be.
+        """
+        from magi_world.agents.jobs import read_config
+        from magi_world.agents.ppo.config import TrainAgentConfig
+
+        names = [f.name for f in fields(TrainAgentConfig)]
+        typed = {n: value for n in names if (value := getattr(self, n)) is not None}
+        folder = self.folder or Path("runs") / (
+            f"agent-{Path(self.real).stem}-real"
+            if self.real is not None
+            else f"agent-{Path(self.world or TrainAgentConfig.world).name}"
+        )
+        stored = read_config(TrainAgentConfig, folder / "config.json")
+        before = {} if stored is None else asdict(stored)
+        return TrainAgentConfig(**{**before, **typed}), folder
+
+    def _draw(self, folder: Path) -> list[Path]:
+        from magi_world.agents.ppo import curves
+
+        drawn = []
+        try:
+            drawn.append(curves.draw_returns({folder.name: folder}, folder / "curves.png"))
+            if self.judged is not None:
+                pairs = curves.compare_checkpoints(folder, self.judged, self.dreamt)
+                drawn.append(curves.draw_comparison(pairs, folder / "judged.png"))
+        except (ImportError, ValueError) as error:
+            # Nothing was asked for by name; a run in which no episode ended has nothing to draw.
+            if self.judged is not None:
+                raise
+            print(f"no curves.png: {error}", file=sys.stderr)
+        return drawn
+
+    def _report(self, folder: Path, drawn: list[Path]) -> None:
+        from magi_world.agents.ppo.policy import read_policy
+
+        record, _ = read_policy(folder)
+        found = dict(record.figures)
+        rate = record.steps / found["seconds"]
+        share = found["world"] / found["seconds"]
+        if self.json:
+            figures = {"steps_per_s": rate, "world_share": share, **found}
+            print_json({"run": str(folder), "steps": record.steps, **figures})
+            return
+        print(f"{record.steps} steps in {found['seconds']:.0f} s: {rate:.1f} steps/s, "
+              f"{share:.0%} of the time in the world")  # fmt: skip
+        if "return" in found:
+            print(f"return {found['return']:.3f} over the last {found['episodes']} episodes, "
+                  f"{found['length']:.1f} chunks each")  # fmt: skip
+        print("\n".join(f"  {path}" for path in (folder, *drawn)))
+
+
+def _engine(name: str) -> Callable[..., Path]:
+    if name == "rllib":
+        from magi_world.agents.ppo.rllib import train_agent_with_rllib
+
+        return train_agent_with_rllib
+    from magi_world.agents.ppo.train import train_agent
+
+    return train_agent
+
+
+# In the folder one is in, and in a clone of the repository.
+CONFIGS = (Path("configs"), Path(__file__).parents[2] / "configs")
+AGENTS = """agents:
+  random                  every command equally likely
+  "constant:turn left"    always this command
+  dreamer                 the policy that comes along, trained in the dream of vizdoom-arena
+  FOLDER, greedy:FOLDER   a policy that train-agent wrote: commands drawn with its probabilities,
+                          or always the likeliest
+  planner                 imagines futures in the world; planner:futures=4,chunks=2,world=NAME
+  gather, collect         the policy that recorded the training data (it sees the simulator's
+                          inside): always heading for what is worth something, or as it recorded
+  package.module:thing    an agent, or a function of (observation, info), of your own
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalAgent(JsonOption):
+    command = "eval-agent"
+    told = "judge an agent in the real simulator"
+    about = (
+        "Play episodes of fixed seeds in the simulator that a world was trained on.\n"
+        "With -o, Ctrl-C loses nothing; the same command goes on, and later agents join the table."
+    )
+    after = AGENTS
+
+    agents: tuple[str, ...] = argument("AGENT", "one or more, see below", count="*")
+    config: str | None = option(
+        "a world, or the YAML file that it was trained from; default: the world that the first "
+        "agent was trained in, else the shipped one", metavar="WORLD",
+    )  # fmt: skip
+    baselines: bool = option("also: random, every constant command, collect, gather", False)
+    dream: str | None = option(
+        "play in this world (a name or a folder) instead of the simulator, to compare the two; "
+        "needs --max-chunks", metavar="WORLD",
+    )  # fmt: skip
+    episodes: int = option("of each agent", 100, count, "N")
+    seed: int = option("of the first episode", 0, int)
+    max_chunks: int | None = option("cut episodes short", None, count, "N")
+    processes: int = option("side by side", 1, count, "N")
+    threads: int = option("of the CPU, per process", 1, count, "N")
+    output: Path | None = option(
+        "keep the results there", None, file, "FILE.json", "-o", "--output"
+    )
+    video: Path | None = option(
+        "film the median episode; of several agents each, in FILE-AGENT.mp4", None, file, "FILE.mp4"
+    )
+    markdown: bool = option("print the table in Markdown", False)
+
+    def run(self) -> int:
+        try:
+            from magi_world.agents import judge
+            from magi_world.agents.judge import Results, Setting, baseline_names
+            from magi_world.threads import settle_threads
+            from magi_world.training.settings import read_settings
+        except ModuleNotFoundError as error:
+            raise ImportError(f"judging needs pip install 'magi-world[doom]' ({error})") from error
+
+        names = list(self.agents)
+        config = read_settings(find_config(self.config or _home(names)))
+        if self.baselines:
+            common = baseline_names(list(config.commands), self.dream is not None)
+            names += [name for name in common if name not in names]
+        if not names:
+            raise ValueError("no AGENT was named; name one, or ask for --baselines")
+        if self.video is not None and self.video.suffix.lower() != ".mp4":
+            raise ValueError(f"--video is {self.video}; it must end in .mp4")
+        settle_threads(self.threads)
+        wanted = judge.JudgeConfig(self.episodes, self.seed, self.processes)
+        make_env, dream = self._where(config)
+        results = Results(Setting.of(config, self.max_chunks, dream), self.output)
+        with no_litter(Path.cwd()), results.alone():
+            for name in names:
+                _judge(name, make_env, wanted, results, quiet=self.json)
+            if self.video is not None:
+                for name in names:
+                    slug = "".join(c if c.isalnum() else "-" for c in name).strip("-")
+                    own = self.video.with_stem(f"{self.video.stem}-{slug}")
+                    _film(name, make_env, results, own if len(names) > 1 else self.video)
+        self._report(results)
+        return 0
+
+    def _where(self, config: WorldTrainConfig) -> tuple[judge.EnvMaker, str]:
+        """What makes the environment, and the fingerprint of the world if it is a dream."""
+        from magi_world.envs.env import MagiWorldEnv
+        from magi_world.envs.real import RealWorldEnv
+        from magi_world.envs.rewards import LearnedReward
+        from magi_world.loading import LoadOptions, load_world
+
+        if self.dream is None:
+            return partial(RealWorldEnv, config, self.max_chunks), ""
+        if self.max_chunks is None:
+            raise ValueError("--dream needs --max-chunks: a dream has no limit of its own")
+        # An end is drawn with its probability, as it would come in the simulator.
+        make = partial(
+            MagiWorldEnv,
+            world=self.dream,
+            reward=LearnedReward(sample_end=True),
+            max_chunks=self.max_chunks,
+            load=LoadOptions(device="cpu"),
+        )
+        return make, load_world(self.dream, device="cpu").spec.fingerprint
+
+    def _report(self, results: Results) -> None:
+        from magi_world.agents.judge import as_markdown, as_text, table_rows
+
+        if self.json:
+            print_json(results.record())
+            return
+        rows = table_rows({name: results.episodes(name) for name in results.agents})
+        print(as_markdown(rows) if self.markdown else as_text(rows))
+        if self.output is not None:
+            print(f"  {self.output}", file=sys.stderr)
+
+
+def find_config(name: str) -> Path:
+    """The configuration of a world, by its file or by the world's name.
+    Raises FileNotFoundError: there is none; the message says where was looked.
+    """
+    path = file(name)
+    places = (path, *(folder / f"{Path(name).name}.yaml" for folder in CONFIGS))
+    for place in places:
+        if place.is_file():
+            return place
+    looked = ", ".join(map(str, places))
+    raise FileNotFoundError(
+        f"--config is {name!r}, and there is no such file; it must be a world with a configuration "
+        f"or a YAML file like configs/vizdoom-arena.yaml (looked for {looked})"
+    )
+
+
+def _home(names: list[str]) -> str:
+    """The world that the first trained policy knows, else the default one."""
+    from magi_world.agents.loading import policy_folder
+    from magi_world.agents.ppo.policy import policy_record
+
+    for name in names:
+        if (folder := policy_folder(name)) is not None and (world := policy_record(folder).world):
+            return world
+    return default_world()
+
+
+def _judge(
+    name: str,
+    make_env: judge.EnvMaker,
+    wanted: judge.JudgeConfig,
+    results: Results,
+    quiet: bool,
+) -> None:
+    from tqdm import tqdm
+
+    from magi_world.agents import judge
+    from magi_world.agents.judge import agent_digest
+
+    known = results.open(name, agent_digest(name))
+    ready = sum(episode.seed in wanted.seeds for episode in known)
+    bar = tqdm(
+        total=wanted.episodes, initial=ready, desc=name, unit="episode", file=sys.stderr,
+        disable=quiet,
+    )  # fmt: skip
+
+    def done(episode: judge.Episode) -> None:
+        results.add(name, episode)
+        bar.update()
+        mean = judge.figures(results.episodes(name))["reward"].mean
+        bar.set_postfix_str(f"reward {mean:.2f}")
+
+    with bar:
+        judge.judge_agent(judge.NamedAgent(name), make_env, wanted, known, done)
+
+
+def _film(name: str, make_env: judge.EnvMaker, results: Results, path: Path) -> None:
+    from magi_world.agents import judge
+
+    median = judge.median_episode(results.episodes(name))
+    with closing(make_env()) as env:
+        filmed = judge.film_episode(judge.NamedAgent(name), env, median.seed, path)
+    print(f"{path}: {name}, seed {filmed.seed}, reward {filmed.reward:g}", file=sys.stderr)
+    if (filmed.reward, filmed.chunks) != (median.reward, median.chunks):
+        print(
+            f"the judged episode of that seed had reward {median.reward:g}: this agent does not "
+            "do the same twice",
+            file=sys.stderr,
+        )
+
+
+_EPISODES = "episodes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamDataset(JsonOption):
+    command = "dream-dataset"
+    told = "write many dreamed episodes as a dataset"
+    about = (
+        "Dream episodes of a world and write them as video and parquet, in LeRobot's layout, or "
+        "with --minari as a Minari dataset. The same seed gives the same episodes, whatever the "
+        "number of workers; Ctrl-C, and the same command goes on."
+    )
+
+    world: str = argument("WORLD", "a name or the folder of a world")
+    output: Path = option(
+        "the dataset", None, file, "DIR", "-o", "--output", more={"required": True}
+    )
+    minari: str | None = option("write this Minari dataset instead", metavar="NAME")
+    episodes: int = option("", 16, count, "N", group=_EPISODES)
+    chunks: int = option("of each", 32, count, "N", group=_EPISODES)
+    agent: str = option("who plays", "random", group=_EPISODES)
+    hold: int = option("chunks a random choice stands", 2, count, "N", group=_EPISODES)
+    seed: int = option("of the first episode", 0, int, "N", group=_EPISODES)
+    batch: int = option("dreamed side by side", 4, count, "N", group=_EPISODES)
+    workers: int = option("", 1, count, "N", group=_PLACE)
+    ray: bool = option("on a Ray cluster, or one started here", False, group=_PLACE)
+    gpus_per_worker: float = option("with --ray", 0.0, float, "X", group=_PLACE)
+    device: str | None = option(DEVICE, group=_PLACE)
+    steps: int | None = option("denoising steps a chunk", None, count, "N", group=_PLACE)
+    dtype: str | None = choice(
+        "default: the world's own", None, "float32", "bfloat16", group=_PLACE
+    )
+    threads: int = option("a worker", 1, count, "N", group=_PLACE)
+    keep_units: bool = option("keep the lossless episodes", False)
+
+    def run(self) -> int:
+        from magi_world.agents import dream_files
+        from magi_world.agents.dreaming import dream, drop_units, read_units, world_spec
+        from magi_world.io.offline import check_name
+
+        config = self._config()
+        folder = self.output.absolute()
+        if self.minari is not None:
+            check_name(self.minari)
+        else:
+            dream_files.check_parquet()
+            if (folder / "meta").exists():
+                raise FileExistsError(f"{folder} holds a dataset already; name another folder")
+        spec = world_spec(self.world)
+        episodes = read_units(config, dream(config, folder, self._pool(), _told))
+        if self.minari is not None:
+            dream_files.write_minari(self.minari, config, spec, episodes)
+        else:
+            dream_files.write_lerobot(folder, config, spec, episodes)
+        if not self.keep_units:
+            drop_units(folder)
+        made = {"dataset": self.minari or str(folder), "episodes": config.episodes}
+        if self.json:
+            print_json(made)
+        else:
+            print(f"{config.episodes} episodes in {made['dataset']}")
+        return 0
+
+    def _config(self) -> DreamConfig:
+        from magi_world.agents.dreaming import DreamConfig
+
+        device = known_device(self.device)
+        more = {"num_steps": self.steps, "device": device}
+        return DreamConfig(**self.shared(DreamConfig) | more)
+
+    def _pool(self) -> Pool:
+        if self.ray:
+            from magi_world.agents.cluster import ray_pool
+
+            return ray_pool(self.workers, self.gpus_per_worker)
+        from magi_world.agents.dreaming import local_pool
+
+        return local_pool(self.workers)
+
+
+def _told(done: int, total: int) -> None:
+    print(f"{done} of {total} units", file=sys.stderr, flush=True)

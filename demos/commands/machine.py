@@ -1,0 +1,117 @@
+"""`magi-world doctor`, `bench` and `completion`: this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from magi_world.demos.commands.options import (
+    Command,
+    JsonOption,
+    WorldOptions,
+    argument,
+    count,
+    default_world,
+    file,
+    option,
+    print_json,
+)
+
+_MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(JsonOption):
+    command = "doctor"
+    told = "check this machine, the worlds, and downloaded weights"
+    about = (
+        "Check Python, torch, GPU, attention, video codecs, display and worlds, and with --weights "
+        "a folder of the released MAGI-1 weights. Exit status 1 if there is a problem."
+    )
+
+    weights: Path | None = option(kind=file, metavar="DIR")
+
+    def run(self) -> int:
+        from magi_world.demos.doctor import findings
+
+        found = []
+        for finding in findings(self.weights):
+            found.append(finding)
+            if self.json:
+                continue
+            first, *rest = finding.text.splitlines()
+            print(f"{_MARKS[finding.verdict]} {finding.name}: {first}", flush=True)
+            for line in (*rest, *filter(None, [finding.advice])):
+                print(f"        {line}")
+        problems = sum(finding.verdict == "problem" for finding in found)
+        if self.json:
+            print_json({"problems": problems, "findings": [asdict(f) for f in found]})
+        elif problems:
+            print(f"{problems} problem{'s' if problems > 1 else ''}")
+        else:
+            print("all is well")
+        return 1 if problems else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(WorldOptions, JsonOption):
+    command = "bench"
+    told = "measure how fast a world runs here"
+    about = (
+        "Measure generated frames a second and the delay from a command to its picture, on this "
+        "machine."
+    )
+
+    world: str | None = argument("WORLD", "by default the shipped one", count="?")
+    chunks: int = option("to measure", 40, count, "N")
+    num_worlds: int = option("worlds in the batch", 1, count, "N")
+
+    def run(self) -> int:
+        from tqdm import tqdm
+
+        from magi_world.demos.bench import measure
+
+        world = self.open_world(self.world or default_world(), self.num_worlds)
+        bar = tqdm(total=self.chunks, unit="chunk", disable=self.json, file=sys.stderr, leave=False)
+        with bar:
+            made = measure(world, self.chunks, bar.update)
+        if self.json:
+            print_json(asdict(made))
+            return 0
+        height, width = made.frame_size
+        print(f"{made.world}, {height}x{width}, {made.num_steps} steps, window {made.window_size}")
+        print(f"  on {made.device}, {made.threads} threads, {made.num_worlds} at once")
+        print(
+            f"  generated   {made.generated_fps:.1f} frames/s; {made.shown_fps:g} are shown "
+            f"({made.realtime:.2f} x real time for each)"
+        )
+        print(
+            f"  a chunk     {made.chunk_ms_p50:.0f} ms (p95 {made.chunk_ms_p95:.0f}): "
+            f"{made.denoise_ms_p50:.0f} to denoise, {made.decode_ms_p50:.0f} to decode"
+        )
+        print(f"  memory      {made.memory_mib} MiB at most")
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion(Command):
+    command = "completion"
+    told = "print a completion script for a shell"
+    about = (
+        'Print a completion script: eval "$(magi-world completion bash)" in ~/.bashrc; for zsh '
+        "write it to a file _magi-world in a folder of $fpath."
+    )
+
+    top: Callable[[], argparse.ArgumentParser]  # the whole command line, from `cli`, which is above
+    shell: str = argument("{bash,zsh,tcsh}", choices=("bash", "zsh", "tcsh"))
+
+    def run(self) -> int:
+        try:
+            import shtab
+        except ImportError as error:
+            raise ImportError("completion needs pip install 'magi-world[completion]'") from error
+        print(shtab.complete(self.top(), shell=self.shell))
+        return 0
