@@ -89,11 +89,6 @@ class ScriptedAgent:
         self._chunks = sorted(lines)
         self._lines = dict(lines)
 
-    @property
-    def last_chunk(self) -> int:
-        """Index of the chunk at which the last line begins."""
-        return self._chunks[-1]
-
     def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
         line = bisect_right(self._chunks, int(info_field(info, "chunk")) + 1)
         if line:

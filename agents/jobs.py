@@ -46,11 +46,12 @@ def served(start: Callable[[], Callable[[J], R]], jobs: Sequence[J], processes: 
             yield done.result()
     except BrokenProcessPool:
         raise RuntimeError("a worker process died; is there enough memory?") from None
-    finally:
-        running = list((pool._processes or {}).values())  # Python 3.14 has terminate_workers
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in running:
+    except BaseException:  # nobody waits for the rest
+        for process in (pool._processes or {}).values():  # Python 3.14: terminate_workers
             process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _open(start: Callable[[], Callable[[Any], Any]], threads: int) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from dataclasses import field as default
@@ -187,25 +187,21 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Figure]:
     if not episodes:
         raise ValueError("episodes is empty; there is nothing to take a mean of")
 
-    def of(value: Callable[[Episode], float]) -> Figure:
-        return Figure.of([value(episode) for episode in episodes])
-
-    def event(name: str) -> Figure:
-        return of(lambda e: e.events[name])
-
-    def cost(name: str) -> Figure:
-        return of(lambda e: e.cost[name] / e.chunks)
+    def of(values: Iterable[float]) -> Figure:
+        return Figure.of(list(values))
 
     own = [e.simulator_return for e in episodes if e.simulator_return is not None]
-    return {
-        "reward": of(lambda e: e.reward),
-        **({"simulator_return": Figure.of(own)} if own else {}),
-        "chunks": of(lambda e: e.chunks),
-        "survived": of(lambda e: float(e.survived)),
-        **{name: event(name) for name in episodes[0].events},
-        "seconds a decision": of(lambda e: e.seconds / e.chunks),
-        **{f"{name} a decision": cost(name) for name in episodes[0].cost},
-    }
+    found = {"reward": of(e.reward for e in episodes)}
+    if own:
+        found["simulator_return"] = of(own)
+    found["chunks"] = of(e.chunks for e in episodes)
+    found["survived"] = of(e.survived for e in episodes)
+    for name in episodes[0].events:
+        found[name] = of(e.events[name] for e in episodes)
+    found["seconds a decision"] = of(e.seconds / e.chunks for e in episodes)
+    for name in episodes[0].cost:
+        found[f"{name} a decision"] = of(e.cost[name] / e.chunks for e in episodes)
+    return found
 
 
 def median_episode(episodes: Sequence[Episode]) -> Episode:

@@ -5,7 +5,7 @@ Shapes: B worlds, T video frames, H, W pixels, k frames in a picture, n frames k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -231,41 +231,3 @@ class VectorChunkToImage(_KnowsAutoreset):
             self.kept = begun
         else:
             self.kept[rows] = begun
-
-
-class PotentialShaping(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
-    """Adds gamma * potential(after) - potential(before), which leaves the best policy as it is.
-
-    Source: Ng, Harada and Russell, 1999, theorem 1; the potential of an end is 0.
-    """
-
-    def __init__(
-        self, env: gym.Env[Any, Any], potential: Callable[[Any], float], gamma: float = 0.99
-    ) -> None:
-        """Args:
-            potential: of an observation.
-            gamma: the discount that the agent learns with.
-
-        Raises:
-            ValueError: gamma outside 0 .. 1.
-        """
-        RecordConstructorArgs.__init__(self, potential=potential, gamma=gamma)
-        super().__init__(env)
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma is {gamma}; it must be 0 .. 1")
-        self.potential, self.gamma = potential, gamma
-        self._before = 0.0
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        seen, info = self.env.reset(seed=seed, options=options)
-        self._before = float(self.potential(seen))
-        return seen, info
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        seen, reward, terminated, truncated, info = self.env.step(action)
-        after = 0.0 if terminated else float(self.potential(seen))
-        shaped = float(reward) + self.gamma * after - self._before
-        self._before = after
-        return seen, shaped, terminated, truncated, info

@@ -140,23 +140,72 @@ class RunFolder:
 
     ``state/step_N/`` holds ``learner.safetensors``, ``state.json`` and what the engine adds. It
     gets its name when it is complete, so that a kill leaves the one before.
+
+    clock: seconds in all, and in the world of them.
+    recent: figures of the newest episodes that ended.
     """
 
-    def __init__(self, folder: Path, config: TrainAgentConfig, policy: PolicyRecord) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainAgentConfig,
+        policy: PolicyRecord,
+        frames_per_chunk: int,
+        tell: Callable[[str], None],
+    ) -> None:
         """``policy``: what is known of the policy before it has learnt anything."""
         self.folder, self.config, self.policy = folder, config, policy
+        self.frames_per_chunk, self.tell = frames_per_chunk, tell
+        self.clock: dict[str, float] = {"seconds": 0.0, "world": 0.0}
+        self.recent: dict[str, Any] = {}
         self._saved = perf_counter()
+        self._rows: ProgressFile | None = None
+
+    def update(
+        self,
+        steps: int,
+        seconds: float,
+        world: float,
+        episodes: Mapping[str, Any],
+        losses: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Note and tell an update; its row of figures.
+
+        Args:
+            steps: done so far.
+            seconds, world: what the update took, and what of it was the world's.
+            episodes: figures of those that ended, "episodes" says how many.
+        """
+        clock, done, total = self.clock, self.config.update_steps, self.config.total_steps
+        self.clock = {"seconds": clock["seconds"] + seconds, "world": clock["world"] + world}
+        row = {
+            "steps": steps,
+            "return": None,
+            "length": None,
+            "steps_per_s": done / seconds,
+            "frames_per_s": done / seconds * self.frames_per_chunk,
+            "world_share": world / seconds,
+            "seconds": self.clock["seconds"],
+            **losses,
+            **episodes,
+        }
+        if episodes["episodes"]:
+            self.recent = dict(episodes)
+        if self._rows is None:
+            self._rows = ProgressFile(self.folder / "progress.csv", steps - done)
+        self._rows.add(row)
+        self.tell(told(row, total, (total - steps) * self.clock["seconds"] / steps))
+        return row
 
     def rate(self, left: float) -> float:
         """The learning rate, with this share of the run left."""
         return self.config.learning_rate * (_FLOOR + (1 - _FLOOR) * left)
 
-    def keep(
-        self, steps: int, weights: Mapping[str, Tensor], figures: Mapping[str, Any], last: bool
-    ) -> None:
+    def keep(self, steps: int, weights: Mapping[str, Tensor], last: bool = False) -> None:
         """Write the policy as it is now: as the run's own if it is the last, else a checkpoint."""
         place = self.folder if last else self.folder / "checkpoints" / f"step_{steps}"
-        save_policy(place, replace(self.policy, steps=steps, figures=dict(figures)), weights)
+        figures = {**self.recent, **self.clock}
+        save_policy(place, replace(self.policy, steps=steps, figures=figures), weights)
 
     def due(self, before: int, steps: int) -> bool:
         """Whether a checkpoint lies between two numbers of steps."""

@@ -23,11 +23,9 @@ from magi_world.agents.ppo.envs import dream_pictures, open_parts
 from magi_world.agents.ppo.policy import Eyes, NetworkConfig, PolicyRecord
 from magi_world.agents.ppo.progress import (
     SCHEMA,
-    ProgressFile,
     RunFolder,
     learner_tensors,
     set_learner_tensors,
-    told,
 )
 from magi_world.envs.spaces import commands_of
 from magi_world.interrupts import clean_stop
@@ -42,11 +40,12 @@ from ray.rllib.core.rl_module.torch import TorchRLModule  # isort: skip
 from ray.tune.registry import register_env  # isort: skip
 
 ENV = "magi-world-dream"
-_FIELDS: dict[str, Any] = {
-    "steps": int,
-    "seconds": float,
-    "world": float,
-    "recent": dict[str, Any],
+_FIELDS: dict[str, Any] = {"steps": int, "clock": dict[str, float], "recent": dict[str, Any]}
+# our names -> RLlib's
+_EPISODES = {
+    "return": "episode_return_mean",
+    "length": "episode_len_mean",
+    "episodes": "num_episodes",
 }
 _LOSSES = {
     "policy_loss": "policy_loss",
@@ -174,35 +173,33 @@ class _Run:
         asked: Callable[[], bool],
         tell: Callable[[str], None],
     ) -> None:
-        self.config, self.asked, self.tell = config, asked, tell
-        self.spec = open_parts(config, folder).spec
+        self.config, self.asked = config, asked
+        spec = open_parts(config, folder).spec
         policy = PolicyRecord(
-            config.commands or commands_of(self.spec),
-            self.spec.frame_size,
+            config.commands or commands_of(spec),
+            spec.frame_size,
             config.stacking,
             config.features,
-            self.spec.name,
-            self.spec.fingerprint,
+            spec.name,
+            spec.fingerprint,
             training=asdict(config),
         )
-        self.run = RunFolder(folder, config, policy)
+        self.run = RunFolder(folder, config, policy, spec.frames_per_chunk, tell)
         self.algorithm = make_algorithm(config, folder, policy.network)
         group = self.algorithm.learner_group
         assert group is not None and group.is_local  # noqa: PT018 - num_learners is 0
         self.learner: Any = group._learner
         self.module: EyesModule = self.learner.module[DEFAULT_MODULE_ID].unwrapped()
         self.optimiser = self.learner.get_optimizer(DEFAULT_MODULE_ID)
-        self.steps, self.seconds, self.world_seconds = 0, 0.0, 0.0
-        self.recent: dict[str, Any] = {}
+        self.steps = 0
         if (found := self.run.newest_state(_FIELDS)) is not None:
             _, tensors, record = found
             set_learner_tensors(self.module, self.optimiser, tensors)
-            self.steps, self.seconds = record["steps"], float(record["seconds"])
-            self.world_seconds, self.recent = float(record["world"]), record["recent"]
+            self.steps = record["steps"]
+            self.run.clock, self.run.recent = record["clock"], record["recent"]
             self.algorithm.env_runner_group.sync_weights(
                 from_worker_or_learner_group=group, inference_only=True
             )
-        self.rows = ProgressFile(folder / "progress.csv", self.steps)
 
     def train(self) -> None:
         try:
@@ -212,7 +209,7 @@ class _Run:
                     raise self.run.stopped(self.steps)
                 self._update()
             self._save()
-            self._keep(last=True)
+            self.run.keep(self.steps, self._weights(), last=True)
         finally:
             self.algorithm.stop()
 
@@ -222,54 +219,36 @@ class _Run:
             group["lr"] = self.run.rate(1 - self.steps / total)
         result = self.algorithm.train()
         seconds = perf_counter() - begin
-        before, self.steps = self.steps, self.steps + self.config.update_steps
-        self.seconds += seconds
         sampling = float(result.get("timers", {}).get("env_runner_sampling_timer", 0.0))
-        self.world_seconds += min(sampling, seconds)
-        row = self._row(result, seconds, min(1.0, sampling / seconds))
-        self.rows.add(row)
-        self.tell(told(row, total, (total - self.steps) * self.seconds / self.steps))
+        before, self.steps = self.steps, self.steps + self.config.update_steps
+        runners = result.get("env_runners", {})
+        learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
+        found = {name: _number(runners.get(key)) for name, key in _EPISODES.items()}
+        ended: dict[str, Any] = {"episodes": 0}
+        if found["return"] is not None:
+            ended = {**found, "episodes": int(found["episodes"] or 1)}
+        losses = {name: _number(learner.get(key)) for name, key in _LOSSES.items()}
+        self.run.update(self.steps, seconds, min(sampling, seconds), ended, losses)
         due = self.run.due(before, self.steps)
         if due:
-            self._keep(last=False)
+            self.run.keep(self.steps, self._weights())
         if due or self.run.late():
             self._save()
 
-    def _row(self, result: Mapping[str, Any], seconds: float, share: float) -> dict[str, Any]:
-        runners = result.get("env_runners", {})
-        learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
-        done = self.config.update_steps
-        row: dict[str, Any] = {
-            "steps": self.steps,
-            "return": _number(runners.get("episode_return_mean")),
-            "length": _number(runners.get("episode_len_mean")),
-            "steps_per_s": done / seconds,
-            "frames_per_s": done / seconds * self.spec.frames_per_chunk,
-            "world_share": share,
-            "seconds": self.seconds,
-            "episodes": int(_number(runners.get("num_episodes")) or 0),
-            **{name: _number(learner.get(key)) for name, key in _LOSSES.items()},
-        }
-        if row["return"] is not None:
-            self.recent = {name: row[name] for name in ("return", "length", "episodes")}
-        return row
-
-    def _keep(self, last: bool) -> None:
-        own = {
+    def _weights(self) -> dict[str, Tensor]:
+        """Those of the policy under the names of `PolicyNet`; copies."""
+        return {
             name: value.detach().cpu().clone()
             for name, value in self.module.state_dict().items()
             if name.split(".")[0] in ("eyes", "actor", "critic")
         }
-        world = {"world": self.world_seconds, "seconds": self.seconds}
-        self.run.keep(self.steps, own, {**self.recent, **world}, last)
 
     def _save(self) -> None:
         record = {
             "schema": SCHEMA,
             "steps": self.steps,
-            "seconds": self.seconds,
-            "world": self.world_seconds,
-            "recent": self.recent,
+            "clock": self.run.clock,
+            "recent": self.run.recent,
         }
         self.run.save_state(self.steps, learner_tensors(self.module, self.optimiser), record)
 

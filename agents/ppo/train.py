@@ -26,12 +26,10 @@ from magi_world.agents.ppo.policy import Eyes, NetworkConfig, PolicyRecord
 from magi_world.agents.ppo.progress import (
     SCHEMA,
     Episodes,
-    ProgressFile,
     RunFolder,
     learner_tensors,
     losses,
     set_learner_tensors,
-    told,
 )
 from magi_world.envs.sb3 import SB3VecEnv
 from magi_world.envs.state import MAX_SEED, EnvSnapshot
@@ -280,16 +278,13 @@ class _Run(BaseCallback):
     ) -> None:
         super().__init__()
         self.config, self.env, self.asked, self.tell = config, env, asked, tell
-        self.run = RunFolder(folder, config, _record(config, env))
+        self.run = RunFolder(folder, config, _record(config, env), env.frames_per_chunk, tell)
         self.sums, self.broken_off = Episodes(), False
         self.learner = make_learner(config, env, self.run.rate, folder / "tensorboard")
-        self.clock = {"seconds": 0.0, "world": 0.0}
-        self.recent: dict[str, Any] = {}
         self.state: RunState | None = RunState.newest(self.run)
         if self.state is not None:
             extra = self.state.put(self.learner, env, self.sums)
-            self.clock, self.recent = extra["clock"], extra["recent"]
-        self.rows = ProgressFile(folder / "progress.csv", self.learner.num_timesteps)
+            self.run.clock, self.run.recent = extra["clock"], extra["recent"]
         self._begin_update()
         self.spoke = perf_counter()
 
@@ -309,7 +304,7 @@ class _Run(BaseCallback):
             self.state.save(self.run)
         if self.broken_off:
             raise self.run.stopped(0 if self.state is None else int(self.state.record["steps"]))
-        self._keep(last=True)
+        self.run.keep(self.learner.num_timesteps, policy_weights(self.learner), last=True)
 
     def _on_step(self) -> bool:
         seen = self.locals
@@ -336,11 +331,11 @@ class _Run(BaseCallback):
         if steps > self.begun["steps"]:
             self._row(steps)
         self._begin_update()
-        extra = {"clock": self.clock, "recent": self.recent}
+        extra = {"clock": self.run.clock, "recent": self.run.recent}
         self.state = RunState.of(self.learner, self.env, self.sums, extra)
         due = self.run.due(steps - self.config.update_steps, steps)
         if due:
-            self._keep(last=False)
+            self.run.keep(steps, policy_weights(self.learner))
         if due or self.run.late():
             self.state.save(self.run)
 
@@ -353,35 +348,11 @@ class _Run(BaseCallback):
 
     def _row(self, steps: int) -> None:
         seconds = perf_counter() - self.begun["time"]
-        world, done = self.env.envs.seconds - self.begun["world"], steps - self.begun["steps"]
-        self.clock = {
-            "seconds": self.clock["seconds"] + seconds,
-            "world": self.clock["world"] + world,
-        }
-        episodes = self.sums.take()
+        world = self.env.envs.seconds - self.begun["world"]
         found = losses(self.logger.name_to_value)
-        row = {
-            "steps": steps,
-            "return": None,
-            "length": None,
-            "steps_per_s": done / seconds,
-            "frames_per_s": done / seconds * self.env.frames_per_chunk,
-            "world_share": world / seconds,
-            "seconds": self.clock["seconds"],
-            **found,
-            **episodes,
-        }
-        if episodes["episodes"]:
-            self.recent = episodes
+        row = self.run.update(steps, seconds, world, self.sums.take(), found)
         for name, value in row.items():
             if name not in found and value is not None:
                 self.logger.record(f"run/{name}", value)
         self.logger.dump(steps)
-        self.rows.add(row)
         self.spoke = perf_counter()
-        total = self.config.total_steps
-        self.tell(told(row, total, (total - steps) * self.clock["seconds"] / steps))
-
-    def _keep(self, last: bool) -> None:
-        steps, figures = self.learner.num_timesteps, {**self.recent, **self.clock}
-        self.run.keep(steps, policy_weights(self.learner), figures, last)

@@ -1,4 +1,4 @@
-"""DiscreteCommands, ChunkToImage and PotentialShaping, single and batched."""
+"""DiscreteCommands and ChunkToImage, single and batched."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from magi_world.envs import MagiWorldEnv, MagiWorldVectorEnv
 from magi_world.envs.wrappers import (
     ChunkToImage,
     DiscreteCommands,
-    PotentialShaping,
     VectorChunkToImage,
     VectorDiscreteCommands,
 )
 from tests.alike import assert_alike
-from tests.envs.worlds import Ends, brightness, fast_world, sometimes
+from tests.envs.worlds import Ends, fast_world, sometimes
 
 
 def test_numbers_say_the_worlds_commands() -> None:
@@ -139,21 +138,3 @@ def test_bad_batches_of_numbers_are_named(actions: Any) -> None:
         envs.step(actions)
     envs.step(torch.tensor([1, 2, 3]))
     envs.step(envs.action_space.sample())
-
-
-def test_shaping_keeps_the_return_but_for_its_ends() -> None:
-    gamma = 0.9
-    env = PotentialShaping(
-        MagiWorldEnv(fast_world(), reward=brightness), lambda seen: float(seen.mean()), gamma
-    )
-    first, _ = env.reset(seed=0)
-    plain = shaped = 0.0
-    for step in range(3):
-        seen, reward, terminated, _, info = env.step("turn left")
-        plain += gamma**step * info["rewards"]["brightness"]
-        shaped += gamma**step * reward
-    assert terminated
-    assert shaped == pytest.approx(plain - float(first.mean()))
-    with pytest.raises(ValueError, match="gamma is 2"):
-        PotentialShaping(env, lambda seen: 0.0, 2)
-    assert seen.shape == (8, 32, 48, 3)
