@@ -41,7 +41,7 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
                 changed options.
             "gather", "collect": the policy that recorded the training data, always heading for what
                 is worth something, or as it was for the recording; in the real simulator only.
-            "dreamer": the policy that comes along, trained in the dream of vizdoom-arena alone.
+            "dreamer": the policy that comes along, trained in a dream alone.
             a folder with a policy.json: what `magi-world train-agent` wrote; it draws commands with
                 the probabilities it learnt. "greedy:FOLDER" (or "greedy:dreamer") always says the
                 likeliest.

@@ -25,7 +25,7 @@ from magi_world.envs.spaces import CommandSpace, command_at, keys_to_action, tea
 from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.vector import MagiWorldVectorEnv
 from magi_world.language import Reading
-from magi_world.loading import LoadOptions
+from magi_world.loading import DEFAULT_WORLD, LoadOptions
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import Steer, World
 
@@ -75,7 +75,7 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
 
     def __init__(
         self,
-        world: str | Path | World = "vizdoom-arena",
+        world: str | Path | World = DEFAULT_WORLD,
         observation: Observation = "chunk",
         reward: RewardLike = None,
         max_chunks: int | None = None,

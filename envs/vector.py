@@ -38,7 +38,7 @@ from magi_world.envs.rollout import (
 )
 from magi_world.envs.spaces import commands_per_world
 from magi_world.envs.state import EnvSnapshot
-from magi_world.loading import LoadOptions
+from magi_world.loading import DEFAULT_WORLD, LoadOptions
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import Steer, World
 
@@ -65,7 +65,7 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
     def __init__(
         self,
         num_envs: int = 1,
-        world: str | Path | World = "vizdoom-arena",
+        world: str | Path | World = DEFAULT_WORLD,
         observation: Observation = "chunk",
         reward: RewardLike = None,
         max_chunks: int | None = None,

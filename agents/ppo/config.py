@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from magi_world.envs.wrappers import Stacking
+from magi_world.loading import DEFAULT_WORLD
 
 # What may differ between a run and its continuation: it decides no number that is learnt.
 FREE = ("device", "save_seconds", "gpus_per_runner")
@@ -45,7 +46,7 @@ class TrainAgentConfig:
     save_seconds: at most this long is lost when the process is killed.
     """
 
-    world: str = "vizdoom-arena"
+    world: str = DEFAULT_WORLD
     real: str | None = None
     starts: str | None = None
     num_starts: int = 512

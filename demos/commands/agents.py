@@ -79,7 +79,7 @@ class TrainAgent(JsonOption):
     folder: Path | None = option(
         "default: runs/agent-WORLD, or runs/agent-CONFIG-real", None, file, "DIR", "--run"
     )
-    world: str | None = _place("a name or the folder of a world (vizdoom-arena)", str, "WORLD")
+    world: str | None = _place("a name or the folder of a world; default: the shipped one", str, "WORLD")
     real: str | None = _place("train in the simulator of this configuration instead", str, "CONFIG")
     starts: str | None = _place("begin episodes from clips of this recording as well", str, "DIR")
     num_starts: int | None = _place("how many clips (512)")
@@ -225,7 +225,7 @@ CONFIGS = (Path("configs"), Path(__file__).parents[2] / "configs")
 AGENTS = """agents:
   random                  every command equally likely
   "constant:turn left"    always this command
-  dreamer                 the policy that comes along, trained in the dream of vizdoom-arena
+  dreamer                 the policy that comes along, trained in a dream alone
   FOLDER, greedy:FOLDER   a policy that train-agent wrote: commands drawn with its probabilities,
                           or always the likeliest
   planner                 imagines futures in the world; planner:futures=4,chunks=2,world=NAME

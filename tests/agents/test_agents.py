@@ -103,8 +103,8 @@ def test_a_wrong_agent_name_is_refused_and_named(name: str) -> None:
 
 
 def test_the_shipped_policy_plays_the_shipped_world() -> None:
-    world = load_world("vizdoom-arena", num_worlds=8)
     record, _ = read_policy(POLICIES / "dreamer")
+    world = load_world(record.world, num_worlds=8)
     assert record.fingerprint == world.spec.fingerprint  # trained in these very weights
     seen = world.reset(seed=0).frames
     for name in ("dreamer", "greedy:dreamer"):
