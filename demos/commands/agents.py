@@ -79,7 +79,9 @@ class TrainAgent(JsonOption):
     folder: Path | None = option(
         "default: runs/agent-WORLD, or runs/agent-CONFIG-real", None, file, "DIR", "--run"
     )
-    world: str | None = _place("a name or the folder of a world; default: the shipped one", str, "WORLD")
+    world: str | None = _place(
+        "a name or the folder of a world; default: the shipped one", str, "WORLD"
+    )
     real: str | None = _place("train in the simulator of this configuration instead", str, "CONFIG")
     starts: str | None = _place("begin episodes from clips of this recording as well", str, "DIR")
     num_starts: int | None = _place("how many clips (512)")
