@@ -1,10 +1,12 @@
 """The first minutes on a card: does it run, where does the time go, what does each switch bring.
 
-    python benchmarks/gpu_day.py [--part 1 2 3] [--limit 540] [--dry-run]
+    python benchmarks/gpu_day.py [--part 1 2 3] [--limit 540] [--folder runs] [--dry-run]
 
-Part 1: versions, bandwidth, products at the model's shapes, attention kernels. Part 2: the 4.5B
-model with random weights at 384 and 256, switch by switch, bfloat16 and fp8. Part 3: shipped worlds
-at several batch sizes, then the plain and the best layout again, five times in turn.
+Part 1: versions, bandwidth, products at the model's shapes, the reference numbers on the card,
+attention kernels, tiles of the autoencoder. Part 2: the 4.5B model with random weights at 384 and
+256, switch by switch, bfloat16 and fp8; the 24B model: its memory plan, and a chunk. Part 3:
+shipped worlds at several batch sizes, the plain and the best layout again, five times in turn, and
+then `train-world`: a rehearsal of every stage, and a training for as long as there is time left.
 
 Every step is on its own: one that fails or that there is no time for is a line that says so, and
 the next one runs. One JSON line a step, written at once. --dry-run runs all of it on a CPU with a
@@ -14,30 +16,45 @@ tiny model: its times mean nothing, that it gets to the end does. Exit status 1 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from common import report
+from common import random_dit, report
+from safetensors import safe_open
 
-from magi_world.config import DiTConfig, SamplerConfig
+from magi_world.config import DiTConfig, SamplerConfig, VAEConfig
 from magi_world.engine import EngineConfig, prepare_dit
 from magi_world.io.released import PRESETS
 from magi_world.loading import list_worlds, load_world
+from magi_world.memory import plan_memory
 from magi_world.model.attention import FLASH, Setting, attention, choice, obstacle, settle_backend
-from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.dit import DiT
+from magi_world.model.tiling import TileConfig, Together, decode_tiled
+from magi_world.model.vae import VAE
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 
+ROOT = Path(__file__).parents[1]
+DRY_SECONDS = 4  # of a training in a dry run
 Figures = dict[str, Any]
 Step = tuple[str, Callable[[], Figures]]
 TINY = DiTConfig(
     layers=3, hidden=64, ffn=128, heads=4, kv_groups=2, head_dim=16, caption_channels=32
+)
+TINY_VAE = VAEConfig(
+    width=32, depth=1, heads=2, mlp_ratio=2, video_size=32, video_length=8, final_proj=True
 )
 # What a layout is compared with, and then one switch after the other on top.
 LADDER = [
@@ -46,18 +63,25 @@ LADDER = [
     EngineConfig(permute_proj=True, fuse_qkv=True),
     EngineConfig(permute_proj=True, fuse_qkv=True, compile=True),
 ]
-BEST = replace(LADDER[-1], fast_accumulate=True)
+BEST = replace(LADDER[-1], fast_accumulate=True, fused_quantise=True)
 
 
 @dataclass(frozen=True)
 class Day:
-    """Where it runs and how large. chunks: that are timed a step, after two that are not."""
+    """Where it runs and how large. chunks: that are timed a step, after two that are not.
+
+    large: the second model.    limit: seconds a part.    folder: where worlds are trained.
+    """
 
     device: torch.device
     model: DiTConfig
     sizes: tuple[int, ...]
     chunks: int
     repeats: int
+    large: DiTConfig
+    vae: VAEConfig
+    limit: float
+    folder: Path
 
     @property
     def dry(self) -> bool:
@@ -90,25 +114,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--part", type=int, nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--limit", type=float, default=540, help="seconds a part")
+    parser.add_argument("--folder", type=Path, default=Path("runs"), help="of what is trained")
     parser.add_argument("--dry-run", action="store_true", help="tiny, on the CPU")
     given = parser.parse_args()
     if not given.dry_run and not torch.cuda.is_available():
         report("gpu_day", {"skipped": "no CUDA device on this machine; --dry-run needs none"})
         return 0
-    day = Day(torch.device("cuda"), PRESETS["magi-1-4.5b-distill"].dit, (384, 256), 4, 5)
+    presets = [PRESETS[f"magi-1-{size}"].dit for size in ("4.5b-distill", "24b-distill-fp8")]
+    sizes, vae = (384, 256), VAEConfig()
+    day = Day(
+        torch.device("cuda"), presets[0], sizes, 4, 5, presets[1], vae, given.limit, given.folder
+    )
     if given.dry_run:
-        day = Day(torch.device("cpu"), TINY, (32,), 1, 1)
-    failed = sum(run_part(day, part, given.limit) for part in given.part)
+        scratch = Path(tempfile.mkdtemp())
+        large = replace(TINY, gated=True, duplicate_channels=True, fp8=True)
+        day = Day(torch.device("cpu"), TINY, (32,), 1, 1, large, TINY_VAE, given.limit, scratch)
+    failed = sum(run_part(day, part) for part in given.part)
     return int(failed > 0)
 
 
-def run_part(day: Day, part: int, limit: float) -> int:
+def run_part(day: Day, part: int) -> int:
     """One part; how many of its steps failed."""
     begin, failed = time.monotonic(), 0
     for name, step in PARTS[part](day):
         head = {"part": part, "step": name, "dry_run": day.dry}
-        if time.monotonic() - begin > limit:
-            report("gpu_day", {**head, "skipped": f"the part's {limit:g} seconds are over"})
+        if time.monotonic() - begin > day.limit:
+            report("gpu_day", {**head, "skipped": f"the part's {day.limit:g} seconds are over"})
             continue
         try:
             started = time.monotonic()
@@ -128,6 +159,9 @@ def first_part(day: Day) -> Iterator[Step]:
     yield "machine", partial(machine, day)
     yield "copy", partial(copy, day)
     yield "products", partial(products, day)
+    yield "goldens", partial(goldens, day)
+    for size in day.sizes:
+        yield f"tiles {size}", partial(tiles, day, size)
     tokens = 6 * (day.sizes[0] // 16) ** 2
     for kernel in ("sdpa", *FLASH, "magi"):
         for seen in (1, 2, 3, 4, 5):
@@ -162,6 +196,39 @@ def products(day: Day) -> Figures:
     return out
 
 
+def goldens(day: Day) -> Figures:
+    """The reference numbers, computed there: largest error of every case over what it may be."""
+    sys.path.insert(0, str(ROOT))
+    from tests.test_reference import check, tolerance
+
+    folder, shares = ROOT / "tests" / "golden", {}
+    for file in sorted(folder.glob("forward_*" if day.dry else "*.safetensors")):
+        with safe_open(file, "pt") as case:
+            told = (case.metadata() or {}).get("case")
+            tensors = {name: case.get_tensor(name).to(day.device) for name in case.keys()}  # noqa: SIM118
+        if told is not None:
+            with torch.device(day.device):
+                errors = check(json.loads(told), tensors, folder)
+            shares[file.stem] = max(errors.values()) / tolerance(json.loads(told))
+    wrong = [name for name, share in shares.items() if not share <= 1]
+    if wrong:
+        raise ValueError(f"over their tolerance: {wrong}")
+    return {"cases": len(shares), "worst": max(shares.items(), key=lambda item: item[1])}
+
+
+def tiles(day: Day, size: int) -> Figures:
+    """Seconds to decode a chunk in the released tiles, one by one and in batches."""
+    with torch.device(day.device):
+        vae = VAE(day.vae).bfloat16().eval().requires_grad_(False)
+    edge = 32 if day.dry else 256
+    tile = TileConfig(edge, edge, 12)
+    latents = day.random(1, day.vae.latent_channels, 6, size // 8, size // 8)
+    alone = day.timed(lambda: decode_tiled(vae, latents, tile, False), day.repeats)
+    spread = Together()
+    batched = day.timed(lambda: decode_tiled(vae, latents, tile, False, spread), day.repeats)
+    return {"seconds": alone, "in_batches": batched, "faster": alone / batched}
+
+
 def attend(day: Day, kernel: str, rows: int, keys: int) -> Figures:
     """One layer's attention of a chunk over ``keys`` keys."""
     cfg = day.model
@@ -179,13 +246,15 @@ def attend(day: Day, kernel: str, rows: int, keys: int) -> Figures:
 
 
 def second_part(day: Day) -> Iterator[Step]:
-    """The large model, switch by switch."""
+    """The large models, switch by switch."""
     for fp8 in (False, True):
-        rungs = [*LADDER, BEST] if fp8 else LADDER
+        model = replace(day.model, fp8=fp8)
         for size in day.sizes:
-            for engine in rungs:
+            for engine in [*LADDER, BEST] if fp8 else LADDER:
                 kind = f"{'fp8' if fp8 else 'bfloat16'} {size}"
-                yield f"{kind} {switches(engine)}", partial(chunk, day, fp8, size, engine)
+                yield f"{kind} {switches(engine)}", partial(chunk, day, model, size, engine)
+    yield "24b plan", partial(large_plan, day)
+    yield "24b fp8", partial(chunk, day, day.large, day.sizes[-1], BEST)
 
 
 def switches(engine: EngineConfig) -> str:
@@ -193,9 +262,17 @@ def switches(engine: EngineConfig) -> str:
     return "+".join(f.name for f in fields(engine) if getattr(engine, f.name)) or "plain"
 
 
-def chunk(day: Day, fp8: bool, size: int, engine: EngineConfig) -> Figures:
+def large_plan(day: Day) -> Figures:
+    """What the second model needs of the card, by the plan."""
+    config = replace(PRESETS["magi-1-24b-distill-fp8"], dit=day.large, frame_size=(256, 256))
+    plan = plan_memory(config, tile=TileConfig(length=12), offload="all")
+    total = 0 if day.dry else torch.cuda.mem_get_info(day.device)[1]
+    return {"plan_gib": plan.total / 2**30, "card_gib": total / 2**30}
+
+
+def chunk(day: Day, model: DiTConfig, size: int, engine: EngineConfig) -> Figures:
     """Seconds a chunk of 8 distilled steps, window 1, in the steady state."""
-    work, dit = streaming(day, fp8, size, engine)
+    work, dit = streaming(day, model, size, engine)
     first = day.timed(work, 1)
     if not day.dry:
         torch.cuda.reset_peak_memory_stats()
@@ -210,10 +287,10 @@ def chunk(day: Day, fp8: bool, size: int, engine: EngineConfig) -> Figures:
 
 
 def streaming(
-    day: Day, fp8: bool, size: int, engine: EngineConfig
+    day: Day, model: DiTConfig, size: int, engine: EngineConfig
 ) -> tuple[Callable[[], object], DiT]:
     """What denoises one more chunk, and the transformer that does."""
-    dit = random_dit(replace(day.model, fp8=fp8), day.device)
+    dit = random_dit(model, torch.bfloat16, day.device)
     # A dry run is about this program, not about a compiler of the host's.
     prepare_dit(dit, engine, "eager" if day.dry else "inductor")
     sampler = SamplerConfig(num_steps=8, window_size=1, passes=1, distilled=True)
@@ -223,23 +300,6 @@ def streaming(
     return partial(stream.stage, [0], [caption]), dit
 
 
-def random_dit(config: DiTConfig, device: torch.device) -> DiT:
-    """Random weights, each parameter in the precision that the released ones have."""
-    with torch.device("meta"):
-        dit = DiT(config)
-    state = {}
-    for name, value in dit.state_dict().items():
-        stored = value.dtype if value.dtype == torch.float8_e4m3fn else torch.bfloat16
-        scale = 0.0 if "norm" in name else 1.0 if "_scale" in name else 0.02
-        random = torch.randn(value.shape, device=device) * scale
-        if name.endswith("layer_norm.weight"):
-            random += 1
-        random = random.abs() + 0.01 if "_scale" in name else random
-        state[name] = random.to(parameter_dtype(name, stored, torch.bfloat16))
-    dit.load_state_dict(state, strict=True, assign=True)
-    return dit.eval().requires_grad_(False)
-
-
 def third_part(day: Day) -> Iterator[Step]:
     """Shipped worlds in batches, and the comparison that is reported."""
     for name in list_worlds()[: 1 if day.dry else None]:
@@ -247,6 +307,40 @@ def third_part(day: Day) -> Iterator[Step]:
             yield f"{name} x{worlds}", partial(small_world, day, name, worlds)
     for size in day.sizes:
         yield f"plain and best {size}", partial(compared, day, size)
+    config = training_config(day)
+    yield "rehearsal", partial(trained, day, config, day.limit / 3, "--check")
+    yield "training", partial(trained, day, config, day.limit / 2)
+
+
+def training_config(day: Day) -> Path:
+    """What is trained: the default world, or in a dry run the toy of the tests."""
+    if not day.dry:
+        return ROOT / "configs" / "courtyard.yaml"
+    sys.path.insert(0, str(ROOT))
+    from tests.training.toy_world import write_config
+
+    shutil.copy(ROOT / "tests" / "training" / "toy.py", day.folder)
+    return write_config(day.folder / "toy.yaml")
+
+
+def trained(day: Day, config: Path, limit: float, *flags: str) -> Figures:
+    """`train-world` for so long; then it is stopped as by Ctrl-C, and could be taken up again."""
+    command = [sys.executable, "-m", "magi_world", "train-world", str(config), *flags]
+    command += ["--run", str(day.folder / config.stem), "--device", str(day.device)]
+    begin, over = time.monotonic(), False
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    )
+    try:
+        told, _ = process.communicate(timeout=DRY_SECONDS if day.dry else limit)
+    except subprocess.TimeoutExpired:
+        over = True
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=120)
+    if process.returncode and not over:
+        raise ValueError(f"train-world ended with {process.returncode}: {told[-500:]}")
+    lines = told.replace("\r", "\n").splitlines()
+    return {"seconds": time.monotonic() - begin, "stopped": over, "last_lines": lines[-20:]}
 
 
 def small_world(day: Day, name: str, worlds: int) -> Figures:
@@ -261,7 +355,7 @@ def small_world(day: Day, name: str, worlds: int) -> Figures:
 def compared(day: Day, size: int) -> Figures:
     """The plain layout and the best one in turn, in one process."""
     works = {
-        name: streaming(day, False, size, engine)[0]
+        name: streaming(day, day.model, size, engine)[0]
         for name, engine in (("plain", EngineConfig()), ("best", BEST))
     }
     times: dict[str, list[float]] = {name: [] for name in works}

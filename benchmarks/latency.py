@@ -1,6 +1,6 @@
 """From a key to the first picture that it shaped, in the window's own player, without a window.
 
-    python benchmarks/latency.py [WORLD] [--keys 40]
+    python benchmarks/latency.py [WORLD] [--seconds 120]
 
 Keys are pressed at random moments and held for 0.3 s, so that every one of them has to cut into a
 chunk. One JSON line: seconds (median, 95th percentile, largest), threads, frames shown a second.
@@ -8,7 +8,6 @@ chunk. One JSON line: seconds (median, 95th percentile, largest), threads, frame
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import time
@@ -16,20 +15,20 @@ import time
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
-from common import report
+from common import options, report, rounds
 
 from magi_world.demos.bench import choose_threads
 from magi_world.demos.window import jobs
 from magi_world.demos.window.player import Player
 from magi_world.demos.window.worker import Engine, Worker
-from magi_world.loading import list_worlds, load_world
+from magi_world.loading import DEFAULT_WORLD, load_world
 
 TICK = 1 / 120
 PATIENCE = 20.0  # seconds, after which a key counts as not answered
 
 
-def measure(world: str, keys: int, seed: int = 0) -> dict[str, object]:
-    """Press so many keys; what came of it."""
+def measure(world: str, seconds: float, seed: int = 0) -> dict[str, object]:
+    """Press keys for so long; what came of it."""
     player = Player(Worker(Engine(load_world, tune=choose_threads)))
     chance = random.Random(seed)
     delays: list[float] = []
@@ -46,7 +45,7 @@ def measure(world: str, keys: int, seed: int = 0) -> dict[str, object]:
         while player.moment is None or player.moment.index < 4:
             run(0.1)
         arrows = [k for k in ("up", "left", "right", "down") if k in player.steering.keymap.keys]
-        for _ in range(keys):
+        for _ in rounds(seconds, least=2):
             before = player.delay.count
             key = chance.choice(arrows)
             player.press(key)
@@ -64,20 +63,18 @@ def measure(world: str, keys: int, seed: int = 0) -> dict[str, object]:
         player.close()
     return {
         "world": world,
-        "keys": keys,
+        "keys": len(frames),
         "answered": len(delays),
         "threads": None if opened is None else opened.threads,
-        "median": round(float(np.median(delays)), 3),
-        "p95": round(float(np.percentile(delays, 95)), 3),
-        "largest": round(max(delays), 3),
-        "shown_fps": round(float(np.mean(frames)), 1),
-        "load": round(os.getloadavg()[0], 1),
+        "median": float(np.median(delays)) if delays else None,
+        "p95": float(np.percentile(delays, 95)) if delays else None,
+        "largest": max(delays, default=None),
+        "shown_fps": float(np.mean(frames)),
     }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("world", nargs="?", help="by default the shipped one")
-    parser.add_argument("--keys", type=int, default=40)
+    parser = options(__doc__, seconds=120)
+    parser.add_argument("world", nargs="?", default=DEFAULT_WORLD)
     given = parser.parse_args()
-    report("latency", measure(given.world or list_worlds()[0], given.keys))
+    report("latency", measure(given.world, 0.0 if given.tiny else given.seconds))

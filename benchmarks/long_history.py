@@ -10,13 +10,11 @@ history needs. `--check` compares with plain attention over the same keys, where
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import torch
-from common import report
+from common import options, report, resident, timed
 
 from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.model.dit import DiT
@@ -42,11 +40,13 @@ TOKENS = WIDTH * SIDE * SIDE
 
 def main() -> None:
     """Fill, step, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, seconds=0)
     parser.add_argument("--tokens", type=int, default=4_000_000)
     parser.add_argument("--folder", type=Path, help="default: a temporary one")
     parser.add_argument("--check", action="store_true", help="against one contiguous cache")
     given = parser.parse_args()
+    if given.tiny:
+        given.tokens = 4_000
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         figures = measure(-(-given.tokens // TOKENS), Path(folder), given.check)
         report("long_history", figures)
@@ -58,23 +58,18 @@ def measure(chunks: int, folder: Path, check: bool) -> dict[str, float]:
     long = _stream(chunks, plan.make)
     cache = long.cache
     assert isinstance(cache, LongCache)
-    begin = time.perf_counter()
-    _fill(cache, chunks)
-    filled = time.perf_counter() - begin
-    latents = _step(long)  # what a process needs once is in memory then
-    before, _ = _resident()
-    _reset_peak()
-    begin = time.perf_counter()
-    latents = _step(long)
-    seconds = time.perf_counter() - begin
-    _, peak = _resident()
-    found = {
+    filled, _ = timed(_fill, cache, chunks)
+    _step(long)  # what a process needs once is in memory then
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # the peak begins anew
+    seconds, latents = timed(_step, long)
+    found: dict[str, float] = {
         "tokens": chunks * TOKENS,
-        "file_gib": round(chunks * cache.segment_config.chunk_bytes / 2**30, 2),
-        "fill_seconds": round(filled, 1),
-        "step_seconds": round(seconds, 2),
-        "resident_gib": round(before / 2**30, 3),
-        "peak_resident_gib": round(peak / 2**30, 3),
+        "file_gib": chunks * cache.segment_config.chunk_bytes / 2**30,
+        "fill_seconds": filled,
+        "step_seconds": seconds,
+        "resident_gib": before / 2**30,
+        "peak_resident_gib": resident("VmHWM") / 2**30,
     }
     if check:
         plain = _stream(chunks, KeyValueCache)
@@ -115,18 +110,6 @@ def _fill(cache: LongCache, chunks: int) -> None:
     near.k.normal_(generator=generator)
     near.v.normal_(generator=generator)
     near.filled = [near.config.history]
-
-
-def _resident() -> tuple[int, int]:
-    """Resident memory of this process now and at its highest, in bytes."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    of = {line.split(":")[0]: line for line in lines}
-    now, peak = (int(of[name].split()[1]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return now, peak
-
-
-def _reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """One world over two processes of one thread each, against one process of one thread.
 
-    python benchmarks/parallel_cpu.py [--ranks 2] [--steps 6]
+    python benchmarks/parallel_cpu.py [--ranks 2] [--seconds 120]
 
-A transformer of middle size with random weights takes the steps of a few chunks; every process is
-started as torchrun starts it, on gloo. Prints one JSON line: seconds a chunk of one process and of
-several, how many times faster that is, what `scale_model` says of it from the seconds of one
-process and of one exchange, and whether the latents are equal. On a machine that does something
-else at the same time the figures mean nothing.
+A transformer of middle size with random weights takes the steps of a few chunks; torchrun starts
+the processes, on gloo. One JSON line: how many times faster several are ("faster", the best chunk
+of each kind in three turns), what `scale_model` says of it from the seconds of one process and of
+one exchange, and whether the latents are equal. On a machine that does something else at the same
+time the figures mean nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
+from statistics import median
 
 import torch
-from common import report
+from common import options, report, rounds, timed
 from scale_model import predicted_ratio
 
 from magi_world.config import DiTConfig, SamplerConfig
@@ -52,65 +50,53 @@ SAMPLER = SamplerConfig(
 )
 SIDE = 32  # of a latent frame: 4 x 16 x 16 = 1024 tokens a chunk
 EXCHANGES = 20
+FULL = 3
 
 
 def main() -> None:
     """Start both, and compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__, seconds=120)
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--chunks", type=int, default=6)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    seconds = 0.0 if given.tiny else given.seconds
     if given.worker:
-        work(given.chunks)
+        work(seconds)
         return
-    alone, several = start(1, given.chunks), start(given.ranks, given.chunks)
-    one, many = min(alone["seconds"]), min(several["seconds"])
-    exchanges = several["exchanges"]
+    # Several take turns with one, so that a busy moment hits both.
+    told: dict[int, list[dict]] = {1: [], given.ranks: []}
+    for _ in range(1 if given.tiny else 3):
+        for ranks, runs in told.items():
+            runs.append(start(ranks, seconds / 6))
+    one, many = (min(min(run["seconds"]) for run in runs) for runs in told.values())
+    several = min(told[given.ranks], key=lambda run: run["exchange"])
+    ratio = predicted_ratio(one, several["exchanges"], several["exchange"], given.ranks)
     report(
         "parallel_cpu",
         {
             "ranks": given.ranks,
+            "faster": one / many,
+            "predicted": ratio,
             "seconds_one": one,
             "seconds_several": many,
-            "faster": one / many,
-            "predicted": predicted_ratio(one, exchanges, several["exchange"], given.ranks),
             "exchange_ms": 1e3 * several["exchange"],
-            "equal": alone["sum"] == several["sum"],
+            "equal": len({run["sum"] for runs in told.values() for run in runs}) == 1,
         },
     )
 
 
-def start(ranks: int, chunks: int) -> dict:
-    """Run the workers; what rank 0 printed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    place = {"WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--worker", "--chunks", str(chunks)],
-            env={
-                **os.environ,
-                **{name: str(value) for name, value in place.items()},
-                "MASTER_ADDR": "127.0.0.1",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "OMP_NUM_THREADS": "1",
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parent,
-        )
-        for rank in range(ranks)
-    ]
-    told = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        raise SystemExit(f"a process failed: {[p.returncode for p in processes]}")
-    return json.loads(told[0])
+def start(ranks: int, seconds: float) -> dict:
+    """Run the workers as torchrun does, one thread each; what rank 0 printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(ranks), __file__, "--worker", "--seconds", str(seconds)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"a process failed: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def work(chunks: int) -> None:
+def work(seconds: float) -> None:
     """One process of a run."""
     torch.set_num_threads(1)
     place = torchrun_place()
@@ -118,7 +104,7 @@ def work(chunks: int) -> None:
     torch.manual_seed(0)
     dit = DiT(DIT).requires_grad_(False)
     if place.size == 1:
-        tell(dit, KeyValueCache, chunks)
+        tell(dit, KeyValueCache, seconds)
         return
     ranks = Ranks(place, Split(place.size), torch.device("cpu"))
     if not place.leads:
@@ -129,28 +115,28 @@ def work(chunks: int) -> None:
     channel = Channel(ranks)
     lead = LeadDiT(DIT, channel).requires_grad_(False)
     lead.load_state_dict(dit.state_dict())
-    seconds = measure_exchange(lead)
-    tell(lead, lead.keep(KeyValueCache), chunks, seconds)
+    exchange = measure_exchange(lead)
+    tell(lead, lead.keep(KeyValueCache), seconds, exchange)
     channel.close()
 
 
-def tell(dit: DiT, make_cache: MakeCache, chunks: int, exchange: float = 0.0) -> None:
-    """Dream some chunks, and print what each took."""
+def tell(dit: DiT, make_cache: MakeCache, seconds: float, exchange: float = 0.0) -> None:
+    """Dream chunks for so long, and print what each took."""
     config = StreamConfig(SAMPLER, (SIDE, SIDE))
     stream = ChunkStream(dit, config, make_cache=make_cache)
     stream.reset([0], [0], None)
-    seconds, total = [], 0.0
-    for _ in range(chunks):
-        begin = time.perf_counter()
-        latents = stream.stage([0], [stream.null])
-        seconds.append(time.perf_counter() - begin)
-        assert latents is not None
-        total += float(latents.double().sum())
+    taken, total = [], 0.0
+    # The history is full from the fourth chunk on.
+    for number in rounds(seconds, least=FULL + 1):
+        each, latents = timed(stream.stage, [0], [stream.null])
+        if number >= FULL:
+            taken.append(each)
+        if number == FULL:  # of a chunk that every run makes
+            total = float(latents.double().sum())
     # Denoising steps and the clean pass, whose last layer only writes.
     count = 3 * DIT.layers * (SAMPLER.num_steps + 1)
-    # The history is full from the fourth chunk on.
-    told = {"seconds": seconds[3:], "sum": total, "exchange": exchange, "exchanges": count}
-    print(json.dumps(told))
+    told = {"seconds": taken, "sum": total, "exchange": exchange, "exchanges": count}
+    print(json.dumps(told), flush=True)
 
 
 def measure_exchange(dit: RankDiT) -> float:
@@ -158,12 +144,9 @@ def measure_exchange(dit: RankDiT) -> float:
     tokens = SAMPLER.chunk_width * (SIDE // 2) ** 2
     mine = len(dit.exchange.tokens(tokens))
     q = torch.randn(1, 1, 1, mine, DIT.heads, DIT.head_dim)
-    times = []
-    for _ in range(EXCHANGES):
-        begin = time.perf_counter()
-        dit.exchange.to_heads(q, dit.heads, tokens)()
-        times.append(time.perf_counter() - begin)
-    return sorted(times)[len(times) // 2]
+    return median(
+        timed(lambda: dit.exchange.to_heads(q, dit.heads, tokens)())[0] for _ in range(EXCHANGES)
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
 """Load on `magi-world serve`: frames a second, words to picture, memory; and a long soak.
 
-    python -m benchmarks.serve                                 1, 4 and 16 visitors, 30 s each
-    python -m benchmarks.serve --soak 600                      16 visitors who come and go, 10 min
+    python benchmarks/serve.py                           1, 4 and 16 visitors, 40 s each
+    python benchmarks/serve.py --soak --seconds 600      16 visitors who come and go, 10 minutes
 
-The server runs in a process of its own; visitors are WebSocket clients that only count. In the
-soak every visitor also checks that the seed and the commands of what it sees are its own.
+One JSON line. The server runs in a process of its own; visitors are WebSocket clients that only
+count. In the soak every visitor also checks that the seed and the commands of what it sees are its
+own.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -21,13 +21,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import common
 import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks.common import report
 from magi_world.demos.server.pictures import HEADER
 
 EVERY = 2.5  # seconds between two commands of a visitor
@@ -54,11 +53,7 @@ class Server:
 
     def memory(self) -> float:
         """Resident memory in MiB; 0 where /proc is missing."""
-        status = Path(f"/proc/{self.pid}/status")
-        if not status.exists():
-            return 0.0
-        found = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
-        return int(found[1]) / 1024 if found else 0.0
+        return common.resident(pid=self.pid) / 2**20
 
 
 @contextlib.contextmanager
@@ -194,24 +189,26 @@ async def soak(server: Server, visitors: int, seconds: float) -> dict[str, objec
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = common.options(__doc__, seconds=120)
     parser.add_argument("world", nargs="?", help="by default the shipped one")
     parser.add_argument("--visitors", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--soak", type=float, help="seconds of visitors who come and go")
+    parser.add_argument("--soak", action="store_true", help="visitors who come and go")
     parser.add_argument("--threads", type=int, help="of the CPU")
     given = parser.parse_args()
-    options = ["--visitors", "64", *([given.world] if given.world else [])]
-    options += ["--threads", str(given.threads)] if given.threads else []
+    flags = ["--visitors", "64", *([given.world] if given.world else [])]
+    flags += ["--threads", str(given.threads)] if given.threads else []
+    seconds = 8.0 if given.tiny else given.seconds
     if given.soak:
-        with serving(options) as server:
-            figures = asyncio.run(soak(server, max(given.visitors), given.soak))
-        report("serve: soak", figures)
+        with serving(flags) as server:
+            figures = asyncio.run(soak(server, max(given.visitors), seconds))
+        common.report("serve: soak", figures)
         return
-    for visitors in given.visitors:
-        with serving(options) as server:
-            figures = asyncio.run(load(server, visitors, given.seconds))
-        report("serve: load", figures)
+    counts, loads = [1] if given.tiny else given.visitors, {}
+    for visitors in counts:
+        with serving(flags) as server:
+            figures = asyncio.run(load(server, visitors, seconds / len(counts)))
+        loads[f"visitors_{visitors}"] = figures
+    common.report("serve", loads)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast a step of the transformer's training is, and where its time goes.
 
-    python benchmarks/training_cpu.py [configs/courtyard.yaml] [--steps 4] [--threads 1]
+    python benchmarks/training_cpu.py [configs/courtyard.yaml] [--seconds 150] [--threads 1]
 
 Two trainers in turn, on the same random latents: the one of today (float32 where bfloat16 does not
 pay, the optimiser's matrices stacked) and, as "before", bfloat16 autocast with torch's own Muon,
@@ -10,14 +10,13 @@ the share of forward, backward and optimiser. Not compiled unless --compile is g
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from common import report
+from common import options, report, rounds
 from torch import Tensor
 
 from magi_world.model.dit import DiT
@@ -29,11 +28,8 @@ PARTS = ("forward", "backward", "optimiser")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = options(__doc__, seconds=150)
     parser.add_argument("config", type=Path, nargs="?", default=Path("configs/courtyard.yaml"))
-    parser.add_argument(
-        "--steps", type=int, default=4, help="of each trainer, after one of warm-up"
-    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
@@ -41,6 +37,9 @@ def main() -> None:
     settings = read_settings(arguments.config)
     config = settings.dynamics
     size = [s // settings.codec.vae.patch_size for s in settings.record.frame_size]
+    if arguments.tiny:
+        small = replace(config.dit, layers=2, hidden=64, ffn=128, heads=2, kv_groups=2)
+        config = replace(config, dit=small, loop=replace(config.loop, batch=2))
     batch = random_batch(config, settings.sampler.chunk_width, size)
     trainers = {
         "now": Trainer(config, mixed(None, torch.device("cpu")), False, arguments.compile),
@@ -49,7 +48,8 @@ def main() -> None:
     for trainer in trainers.values():
         trainer.step(batch)
     spent: dict[str, list[list[float]]] = {name: [] for name in trainers}
-    for _ in range(arguments.steps):  # in turn, so that a busy moment hits both
+    # In turn, so that a busy moment hits both.
+    for _ in rounds(0 if arguments.tiny else arguments.seconds):
         for name, trainer in trainers.items():
             spent[name].append(trainer.step(batch))
     targets = batch.t.numel()
@@ -66,12 +66,10 @@ def main() -> None:
         parts = torch.tensor(rows).median(0).values
         medians[name] = float(parts.sum())
         figures[name] = {
-            "targets_per_second": round(targets / medians[name], 2),
-            "share": {
-                p: round(float(s) / medians[name], 3) for p, s in zip(PARTS, parts, strict=True)
-            },
+            "targets_per_second": targets / medians[name],
+            "share": {p: float(s) / medians[name] for p, s in zip(PARTS, parts, strict=True)},
         }
-    figures["times_as_fast"] = round(medians["before"] / medians["now"], 2)
+    figures["times_as_fast"] = medians["before"] / medians["now"]
     report("training_cpu", figures)
 
 

@@ -1,0 +1,39 @@
+"""Every benchmark that is run by hand gets to its end, in a tiny run that measures nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = (
+    "engine_cpu",
+    "env_cpu",
+    "latency",
+    "long_history",
+    "parallel_cpu",
+    "serve",
+    "training_cpu",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_tiny_run_prints_one_line(name: str) -> None:
+    if name == "serve" and find_spec("websockets") is None:
+        pytest.skip("websockets is not installed")
+    command = [sys.executable, f"benchmarks/{name}.py", "--tiny"]
+    dummy = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
+    environment = {**os.environ, **dummy, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["load"] >= 0
