@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -130,7 +130,7 @@ class PlanningAgent:
         """(n,) discounted predicted reward of every future; those of a command side by side."""
         futures = self.config.futures
         wide = self._batch(len(commands) * futures)
-        starts = [reseeded(situation, self._noise(turn, future)) for future in range(futures)]
+        starts = [situation.reseeded(self._noise(turn, future)) for future in range(futures)]
         for row in range(wide.num_worlds):
             wide.restore(starts[row % futures], [row], row=0)
         said = [command for command in commands for _ in range(futures)]
@@ -188,12 +188,6 @@ class PlanningAgent:
 
     def _worlds(self, count: int) -> World:
         return self._source.another(count)
-
-
-def reseeded(snapshot: Snapshot, seed: int) -> Snapshot:
-    """The same moment, from which chunks begin with the noise of another seed."""
-    lanes = tuple(replace(lane, seed=seed) for lane in snapshot.state.lanes)
-    return replace(snapshot, state=replace(snapshot.state, lanes=lanes))
 
 
 @torch.inference_mode()

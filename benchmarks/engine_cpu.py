@@ -51,7 +51,7 @@ def compared(dit: DiT, window: int, chunks: int) -> dict[str, float]:
     stream, plain = ChunkStream(dit, StreamConfig(sampler, SIZE)), PlainStream(dit, sampler, SIZE)
     stream.reset([0], [0], None)
     caption = torch.randn(24, DIT.caption_channels, generator=torch.Generator().manual_seed(0))
-    keys = stream.caption(caption)
+    keys = stream.text_kv(caption)
 
     def engine() -> torch.Tensor:
         while (landed := stream.stage([0], [keys])) is None:

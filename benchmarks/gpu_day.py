@@ -296,7 +296,7 @@ def streaming(
     sampler = SamplerConfig(num_steps=8, window_size=1, passes=1, distilled=True)
     stream = ChunkStream(dit, StreamConfig(sampler, (size // 8, size // 8), attention="auto"))
     stream.reset([0], [0], None)
-    caption = stream.caption(torch.randn(64, dit.config.caption_channels))
+    caption = stream.text_kv(torch.randn(64, dit.config.caption_channels))
     return partial(stream.stage, [0], [caption]), dit
 
 

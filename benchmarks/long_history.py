@@ -18,7 +18,7 @@ from common import options, report, resident, timed
 
 from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.model.dit import DiT
-from magi_world.sampling.cache import KeyValueCache, MakeCache
+from magi_world.sampling.kv_cache import KeyValueCache, MakeCache
 from magi_world.sampling.long_history import HistoryPlan, LongCache, make_place
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 
@@ -91,9 +91,9 @@ def _stream(chunks: int, make_cache: MakeCache) -> ChunkStream:
 @torch.inference_mode()
 def _step(stream: ChunkStream) -> torch.Tensor:
     """Velocity's step of one chunk of noise; the history stays as it is."""
-    lane = stream.lanes[0]
+    lane = stream.rows[0]
     stage = stream.compute([0], [stream.null])
-    stream.lanes[0] = lane
+    stream.rows[0] = lane
     assert stage.clean is not None
     return stage.clean
 

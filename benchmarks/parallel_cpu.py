@@ -31,7 +31,7 @@ from magi_world.parallel.follow import follow
 from magi_world.parallel.lead import LeadDiT
 from magi_world.parallel.ranks import Ranks, torchrun_place
 from magi_world.parallel.split import Split
-from magi_world.sampling.cache import KeyValueCache, MakeCache
+from magi_world.sampling.kv_cache import KeyValueCache, MakeCache
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 
 DIT = DiTConfig(

@@ -13,7 +13,7 @@ from torch import Tensor
 from magi_world.config import SamplerConfig
 from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
 from magi_world.sampling import schedule
-from magi_world.sampling.flight import seeded_noise
+from magi_world.sampling.denoise import seeded_noise
 
 
 class MaskedHistory:

@@ -77,25 +77,25 @@ class Moment(Generic[Frames]):
     @property
     def index(self) -> int:
         """Chunks since the reset."""
-        return self.snapshot.stories[0].steps
+        return self.snapshot.prompts[0].steps
 
     @property
     def command(self) -> str:
         """The one in force."""
-        return self.snapshot.stories[0].command
+        return self.snapshot.prompts[0].command
 
     @property
     def lands(self) -> int:
         """Index of the first chunk under the command in force."""
-        return self.snapshot.stories[0].lands
+        return self.snapshot.prompts[0].lands
 
     @property
     def scene(self) -> str:
-        return self.snapshot.stories[0].scene
+        return self.snapshot.prompts[0].scene
 
     @property
     def seed(self) -> int:
-        return self.snapshot.state.lanes[0].seed
+        return self.snapshot.state.rows[0].seed
 
     @property
     def shown_frames(self) -> Frames:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from magi_world.checks import check_prompt
 from magi_world.envs.spaces import is_int
 from magi_world.envs.state import EnvSnapshot, joined, load_snapshot
 from magi_world.io.media import fit, load_image, load_video
-from magi_world.model.text import check_prompt
 from magi_world.session.events import StartFile
 from magi_world.session.player import start_frames
 from magi_world.world.chunk import Chunk

@@ -1,4 +1,4 @@
-"""Arguments that may be given once for all worlds or once for each."""
+"""Arguments of worlds: prompts, and what may be given once for all worlds or once for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from magi_world.config import require
+
 MAX_SEED = 2**63
+# T5 reads 800 tokens, about 3,500 characters of English, and would ignore the rest unsaid. Up to
+# here a prompt is cut as the reference cuts it; beyond, its end would certainly be lost.
+MAX_PROMPT_CHARACTERS = 4096
 
 
 def per_world(name: str, value: object, count: int, kind: type) -> list[Any]:
@@ -60,6 +65,32 @@ def world_rows(worlds: Sequence[int] | None, count: int) -> list[int]:
     if not rows or len(set(rows)) != len(rows) or not known:
         raise ValueError(f"worlds is {rows}; it must name some of 0 .. {count - 1}, each once")
     return rows
+
+
+def check_prompt(prompt: object) -> str:
+    """Return ``prompt`` if it can be encoded.
+
+    Raises:
+        ValueError: not a str, empty, longer than ``MAX_PROMPT_CHARACTERS``, or not valid Unicode.
+    """
+    if not isinstance(prompt, str):
+        raise ValueError(
+            f"prompt is {prompt!r:.80}, a {type(prompt).__name__}; it must be a str such as "
+            "'turn left'"
+        )
+    require(bool(prompt.strip()), f"prompt is {prompt!r:.80}; it must say something")
+    require(
+        len(prompt) <= MAX_PROMPT_CHARACTERS,
+        f"prompt has {len(prompt):,} characters ({prompt!r:.40}...); it must have at most "
+        f"{MAX_PROMPT_CHARACTERS:,}, because the encoder would not read the rest",
+    )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"prompt is {prompt!a:.80}; it must be valid Unicode, without lone surrogates"
+        ) from error
+    return prompt
 
 
 def at_least_one(name: str, value: int) -> int:

@@ -29,8 +29,8 @@ from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import DECODER_PREFIXES
 from magi_world.model.text import SpecialTokens
 from magi_world.model.vae import VAE
-from magi_world.sampling.cache import CacheConfig
-from magi_world.sampling.guide import extra_chunks
+from magi_world.sampling.denoise import extra_chunks
+from magi_world.sampling.kv_cache import CacheConfig
 
 __all__ = ["PartReport", "WeightsReport", "cache_bytes", "report_weights"]
 
@@ -116,7 +116,7 @@ def cache_bytes(config: MagiConfig, dtype: torch.dtype) -> int:
         layers=dit.layers,
         worlds=1,
         history=sampler.history,
-        flight=sampler.window_size + extra_chunks(sampler),
+        window=sampler.window_size + extra_chunks(sampler),
         tokens=sampler.chunk_width * (height // dit.patch) * (width // dit.patch),
         kv_groups=dit.kv_groups,
         head_dim=dit.head_dim,

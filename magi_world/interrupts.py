@@ -1,10 +1,9 @@
-"""Ctrl-C: it asks a long job to stop well, and waits where a state is half old, half new."""
+"""Ctrl-C asks a long job to stop well. What may not be cut in two waits (`sampling.stream`)."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -41,23 +40,3 @@ def clean_stop(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Inside, Ctrl-C waits for the end. For work of microseconds only.
-
-    In other threads than the main one nothing has to be done: Python interrupts only that one.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    asked: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: asked.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if asked:
-            before(*asked[0])

@@ -6,11 +6,9 @@ estimated from the tensors that are alive at the worst moment.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +17,7 @@ from magi_world.config import DiTConfig, MagiConfig, VAEConfig
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.tiling import TileConfig
 from magi_world.model.vae import VAE
-from magi_world.sampling.guide import extra_chunks
+from magi_world.sampling.denoise import extra_chunks
 
 GIB = 2**30
 P, R, W = ParamSpec("P"), TypeVar("R"), TypeVar("W")
@@ -189,28 +187,3 @@ def check_card(plan: MemoryPlan, card: int, name: str, advice: str) -> None:
             f"{name} needs {plan.kept / GIB:.1f} GiB for weights and history, and the card has "
             f"{card / GIB:.1f} GiB; {advice}\n{plan}"
         )
-
-
-def tells_what_needs_less(
-    method: Callable[Concatenate[W, P], R],
-) -> Callable[Concatenate[W, P], R]:
-    """A method of something with ``parts``: a full card becomes one clear error.
-
-    Raises:
-        CardFullError: instead of torch's own error.
-    """
-
-    @functools.wraps(method)
-    def told(self: W, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(self, *args, **kwargs)
-        except torch.OutOfMemoryError as error:
-            parts = self.parts  # type: ignore[attr-defined]
-            first = str(error).split("\n")[0].split(". ")
-            wanted = next((s for s in first if s.startswith("Tried")), first[0]).rstrip(".")
-            raise CardFullError(
-                f"the card has too little memory for {parts.spec.name} ({wanted}); "
-                f"{parts.advice or 'fewer worlds would need less'}"
-            ) from error
-
-    return told

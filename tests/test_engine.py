@@ -78,7 +78,7 @@ def test_new_captions_compile_nothing() -> None:
     stream.reset([0], [0], None)
     frames = []
     for chunk in range(8):
-        caption = stream.caption(torch.randn(1 + chunk, 16))
+        caption = stream.text_kv(torch.randn(1 + chunk, 16))
         stream.stage([0], [caption])
         frames.append(counters["frames"]["total"])
     assert frames[0] > 0

@@ -24,10 +24,10 @@ from torch import Tensor
 from magi_world.demos.bench import choose_threads
 from magi_world.demos.steering import KeyMap
 from magi_world.language import Interpreter
-from magi_world.world.best_start import best_start
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot, check_snapshot
 from magi_world.world.spec import WorldSpec
+from magi_world.world.start import best_start
 from magi_world.world.world import Steer, World
 
 Result = TypeVar("Result")
@@ -77,11 +77,11 @@ class Made:
 
     @property
     def index(self) -> int:
-        return self.state.stories[0].steps
+        return self.state.prompts[0].steps
 
     @property
     def command(self) -> str:
-        return self.state.stories[0].command
+        return self.state.prompts[0].command
 
 
 @dataclass(eq=False)

@@ -21,13 +21,13 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from magi_world.checks import check_prompt
 from magi_world.demos.server.batching import Begin
 from magi_world.demos.server.config import Allowance, Limits, TooFast
 from magi_world.demos.server.hub import Full, Hub
 from magi_world.demos.server.pictures import Outbox
 from magi_world.demos.server.visitor import Visitor
 from magi_world.demos.timeline import suggested_commands
-from magi_world.model.text import check_prompt
 
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "say": {"text": (str,)},

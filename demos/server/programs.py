@@ -10,7 +10,7 @@ import io
 import itertools
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -185,10 +185,7 @@ class Program:
 
 
 def _reseeded(state: Snapshot, seed: int) -> Snapshot:
-    lanes = tuple(replace(lane, seed=seed) for lane in state.state.lanes)
-    if lanes == state.state.lanes:
-        return state
-    return replace(state, state=replace(state.state, lanes=lanes))
+    return state if all(r.seed == seed for r in state.state.rows) else state.reseeded(seed)
 
 
 PAST = 64  # moments that can be rewound to
@@ -222,15 +219,15 @@ class SinglePlay:
 
     @property
     def chunk(self) -> int:
-        return self._now.state.stories[0].steps
+        return self._now.state.prompts[0].steps
 
     @property
     def command(self) -> str:
-        return self._now.state.stories[0].command
+        return self._now.state.prompts[0].command
 
     @property
     def seed(self) -> int:
-        return self._now.state.state.lanes[0].seed
+        return self._now.state.state.rows[0].seed
 
     @property
     def started(self) -> bool:

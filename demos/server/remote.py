@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from torch import Tensor
 
 from magi_world import __version__
+from magi_world.checks import check_prompt
 from magi_world.config import require
 from magi_world.demos.server.batching import Begin, Made
 from magi_world.demos.server.config import TooFast
@@ -23,11 +24,9 @@ from magi_world.demos.server.hub import Full, Hub
 from magi_world.demos.server.page_socket import check_text
 from magi_world.demos.server.programs import Program, ProgramWorld, States
 from magi_world.language import CommandQueue
-from magi_world.model.text import check_prompt
 from magi_world.remote.wire import PROTOCOL, Parcel, pack, unpack
-from magi_world.world.parts import decode_latents
-from magi_world.world.snapshot import Snapshot
-from magi_world.world.snapshot_rows import joined, row_of
+from magi_world.world.chunk import decode_latents
+from magi_world.world.snapshot import Snapshot, joined, row_of
 from magi_world.world.world import World
 
 Answer = tuple[dict[str, Any], dict[str, np.ndarray]]
@@ -211,7 +210,7 @@ class _Clerk:
         return await asyncio.wrap_future(batcher.call(self._program, function))
 
     def _told(self, world: ProgramWorld, made: Sequence[Made]) -> Answer:
-        stories = [one.state.stories[0] for one in made]
+        stories = [one.state.prompts[0] for one in made]
         fields: dict[str, Any] = {
             "index": [s.steps for s in stories],
             "prompts": [s.command for s in stories],
@@ -229,14 +228,14 @@ class _Clerk:
         return fields, arrays
 
     def _kept(self, states: Sequence[Snapshot]) -> Answer:
-        lanes = [state.state.lanes[0] for state in states]
+        lanes = [state.state.rows[0] for state in states]
         fields: dict[str, Any] = {
             "state": self._program.keep(states),
-            "stories": [asdict(state.stories[0]) for state in states],
+            "stories": [asdict(state.prompts[0]) for state in states],
             "lanes": [
                 {
                     "seed": lane.seed,
-                    "flight": asdict(lane.flight),
+                    "flight": asdict(lane.window),
                     "clean_pending": lane.clean_pending,
                     "start_chunk": lane.start_chunk,
                 }

@@ -292,7 +292,7 @@ class Visitor:
         self._go_on_from_here()
         self.past.append(moment)
         self.journey.add(moment)
-        self._write(step_event(moment.snapshot.stories, "now"))
+        self._write(step_event(moment.snapshot.prompts, "now"))
         self.plan.made(command)
         self._pace = 0.7 * self._pace + 0.3 * moment.seconds if self._pace else moment.seconds
         self.tell_chunk(moment, made.together)
@@ -410,7 +410,7 @@ class Visitor:
         self._go_on_from_here()
         self._write(Fork(len(futures.commands)))
         for chunk in futures.chunks:
-            self._write(step_event([made.state.stories[0] for made in chunk], "now"))
+            self._write(step_event([made.state.prompts[0] for made in chunk], "now"))
         self._write(Keep(row))
         for moment in moments:
             self.past.append(moment)

@@ -14,9 +14,9 @@ import torch
 
 from magi_world.io.package import read_package
 from magi_world.loading import find_package
-from magi_world.world.best_start import best_start
-from magi_world.world.parts import decode_latents
+from magi_world.world.chunk import decode_latents
 from magi_world.world.spec import WorldSpec
+from magi_world.world.start import best_start
 
 HISTORY = 200
 

@@ -38,10 +38,10 @@ from magi_world.session.events import (
 )
 from magi_world.session.player import SessionPlayer
 from magi_world.session.session import step_event
-from magi_world.world.best_start import best_start
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.spec import WorldSpec
+from magi_world.world.start import best_start
 from magi_world.world.world import World
 
 
@@ -214,7 +214,7 @@ class Engine:
             pixels = load_image(strip)
             if pixels.shape[0] == height and pixels.shape[1] % width == 0:
                 return pixels.reshape(height, -1, width, 3).transpose(1, 0, 2, 3).copy()
-        story, latents = snapshot.stories[0], snapshot.state.newest_clean
+        story, latents = snapshot.prompts[0], snapshot.state.newest_clean
         chunk = Chunk(latents, (story.steps,), (story.command,), (story.lands,), (0,))
         return world.decode(chunk).frames[0]
 

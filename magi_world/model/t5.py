@@ -24,10 +24,10 @@ from urllib.parse import unquote_plus
 import torch
 from torch import Tensor
 
+from magi_world.checks import check_prompt
 from magi_world.config import require
 from magi_world.io.weights import WeightsError, find_nan, inspect_checkpoint, load_into
 from magi_world.model.offload import offload as leave_when_idle
-from magi_world.model.text import check_prompt
 
 # The released file is that of the whole model; only its encoder is wanted.
 DECODER_PREFIXES = ("decoder.", "lm_head.")

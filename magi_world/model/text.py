@@ -21,12 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from magi_world.checks import check_prompt
 from magi_world.config import require
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
-
-# T5 reads 800 tokens, about 3,500 characters of English, and would ignore the rest unsaid. Up to
-# here a prompt is cut as the reference cuts it; beyond, its end would certainly be lost.
-MAX_PROMPT_CHARACTERS = 4096
 
 
 class TextEncoder(Protocol):
@@ -40,34 +37,8 @@ class TextEncoder(Protocol):
         """Features (L, C) float32 of one prompt: its unmasked rows only, L at least 1.
 
         Raises:
-            ValueError: see :func:`check_prompt`; or the encoder cannot answer for this prompt.
+            ValueError: see `magi_world.checks.check_prompt`; or the encoder cannot answer for it.
         """
-
-
-def check_prompt(prompt: object) -> str:
-    """Return ``prompt`` if it can be encoded.
-
-    Raises:
-        ValueError: not a str, empty, longer than ``MAX_PROMPT_CHARACTERS``, or not valid Unicode.
-    """
-    if not isinstance(prompt, str):
-        raise ValueError(
-            f"prompt is {prompt!r:.80}, a {type(prompt).__name__}; it must be a str such as "
-            "'turn left'"
-        )
-    require(bool(prompt.strip()), f"prompt is {prompt!r:.80}; it must say something")
-    require(
-        len(prompt) <= MAX_PROMPT_CHARACTERS,
-        f"prompt has {len(prompt):,} characters ({prompt!r:.40}...); it must have at most "
-        f"{MAX_PROMPT_CHARACTERS:,}, because the encoder would not read the rest",
-    )
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"prompt is {prompt!a:.80}; it must be valid Unicode, without lone surrogates"
-        ) from error
-    return prompt
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,14 @@ from magi_world.parallel.channel import Order, next_orders
 from magi_world.parallel.dit import RankDiT, receive, send
 from magi_world.parallel.lead import filled_part, local_config
 from magi_world.parallel.ranks import RankLostError, Ranks
-from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
-from magi_world.sampling.captions import CaptionReads, TextKeys
+from magi_world.sampling.kv_cache import (
+    Cache,
+    CacheConfig,
+    KeyValueCache,
+    MakeCache,
+    TextKV,
+    TextReads,
+)
 
 
 def follow(ranks: Ranks, dit: RankDiT, vae: VAE, make_local: MakeCache) -> int:
@@ -54,7 +60,7 @@ class Follower:
     ) -> None:
         self.ranks, self.dit, self.vae, self.make_local = ranks, dit, vae, make_local
         self.caches: dict[int, Cache] = {}
-        self.captions: dict[int, TextKeys] = {}
+        self.captions: dict[int, TextKV] = {}
         self._orders: dict[str, Callable[..., object]] = {
             "forward": self._forward,
             "caption": self._caption,
@@ -98,12 +104,12 @@ class Follower:
     ) -> None:
         name, worlds, first_slot, ranges, own_backend = own
         reads = self.caches[name].reads(worlds, first_slot, ranges, own_backend)
-        text = CaptionReads([[self.captions[c] for c in row] for row in captions], backend)
+        text = TextReads([[self.captions[c] for c in row] for row in captions], backend)
         self.dit(x, t, frames, reads, text, conditional, interval, keys_only)
 
     def _caption(self, name: int, features: Tensor | None = None) -> None:
         layers = tuple((k[None], v[None]) for k, v in self.dit.text_keys(features))
-        self.captions[name] = TextKeys(features, layers)
+        self.captions[name] = TextKV(features, layers)
 
     def _cache(self, name: int, facts: dict[str, int]) -> None:
         sizes = self.dit.config

@@ -17,8 +17,14 @@ from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Channel
 from magi_world.parallel.dit import RankDiT, receive, send
 from magi_world.parallel.split import Part, part_of
-from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
-from magi_world.sampling.captions import CaptionReads, TextKeys
+from magi_world.sampling.kv_cache import (
+    Cache,
+    CacheConfig,
+    KeyValueCache,
+    MakeCache,
+    TextKV,
+    TextReads,
+)
 
 
 class LeadDiT(RankDiT):
@@ -31,7 +37,7 @@ class LeadDiT(RankDiT):
         super().__init__(config, channel.ranks)
         self.channel = channel
         self.parts = [part_of(self.part.split, config, r) for r in range(self.part.split.size)]
-        self._captions: weakref.WeakKeyDictionary[TextKeys, int] = weakref.WeakKeyDictionary()
+        self._captions: weakref.WeakKeyDictionary[TextKV, int] = weakref.WeakKeyDictionary()
 
     def forward(
         self,
@@ -51,9 +57,9 @@ class LeadDiT(RankDiT):
         Raises:
             RankLostError: a follower has gone.
         """
-        assert isinstance(own, LeadReads) and isinstance(text, CaptionReads)  # noqa: PT018
+        assert isinstance(own, LeadReads) and isinstance(text, TextReads)  # noqa: PT018
         assert not isinstance(conditional, Tensor) and not isinstance(interval, Tensor)  # noqa: PT018
-        captions = [[self._number(caption) for caption in row] for row in text.captions]
+        captions = [[self._number(caption) for caption in row] for row in text.texts]
         order = [
             "forward",
             own.describe(),
@@ -72,7 +78,7 @@ class LeadDiT(RankDiT):
         """What makes histories that all ranks keep together, each its part with ``make_local``."""
         return lambda config: LeadCache(config, self.channel, self.parts, make_local)
 
-    def _number(self, caption: TextKeys) -> int:
+    def _number(self, caption: TextKV) -> int:
         if caption not in self._captions:
             number = self._captions[caption] = self.channel.number()
             features = [] if caption.features is None else [caption.features]
@@ -106,7 +112,7 @@ class LeadCache:
         facts = {
             "worlds": config.worlds,
             "history": config.history,
-            "flight": config.flight,
+            "window": config.window,
             "tokens": config.tokens,
         }
         channel.post(["cache", self.name, facts])

@@ -22,12 +22,16 @@ from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.language import CommandQueue, Reading, Step
 from magi_world.remote.connection import Connection
 from magi_world.remote.wire import Parcel
-from magi_world.sampling.flight import Flight
-from magi_world.sampling.lane import Lane
-from magi_world.sampling.stream import Progress, StreamConfig, StreamState
+from magi_world.sampling.stream import (
+    DenoisingWindow,
+    Progress,
+    RowState,
+    StreamConfig,
+    StreamState,
+)
 from magi_world.world.chunk import Chunk
 from magi_world.world.parts import WorldParts
-from magi_world.world.snapshot import Snapshot, Story
+from magi_world.world.snapshot import PromptState, Snapshot
 from magi_world.world.spec import Command, WorldSpec
 from magi_world.world.start import Pixels
 from magi_world.world.world import Steer, World
@@ -37,7 +41,7 @@ from magi_world.world.world import Steer, World
 class RemoteState:
     """What is known here of a state that lies on the server."""
 
-    lanes: tuple[Lane, ...]
+    rows: tuple[RowState, ...]
     newest_clean: Tensor
 
 
@@ -64,7 +68,7 @@ class RemoteSnapshot(Snapshot):
 
     def _content(self) -> bytes:
         assert self.connection is not None, "made by a RemoteWorld only"
-        seeds = [lane.seed for lane in self.state.lanes]
+        seeds = [lane.seed for lane in self.state.rows]
         answer = self.connection.ask("download", None, {"state": self.handle, "seeds": seeds})
         return answer.arrays["file"].tobytes()
 
@@ -123,7 +127,7 @@ class RemoteWorld(World):
         )
         self._opened = dict(opened)
         # What was said and is not done yet is kept here; the server is told command by command.
-        self._stories = [Story() for _ in range(count)]
+        self._stories = [PromptState() for _ in range(count)]
         self._started = [False] * count
         self._id = int(opened["id"])
         self._here: RemoteSnapshot | None = None
@@ -142,7 +146,7 @@ class RemoteWorld(World):
     def seeds(self) -> tuple[int, ...]:
         if self._here is None:
             return (0,) * self.num_worlds
-        return tuple(lane.seed for lane in self._here.state.lanes)
+        return tuple(lane.seed for lane in self._here.state.rows)
 
     @property
     def cache_bytes(self) -> int:
@@ -181,7 +185,7 @@ class RemoteWorld(World):
         first = self.spec.default_command
         for row in rows:
             self._started[row] = False
-            self._stories[row] = Story(queue=CommandQueue(command=first, rest=first))
+            self._stories[row] = PromptState(queue=CommandQueue(command=first, rest=first))
         chunk = self._chunk_of(self._ask("reset", arrays, asked))
         for row in rows:
             self._started[row] = True
@@ -249,11 +253,11 @@ class RemoteWorld(World):
             )
         sources = [target if row is None else row for target in targets]
         handle = self._handle(snapshot)
-        seeds = [lane.seed for lane in snapshot.state.lanes]
+        seeds = [lane.seed for lane in snapshot.state.rows]
         asked = {"state": handle, "targets": targets, "sources": sources, "seeds": seeds}
         answer = self._ask("restore", None, asked)
         for target, source in zip(targets, sources, strict=True):
-            queue = snapshot.stories[source].queue
+            queue = snapshot.prompts[source].queue
             self._stories[target] = replace(self._stories[target], queue=queue)
             self._started[target] = True
         self._here = self._state_of(answer, range(self.num_worlds))
@@ -314,9 +318,9 @@ class RemoteWorld(World):
     def _state_of(self, answer: Parcel, rows: Sequence[int]) -> RemoteSnapshot:
         got, handle = answer.fields, int(answer.fields["state"])
         lanes = tuple(
-            Lane(
+            RowState(
                 lane["seed"],
-                Flight(**lane["flight"]),
+                DenoisingWindow(**lane["flight"]),
                 clean_pending=lane["clean_pending"],
                 start_chunk=lane["start_chunk"],
             )
@@ -328,7 +332,7 @@ class RemoteWorld(World):
             self.parts.config.sampler,
             cast(StreamState, state),
             tuple(
-                Story(**{**story, "queue": self._stories[row].queue})
+                PromptState(**{**story, "queue": self._stories[row].queue})
                 for row, story in zip(rows, got["stories"], strict=True)
             ),
             self._config.noise_scale,

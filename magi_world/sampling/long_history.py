@@ -2,7 +2,7 @@
 
 Shapes: Ly layers, B worlds, S tokens a chunk, Hkv key/value groups, Hq query heads, hd head dim.
 
-    sink chunks | far, in segments, the oldest one goes | near, as in `cache` | chunks in flight
+    sink chunks | far, in segments, the oldest one goes | near, as in `kv_cache` | chunks in flight
 
 The newest ``near`` clean chunks lie in an ordinary cache. What leaves it goes to segments
 (`magi_world.sampling.segments`), which are attended to one after the other and merged by their
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from magi_world.config import require
 from magi_world.model.attention import Backend, attention_with_lse
-from magi_world.sampling.cache import Cache, CacheConfig, CacheReads, KeyValueCache
+from magi_world.sampling.kv_cache import Cache, CacheConfig, CacheReads, KeyValueCache
 from magi_world.sampling.segments import Card, Host, MappedFile, Place, Segment, SegmentConfig
 
 NEAR = 4
@@ -137,7 +137,7 @@ class Past:
 
 
 class LongCache:
-    """See the module; to a stream it is a `magi_world.sampling.cache.Cache`."""
+    """See the module; to a stream it is a `magi_world.sampling.kv_cache.Cache`."""
 
     def __init__(self, config: CacheConfig, plan: HistoryPlan) -> None:
         """Raises:
@@ -165,11 +165,9 @@ class LongCache:
     def reads(
         self, worlds: Sequence[int], first_slot: int, ranges: Sequence[int], backend: Backend
     ) -> LongReads:
-        """Self-attention of one forward."""
         return LongReads(self, worlds, first_slot, ranges, backend)
 
     def share(self) -> LongCache:
-        """A copy that costs nothing until one side writes."""
         twin = object.__new__(LongCache)
         twin.config, twin.plan, twin.segment_config = self.config, self.plan, self.segment_config
         twin.near = self.near.share()
@@ -177,7 +175,6 @@ class LongCache:
         return twin
 
     def own(self) -> None:
-        """Make sure that writing here is seen nowhere else."""
         self.near.own()
 
     def clean(self) -> tuple[Tensor, Tensor]:
@@ -217,7 +214,6 @@ class LongCache:
         return cache
 
     def copy_world(self, world: int, other: Cache, row: int) -> None:
-        """Make the history of ``world`` that of world ``row`` in ``other``."""
         if isinstance(other, LongCache) and other.plan is self.plan:
             self.near.copy_world(world, other.near, row)
             self.pasts[world] = other.pasts[row].share()
@@ -226,7 +222,6 @@ class LongCache:
         self._fill(world, k[:, row], v[:, row], other.filled[row])
 
     def forget(self, worlds: Sequence[int]) -> None:
-        """Drop the history of these worlds."""
         self.near.forget(worlds)
         for world in worlds:
             past = self.pasts[world]
@@ -284,11 +279,9 @@ class LongReads:
             )
 
     def write(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Store k, v (B, N, S, Hkv, hd)."""
         self.near.write(layer, k, v)
 
     def read(self, layer: int, q: Tensor) -> Tensor:
-        """q (B, N, S, Hq, hd) -> the same shape."""
         if not any(pieces for rows in self.pieces for pieces in rows):
             return self.near.read(layer, q)
         out = torch.empty_like(q)
@@ -318,7 +311,7 @@ class LongReads:
         """Keys and values of the near cache for a chunk, each (1, Sk, Hkv, hd)."""
         (run,) = [run for run, rows in self.near.reads[chunk].items() if row in rows]
         world, near = self.worlds[row], self.cache.near
-        k, v = (x[layer, world, run.start : run.end].flatten(0, 1)[None] for x in (near.k, near.v))
+        k, v = (x[layer, world, run.start : run.stop].flatten(0, 1)[None] for x in (near.k, near.v))
         return k, v
 
     def _schedule(self, layer: int, row: int) -> Iterator[tuple[Piece, list[tuple[int, int, int]]]]:

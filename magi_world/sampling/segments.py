@@ -97,7 +97,6 @@ class PinnedSegment(Segment):
             self._coming[layer] = copy, event
 
     def read(self, layer: int, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """See `Segment.read`."""
         if self.config.device.type != "cuda":
             return super().read(layer, first, count)
         self.ahead(layer)
@@ -125,7 +124,6 @@ class MappedSegment(Segment):
         super().__init__(config, [layer.view(config.layer_shape) for layer in layers])
 
     def append(self, k: Tensor, v: Tensor) -> int:
-        """See `Segment.append`."""
         place = super().append(k, v)
         for layer in range(self.config.layers):
             self.done(layer)
@@ -136,7 +134,6 @@ class MappedSegment(Segment):
         self.memory.madvise(mmap.MADV_WILLNEED, layer * self.stride, self.stride)
 
     def read(self, layer: int, first: int, count: int) -> tuple[Tensor, Tensor]:
-        """See `Segment.read`."""
         k, v = super().read(layer, first, count)
         return k.to(self.config.device), v.to(self.config.device)
 
@@ -163,7 +160,6 @@ class Card:
     name = "card"
 
     def new(self, config: SegmentConfig) -> Segment:
-        """An empty one."""
         memory = torch.zeros(
             (config.layers, *config.layer_shape), dtype=config.dtype, device=config.device
         )
@@ -180,11 +176,9 @@ class Host:
     name = "host"
 
     def new(self, config: SegmentConfig) -> Segment:
-        """An empty one."""
         return PinnedSegment(config)
 
     def free_bytes(self, device: torch.device) -> int:
-        """Of the host."""
         return host_bytes()
 
 
@@ -216,7 +210,6 @@ class MappedFile:
         return segment
 
     def free_bytes(self, device: torch.device) -> int:
-        """Of the disk."""
         return shutil.disk_usage(self.folder).free
 
 

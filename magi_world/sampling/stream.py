@@ -10,25 +10,41 @@ stages for ever; a finite video is the same stream, drained at its end.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import FrameType
 
 import torch
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
-from magi_world.interrupts import uninterrupted
 from magi_world.model.attention import Backend, Setting, check_backend, settle_backend
 from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
-from magi_world.sampling.cache import Cache, CacheConfig, KeyValueCache, MakeCache
-from magi_world.sampling.captions import TextKeys
-from magi_world.sampling.flight import Flight, seeded_noise
-from magi_world.sampling.guide import Group, Guide, extra_chunks
-from magi_world.sampling.lane import Lane, overwrite_start
-from magi_world.sampling.rows import Indices, upload
+from magi_world.sampling import schedule
+from magi_world.sampling.denoise import (
+    Batch,
+    Denoiser,
+    Progress,
+    denoise,
+    extra_chunks,
+    put_starts,
+    seeded_noise,
+    write_clean,
+)
+from magi_world.sampling.kv_cache import (
+    Cache,
+    CacheConfig,
+    Indices,
+    KeyValueCache,
+    MakeCache,
+    TextKV,
+    upload,
+)
 
 Noise = Callable[[int, int, tuple[int, ...]], Tensor]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,40 +68,139 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
+class DenoisingWindow:
+    """Which consecutive chunks of one world are in flight, oldest (cleanest) first.
+
+    first: index of the oldest chunk, counted from the start of the video.
+    count: chunks in flight.
+    newest_stage: stage of the newest one; each older chunk is one stage further.
+    """
+
+    first: int = 0
+    count: int = 0
+    newest_stage: int = 0
+
+    @property
+    def end(self) -> int:
+        """Index of the next chunk to be admitted."""
+        return self.first + self.count
+
+    def stages(self) -> list[int]:
+        """Stage of every chunk in flight, oldest first."""
+        return [self.newest_stage + i for i in reversed(range(self.count))]
+
+    def admit(self) -> DenoisingWindow:
+        """One more chunk, as pure noise.
+
+        Raises:
+            ValueError: chunks are being drained, so that the new one would leave a gap.
+        """
+        if self.count and self.newest_stage != 1:
+            raise ValueError(
+                f"a chunk cannot be admitted while {self.count} chunks are being drained; "
+                "drain them all or reset the world first"
+            )
+        return replace(self, count=self.count + 1, newest_stage=0)
+
+    def advance(self, size: int) -> tuple[DenoisingWindow, bool]:
+        """One stage on; the flag says that the oldest chunk has become clean and has left."""
+        landed = self.newest_stage + self.count == size
+        return DenoisingWindow(
+            first=self.first + landed,
+            count=self.count - landed,
+            newest_stage=self.newest_stage + 1,
+        ), landed
+
+
+@dataclass(frozen=True)
+class RowState:
+    """Everything about one world that is not in the big tensors.
+
+    texts: one per chunk in flight, oldest first.
+    clean_pending: the newest clean chunk's keys are not in the cache yet.
+    start: latents (C, w, H, W'), w < chunk_width, that replace the first frames of chunk
+        ``start_chunk``; None without a partial prefix.
+    """
+
+    seed: int = 0
+    window: DenoisingWindow = field(default_factory=DenoisingWindow)
+    texts: tuple[TextKV, ...] = ()
+    clean_pending: bool = False
+    start: Tensor | None = None
+    start_chunk: int = 0
+
+
+@dataclass(frozen=True)
 class StreamState:
     """All that decides the future of a stream. Tensors in it are never written to."""
 
-    lanes: tuple[Lane, ...]
+    rows: tuple[RowState, ...]
     latents: Tensor
     newest_clean: Tensor
     cache: Cache
+
+    def select(self, rows: Sequence[int]) -> StreamState:
+        """A copy of some worlds, which keeps none of the others in memory."""
+        k, v = (x[:, rows] for x in self.cache.clean())
+        config = replace(self.cache.config, worlds=len(rows))
+        return StreamState(
+            tuple(self.rows[row] for row in rows),
+            self.latents[rows],
+            self.newest_clean[rows],
+            KeyValueCache.from_clean(config, [self.cache.filled[row] for row in rows], k, v),
+        )
+
+    @staticmethod
+    def joined(states: Sequence[StreamState]) -> StreamState:
+        """All worlds of several states of the same form, in this order."""
+        pairs = [state.cache.clean() for state in states]
+        k, v = (torch.cat([pair[i] for pair in pairs], 1) for i in range(2))
+        filled = [count for state in states for count in state.cache.filled]
+        config = replace(states[0].cache.config, worlds=len(filled))
+        return StreamState(
+            tuple(row for state in states for row in state.rows),
+            torch.cat([state.latents for state in states]),
+            torch.cat([state.newest_clean for state in states]),
+            KeyValueCache.from_clean(config, filled, k, v),
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class StageResult:
     """A stage that was computed, and has changed nothing yet (`ChunkStream.commit`).
 
-    lanes: one per world, as they were while it ran.    x: (len(worlds), N, C, W, H, W').
+    rows: one per world of the batch, as they were while it ran.    x: (B, N, C, W, H, W').
     """
 
-    worlds: Sequence[int]
-    lanes: Sequence[Lane]
+    batch: Batch
+    rows: Sequence[RowState]
     x: Tensor
     landed: bool
 
     @property
     def clean(self) -> Tensor | None:
-        """Latents (len(worlds), C, W, H, W') of the chunk that becomes clean, if one does."""
+        """Latents (B, C, W, H, W') of the chunk that becomes clean, if one does."""
         return self.x[:, 0] if self.landed else None
 
 
-@dataclass(frozen=True, eq=False)
-class Position:
-    """Where a stream stands between two clean chunks: all that an admission changes."""
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside, Ctrl-C waits for the end: of microseconds, in which a state is half old, half new.
 
-    lanes: tuple[Lane, ...]
-    latents: Tensor
-    newest_clean: Tensor
+    In other threads than the main one nothing has to be done: Python interrupts only that one.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    asked: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: asked.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if asked:
+            before(*asked[0])
 
 
 class ChunkStream:
@@ -126,7 +241,7 @@ class ChunkStream:
                 layers=dit.config.layers,
                 worlds=worlds,
                 history=sampler.history,
-                flight=window + extra_chunks(sampler),
+                window=window + extra_chunks(sampler),
                 tokens=frames * (height // patch) * (width // patch),
                 kv_groups=dit.config.kv_groups,
                 head_dim=dit.config.head_dim,
@@ -136,14 +251,14 @@ class ChunkStream:
         )
         self.latents = torch.zeros(worlds, window, *self.chunk_shape, device=self.device)
         self.newest_clean = torch.zeros(worlds, *self.chunk_shape, device=self.device)
-        self.lanes = [Lane() for _ in range(worlds)]
+        self.rows = [RowState() for _ in range(worlds)]
         self.indices = Indices(self.device)
         self.null = self._null(null_front)
-        self.guide = Guide(dit, sampler, self.backend, self.null, self.indices)
+        self.denoiser = Denoiser(dit, sampler, self.backend, self.null, self.indices)
 
     @torch.inference_mode()
-    def caption(self, features: Tensor | None) -> TextKeys:
-        """Text keys of caption features (L, caption_channels); None or L = 0 is the null caption.
+    def text_kv(self, features: Tensor | None) -> TextKV:
+        """Keys and values of features (L, caption_channels); None or L = 0 is the null caption.
 
         Raises:
             ValueError: wrong number of channels.
@@ -155,18 +270,18 @@ class ChunkStream:
             raise ValueError(
                 f"caption features have shape {tuple(features.shape)}; expected (L, {channels})"
             )
-        return self._keys(features.to(self.device))
+        return self._kv(features.to(self.device))
 
     @torch.inference_mode()
-    def _null(self, front: Tensor | None) -> TextKeys:
+    def _null(self, front: Tensor | None) -> TextKV:
         if front is None:
-            return self._keys(None)
+            return self._kv(None)
         table = self.dit.y_embedder.null_caption_embedding
-        return self._keys(torch.cat([front.to(table), table])[:NULL_CAPTION_ROWS])
+        return self._kv(torch.cat([front.to(table), table])[:NULL_CAPTION_ROWS])
 
-    def _keys(self, features: Tensor | None) -> TextKeys:
+    def _kv(self, features: Tensor | None) -> TextKV:
         layers = tuple((k[None], v[None]) for k, v in self.dit.text_keys(features))
-        return TextKeys(features, layers)
+        return TextKV(features, layers)
 
     @torch.inference_mode()
     def reset(self, worlds: Sequence[int], seeds: Sequence[int], prefix: Tensor | None) -> None:
@@ -191,28 +306,35 @@ class ChunkStream:
         self.cache.forget(worlds)
         for row, world in enumerate(worlds):
             start = prefix[row, :, whole * width :].clone() if rest else None
-            self.lanes[world] = Lane(seeds[row], Flight(whole), start=start, start_chunk=whole)
+            window = DenoisingWindow(whole)
+            self.rows[world] = RowState(seeds[row], window, start=start, start_chunk=whole)
         # A clean chunk that sees only itself leaves no trace in later ones, so of a long prefix
         # only what stays in the cache has to be run.
-        alone = self.config.sampler.clean_range == 1
-        for index in range(max(0, whole - self.cache.config.history) if alone else 0, whole):
-            if self.cache.config.history:
-                self.cache.push(worlds)
-                clean, place = chunks[:, index], [index] * len(worlds)
-                conditional = self.config.sampler.passes == 1
-                self.guide.write_clean(self.cache, worlds, clean, place, 0, conditional)
+        sampler, history = self.config.sampler, self.cache.config.history
+        kept = max(0, whole - history) if sampler.clean_range == 1 else 0
+        for index in range(kept, whole if history else 0):
+            self.cache.push(worlds)
+            write_clean(
+                self.denoiser,
+                self.cache,
+                worlds,
+                chunks[:, index],
+                [index] * len(worlds),
+                schedule.step_embedding(sampler, 0),
+                conditional=sampler.passes == 1,
+            )
 
     @torch.inference_mode()
     def stage(
         self,
         worlds: Sequence[int],
-        captions: Sequence[TextKeys] | None,
+        texts: Sequence[TextKV] | None,
         progress: Progress | None = None,
     ) -> Tensor | None:
         """Run one stage of these worlds, which must be equally far into their pipeline.
 
         Args:
-            captions: one per world for the chunk that is admitted; None admits none (draining).
+            texts: one per world for the chunk that is admitted; None admits none (draining).
             progress: called with (steps done, steps of the stage).
 
         Returns:
@@ -221,7 +343,7 @@ class ChunkStream:
         Raises:
             ValueError: the worlds are at different points, or nothing is left in flight.
         """
-        stage = self.compute(worlds, captions, progress)
+        stage = self.compute(worlds, texts, progress)
         self.commit(stage)
         return stage.clean
 
@@ -229,7 +351,7 @@ class ChunkStream:
     def compute(
         self,
         worlds: Sequence[int],
-        captions: Sequence[TextKeys] | None,
+        texts: Sequence[TextKV] | None,
         progress: Progress | None = None,
     ) -> StageResult:
         """The work of `stage`; nothing but the cache's scratch changes before `commit`.
@@ -237,110 +359,111 @@ class ChunkStream:
         Raises:
             ValueError: as `stage`.
         """
-        if captions is None:
-            lanes = [self.lanes[world] for world in worlds]
-        else:
-            lanes = [self._admit(w, c) for w, c in zip(worlds, captions, strict=True)]
-        form = {(lane.flight.count, lane.flight.newest_stage) for lane in lanes}
-        if len(form) != 1:
+        rows = [self.rows[world] for world in worlds]
+        if texts is not None:
+            rows = [
+                replace(row, window=row.window.admit(), texts=(*row.texts, text))
+                for row, text in zip(rows, texts, strict=True)
+            ]
+        if len({(row.window.count, row.window.newest_stage) for row in rows}) != 1:
             raise ValueError(f"worlds {list(worlds)} are at different points of their pipelines")
-        if not lanes[0].flight.count:
+        if not rows[0].window.count:
             raise ValueError(f"worlds {list(worlds)} have no chunk in flight and none was given")
-        x = self._in_flight(worlds, lanes, admitted=captions is not None)
-        group = Group(worlds, lanes, self.cache, self.newest_clean[self.indices(worlds)])
-        for step in range(self.config.sampler.steps_per_stage):
-            x = self.guide.denoise(group, x, step)
-            if progress is not None:
-                progress(step + 1, self.config.sampler.steps_per_stage)
-        landed = lanes[0].flight.advance(self.config.sampler.window_size)[1]
-        return StageResult(worlds, lanes, x, landed)
+        batch = self._batch(worlds, rows)
+        x = self.latents[self.indices(worlds), : len(batch.stages)].clone()
+        if texts is not None:
+            for i, row in enumerate(rows):
+                noise = self.noise(row.seed, row.window.end - 1, self.chunk_shape)
+                x[i, -1] = upload(noise * self.config.noise_scale, self.device)
+        x = denoise(self.denoiser, batch, x, progress)
+        landed = rows[0].window.advance(self.config.sampler.window_size)[1]
+        return StageResult(batch, rows, x, landed)
 
     @torch.inference_mode()
     def commit(self, stage: StageResult) -> None:
         """Move the worlds of a stage on."""
-        lanes, x, landed = stage.lanes, stage.x, stage.landed
-        flights = [lane.flight.advance(self.config.sampler.window_size)[0] for lane in lanes]
-        history = self.cache.config.history
-        overwrite_start(lanes, clean := x.clone())
+        batch, x, landed = stage.batch, stage.x, stage.landed
+        pending = landed and self.cache.config.history > 0
+        put_starts(batch, clean := x.clone())
         with uninterrupted():
-            if landed and history:
-                self.cache.push(stage.worlds)
-            for row, world in enumerate(stage.worlds):
-                lane, flight = lanes[row], flights[row]
-                pending = bool(history) if landed else False
-                self.lanes[world] = replace(
-                    lane, flight=flight, captions=lane.captions[landed:], clean_pending=pending
-                )
-                self.latents[world, : flight.count] = x[row, landed:]
+            if pending:
+                self.cache.push(batch.worlds)
+            for i, (world, row) in enumerate(zip(batch.worlds, stage.rows, strict=True)):
+                window, _ = row.window.advance(self.config.sampler.window_size)
+                texts = row.texts[landed:]
+                self.rows[world] = replace(row, window=window, texts=texts, clean_pending=pending)
+                self.latents[world, : window.count] = x[i, landed:]
                 if landed:
-                    self.newest_clean[world] = clean[row, 0]
+                    self.newest_clean[world] = clean[i, 0]
 
-    def position(self) -> Position:
-        """Where it stands; `go_back` returns here until a chunk has become clean."""
-        return Position(tuple(self.lanes), self.latents.clone(), self.newest_clean.clone())
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Where the inside ends early, what it admitted and steered is undone; nothing that
+        became clean is."""
+        before = list(self.rows), self.latents.clone(), self.newest_clean.clone()
+        try:
+            yield
+        except BaseException:
+            with uninterrupted():
+                self.rows, self.latents, self.newest_clean = before
+            raise
 
-    def go_back(self, position: Position) -> None:
-        """Undo what was admitted, and which captions were replaced, since `position`."""
-        with uninterrupted():
-            self.lanes = list(position.lanes)
-            self.latents, self.newest_clean = position.latents, position.newest_clean
+    def steer(self, world: int, text: TextKV) -> None:
+        """Put the chunks that are already in flight under another text as well."""
+        row = self.rows[world]
+        self.rows[world] = replace(row, texts=(text,) * row.window.count)
 
-    def replace_captions(self, world: int, caption: TextKeys) -> None:
-        """Steer the chunks that are already in flight as well."""
-        lane = self.lanes[world]
-        self.lanes[world] = replace(lane, captions=(caption,) * lane.flight.count)
+    def state(self) -> StreamState:
+        """Everything that decides the future; costs nothing until the stream moves on."""
+        latents, newest = self.latents.clone(), self.newest_clean.clone()
+        return StreamState(tuple(self.rows), latents, newest, self.cache.share())
 
-    def state(self, worlds: Sequence[int] | None = None) -> StreamState:
-        """Everything that decides the future; costs nothing until the stream moves on.
-
-        With ``worlds`` it is a copy of these alone, which keeps none of the others in memory.
-        """
-        if worlds is None:
-            latents, newest = self.latents.clone(), self.newest_clean.clone()
-            return StreamState(tuple(self.lanes), latents, newest, self.cache.share())
-        rows = self.indices(worlds)
-        k, v = (x[:, rows] for x in self.cache.clean())
-        filled = [self.cache.filled[world] for world in worlds]
-        config = replace(self.cache.config, worlds=len(worlds))
-        lanes = tuple(self.lanes[world] for world in worlds)
-        cache = KeyValueCache.from_clean(config, filled, k, v)
-        latents, newest = self.latents[rows].clone(), self.newest_clean[rows].clone()
-        return StreamState(lanes, latents, newest, cache)
+    def state_of(self, worlds: Sequence[int]) -> StreamState:
+        """The same of some worlds alone, as a copy."""
+        return StreamState(tuple(self.rows), self.latents, self.newest_clean, self.cache).select(
+            worlds
+        )
 
     def set_state(self, state: StreamState) -> None:
         """Continue from ``state``, which stays valid."""
-        lanes = [self._ready(lane) for lane in state.lanes]
-        self.latents, self.newest_clean = state.latents.clone(), state.newest_clean.clone()
+        rows = [self._here(row) for row in state.rows]
+        self.latents = state.latents.to(self.device, copy=True)
+        self.newest_clean = state.newest_clean.to(self.device, copy=True)
         self.cache = self.cache.taken(state.cache)
-        self.lanes = lanes
+        self.rows = rows
 
-    def set_lane(self, world: int, state: StreamState, row: int) -> None:
+    def set_row(self, world: int, state: StreamState, row: int) -> None:
         """Continue one world as row ``row`` of ``state``; the other worlds go on untouched."""
-        lane = self._ready(state.lanes[row])
+        continued = self._here(state.rows[row])
         self.cache.copy_world(world, state.cache, row)
         self.latents[world] = state.latents[row]
         self.newest_clean[world] = state.newest_clean[row]
-        self.lanes[world] = lane
+        self.rows[world] = continued
 
-    def _ready(self, lane: Lane) -> Lane:
-        # A caption that comes from a file has its features only, one of another device its keys
-        # there.
-        captions = (c if self._is_here(c) else self.caption(c.features) for c in lane.captions)
-        start = None if lane.start is None else lane.start.to(self.device)
-        return replace(lane, captions=tuple(captions), start=start)
+    def _here(self, row: RowState) -> RowState:
+        # A text that comes from a file has its features only, one of another device its keys there.
+        texts = tuple(
+            text
+            if text.layers and text.layers[0][0].device == self.device
+            else self.text_kv(text.features)
+            for text in row.texts
+        )
+        start = None if row.start is None else row.start.to(self.device)
+        return replace(row, texts=texts, start=start)
 
-    def _is_here(self, caption: TextKeys) -> bool:
-        return bool(caption.layers) and caption.layers[0][0].device == self.device
-
-    def _admit(self, world: int, caption: TextKeys) -> Lane:
-        lane = self.lanes[world]
-        return replace(lane, flight=lane.flight.admit(), captions=(*lane.captions, caption))
-
-    def _in_flight(self, worlds: Sequence[int], lanes: Sequence[Lane], admitted: bool) -> Tensor:
-        count = lanes[0].flight.count
-        x = self.latents[self.indices(worlds), :count].clone()
-        if admitted:
-            for row, lane in enumerate(lanes):
-                noise = self.noise(lane.seed, lane.flight.end - 1, self.chunk_shape)
-                x[row, -1] = upload(noise * self.config.noise_scale, self.device)
-        return x
+    def _batch(self, worlds: Sequence[int], rows: Sequence[RowState]) -> Batch:
+        starts = [
+            (i, row.start_chunk - row.window.first, row.start)
+            for i, row in enumerate(rows)
+            if row.start is not None and 0 <= row.start_chunk - row.window.first < row.window.count
+        ]
+        return Batch(
+            worlds,
+            stages=rows[0].window.stages(),
+            first=[row.window.first for row in rows],
+            texts=[row.texts for row in rows],
+            unwritten=[i for i, row in enumerate(rows) if row.clean_pending],
+            newest_clean=self.newest_clean[self.indices(worlds)],
+            starts=starts,
+            cache=self.cache,
+        )

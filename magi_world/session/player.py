@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from magi_world.io.media import fit, load_image, load_video
-from magi_world.sampling.stream import Progress
+from magi_world.sampling.denoise import Progress
 from magi_world.session.events import (
     Event,
     Fork,
@@ -79,13 +79,13 @@ class SessionPlayer:
                 if chunk is not None and chunk not in self._past:
                     raise ValueError(f"save of chunk {chunk}, which is not in the past")
                 state = self.world.snapshot() if chunk is None else self._past[chunk]
-                upto = state.stories[0].steps
+                upto = state.prompts[0].steps
                 self._slots[slot] = state, {i: s for i, s in self._past.items() if i <= upto}
             case Load():
                 state, past = self._slot(event)
                 self.world.restore(state)
                 self._past = dict(past)
-                self._remember(state.stories[0].steps)
+                self._remember(state.prompts[0].steps)
             case Fork(count):
                 if self.world.num_worlds != 1:
                     raise ValueError(f"fork of {self.world.num_worlds} worlds; it must be one")

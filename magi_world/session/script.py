@@ -33,7 +33,7 @@ from magi_world.language import CommandQueue, Interpreter
 from magi_world.session.events import Event, Fork, Keep, Note, Reset, Said, StartFile, Step
 from magi_world.session.marked_yaml import Node, read_yaml
 from magi_world.session.session import Header, Session
-from magi_world.world.best_start import best_start
+from magi_world.world.start import best_start
 from magi_world.world.world import World
 
 

@@ -33,7 +33,7 @@ from magi_world.session.events import (
     to_record,
 )
 from magi_world.world.chunk import Chunk
-from magi_world.world.snapshot import Story
+from magi_world.world.snapshot import PromptState
 from magi_world.world.world import World
 
 SCHEMA = 1
@@ -284,7 +284,7 @@ class SessionWriter:
 
 
 def step_event(
-    facts: Chunk | Sequence[Story], steer: Literal["now", "queue"], digest: str | None = None
+    facts: Chunk | Sequence[PromptState], steer: Literal["now", "queue"], digest: str | None = None
 ) -> Step:
     """The event of a step that gave a chunk, or that led to these stories, one a world."""
     if isinstance(facts, Chunk):

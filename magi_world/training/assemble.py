@@ -27,9 +27,9 @@ from magi_world.training.data import LatentDataset
 from magi_world.training.dynamics import TRANSFORMER
 from magi_world.training.settings import WorldTrainConfig
 from magi_world.training.text import TEXT
-from magi_world.world.best_start import best_start
 from magi_world.world.parts import WorldParts
 from magi_world.world.spec import Command, WorldSpec
+from magi_world.world.start import best_start
 
 AHEAD = 3  # chunks after a start in which its event must come
 

@@ -30,7 +30,8 @@ from magi_world.training.rollout import (
     save_strip,
     situations,
 )
-from magi_world.world.parts import WorldParts, decode_latents
+from magi_world.world.chunk import decode_latents
+from magi_world.world.parts import WorldParts
 from magi_world.world.world import World
 
 

@@ -6,11 +6,15 @@ Shapes: B worlds, T video frames, H, W pixels, C latent channels, w latent frame
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from magi_world.model.tiling import decode_tiled
+from magi_world.model.vae import video_to_frames
+from magi_world.world.parts import WorldParts
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +61,23 @@ class Chunk:
     def with_pixels(self, pixels: Tensor, ready: torch.cuda.Event | None = None) -> Chunk:
         """The decoded chunk; ``ready`` is the event after which it is."""
         return replace(self, pixels=pixels, ready=ready)
+
+
+def decode_chunk(parts: WorldParts, chunk: Chunk) -> Chunk:
+    """The same chunk with its pixels."""
+    if parts.beside is None:
+        return chunk.with_pixels(decode_latents(parts, chunk.latents))
+    pixels, done = parts.beside.run(partial(decode_latents, parts), chunk.latents)
+    return chunk.with_pixels(pixels, done)
+
+
+def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:
+    """Scaled latents (n, C, t, h, l) -> uint8 frames (n, T, H, W, 3)."""
+    unscaled = parts.vae.unscale(latents)
+    if parts.tile is None:
+        video = parts.vae.decode(unscaled, first_frame_only=False)
+    else:
+        video = decode_tiled(
+            parts.vae, unscaled, parts.tile, first_frame_only=False, spread=parts.spread
+        )
+    return video_to_frames(video)

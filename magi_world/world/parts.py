@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig, MagiConfig
-from magi_world.io.weights import find_nan
 from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
 from magi_world.model.text import TextEncoder
-from magi_world.model.tiling import Spread, TileConfig, decode_tiled
-from magi_world.model.vae import VAE, video_to_frames
-from magi_world.sampling.cache import KeyValueCache, MakeCache
-from magi_world.world.chunk import Chunk
+from magi_world.model.tiling import Spread, TileConfig
+from magi_world.model.vae import VAE
+from magi_world.sampling.kv_cache import KeyValueCache, MakeCache
 from magi_world.world.spec import WorldSpec
 
 # (sizes) -> a transformer to be filled, and prefixes of stored tensors that it does not want.
@@ -82,33 +80,3 @@ class SideStream:
         with torch.cuda.stream(self.stream):
             out = work(x)
             return out, self.stream.record_event()
-
-
-def decode_chunk(parts: WorldParts, chunk: Chunk) -> Chunk:
-    """The same chunk with its pixels."""
-    if parts.beside is None:
-        return chunk.with_pixels(decode_latents(parts, chunk.latents))
-    pixels, done = parts.beside.run(partial(decode_latents, parts), chunk.latents)
-    return chunk.with_pixels(pixels, done)
-
-
-def decode_latents(parts: WorldParts, latents: Tensor) -> Tensor:
-    """Scaled latents (n, C, t, h, l) -> uint8 frames (n, T, H, W, 3)."""
-    unscaled = parts.vae.unscale(latents)
-    if parts.tile is None:
-        video = parts.vae.decode(unscaled, first_frame_only=False)
-    else:
-        video = decode_tiled(
-            parts.vae, unscaled, parts.tile, first_frame_only=False, spread=parts.spread
-        )
-    return video_to_frames(video)
-
-
-def check_finite(latents: Tensor, parts: WorldParts) -> None:
-    """Raise ValueError, naming the weight to blame, where the transformer gave NaN or infinity."""
-    if torch.isfinite(latents).all():
-        return
-    name = find_nan(parts.dit) or find_nan(parts.vae)
-    if name:
-        raise ValueError(f"the weights of {parts.spec.name} hold NaN or infinity: {name}")
-    raise ValueError(f"{parts.spec.name} computed NaN or infinity from finite weights")

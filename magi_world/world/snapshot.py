@@ -7,6 +7,7 @@ it is executed when it is read.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,25 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from magi_world.checks import MAX_SEED
-from magi_world.config import SamplerConfig
+from magi_world.checks import MAX_SEED, check_prompt
+from magi_world.config import SamplerConfig, require
 from magi_world.io.records import build, field, parse_json, value
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.language import CommandQueue
-from magi_world.model.text import check_prompt
-from magi_world.sampling.cache import CacheConfig, KeyValueCache
-from magi_world.sampling.captions import TextKeys
-from magi_world.sampling.flight import Flight
-from magi_world.sampling.guide import extra_chunks
-from magi_world.sampling.lane import Lane
-from magi_world.sampling.stream import ChunkStream, StreamState
+from magi_world.sampling.denoise import extra_chunks
+from magi_world.sampling.kv_cache import CacheConfig, KeyValueCache, TextKV
+from magi_world.sampling.stream import ChunkStream, DenoisingWindow, RowState, StreamState
 from magi_world.world.spec import WorldSpec
 
 SNAPSHOT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Story:
+class PromptState:
     """What has been said to one world: its scene, the command in force, and how far it is.
 
     steps: chunks since its reset.    lands: index of the first chunk under the command in force.
@@ -53,13 +50,18 @@ class Snapshot:
     fingerprint: str
     sampler: SamplerConfig
     state: StreamState
-    stories: tuple[Story, ...]
+    prompts: tuple[PromptState, ...]
     noise_scale: float = 1.0
 
     @property
     def num_worlds(self) -> int:
         """Worlds in it."""
-        return len(self.stories)
+        return len(self.prompts)
+
+    def reseeded(self, seed: int) -> Snapshot:
+        """The same moment, from which chunks begin with the noise of another seed."""
+        rows = tuple(replace(row, seed=seed) for row in self.state.rows)
+        return replace(self, state=replace(self.state, rows=rows))
 
     def save(self, path: str | Path) -> None:
         """Write it to one file, whole or not at all."""
@@ -70,20 +72,20 @@ class Snapshot:
         state, cache = self.state, self.state.cache
         k, v = cache.clean()
         tensors = {"latents": state.latents, "newest_clean": state.newest_clean, "k": k, "v": v}
-        captions: list[TextKeys] = []
-        lanes = [_lane_record(lane, captions, tensors, i) for i, lane in enumerate(state.lanes)]
-        for i, caption in enumerate(captions):
-            if caption.features is not None:
-                tensors[f"caption.{i}"] = caption.features
+        texts: list[TextKV] = []
+        rows = [_row_record(row, texts, tensors, i) for i, row in enumerate(state.rows)]
+        for i, text in enumerate(texts):
+            if text.features is not None:
+                tensors[f"caption.{i}"] = text.features
         record = {
             "version": SNAPSHOT_VERSION,
             "fingerprint": self.fingerprint,
             "sampler": asdict(self.sampler),
             "noise_scale": self.noise_scale,
-            "stories": [asdict(s) for s in self.stories],
-            "lanes": lanes,
-            "captions": len(captions),
-            "flight": cache.config.flight,
+            "stories": [asdict(prompt) for prompt in self.prompts],
+            "lanes": rows,
+            "captions": len(texts),
+            "flight": cache.config.window,
             "filled": cache.filled,
         }
         return tensors, {"snapshot": json.dumps(record)}
@@ -134,19 +136,19 @@ def check_snapshot(snapshot: Snapshot, spec: WorldSpec, stream: ChunkStream) -> 
         if was != now:
             raise ValueError(f"the snapshot is of another {name}: {was}, this is {now}")
     channels, width = stream.dit.config.caption_channels, stream.chunk_shape[1]
-    for lane in state.lanes:
-        for caption in lane.captions:
-            if caption.features is not None and caption.features.shape[1] != channels:
+    for row in state.rows:
+        for text in row.texts:
+            if text.features is not None and text.features.shape[1] != channels:
                 raise ValueError(
-                    f"the snapshot has captions of {caption.features.shape[1]} channels; this "
+                    f"the snapshot has captions of {text.features.shape[1]} channels; this "
                     f"world has {channels}"
                 )
-        if lane.start is not None:
-            latent_channels, frames, *size = lane.start.shape
+        if row.start is not None:
+            latent_channels, frames, *size = row.start.shape
             right = (stream.chunk_shape[0], *stream.chunk_shape[2:])
             if (latent_channels, *size) != right or not 0 < frames < width:
                 raise ValueError(
-                    f"the snapshot has a start of shape {tuple(lane.start.shape)}; this world has "
+                    f"the snapshot has a start of shape {tuple(row.start.shape)}; this world has "
                     f"chunks of {stream.chunk_shape}"
                 )
 
@@ -156,27 +158,27 @@ def _size(cache: CacheConfig) -> tuple[int, ...]:
     return (layers, *rest)
 
 
-def _lane_record(
-    lane: Lane, captions: list[TextKeys], tensors: dict[str, Tensor], index: int
+def _row_record(
+    row: RowState, texts: list[TextKV], tensors: dict[str, Tensor], index: int
 ) -> dict[str, Any]:
-    for caption in lane.captions:
-        if caption not in captions:
-            captions.append(caption)
-    if lane.start is not None:
-        tensors[f"start.{index}"] = lane.start
+    texts += [text for text in dict.fromkeys(row.texts) if text not in texts]
+    if row.start is not None:
+        tensors[f"start.{index}"] = row.start
     return {
-        "seed": lane.seed,
-        "flight": asdict(lane.flight),
-        "captions": [captions.index(c) for c in lane.captions],
-        "clean_pending": lane.clean_pending,
-        "start_chunk": lane.start_chunk,
+        "seed": row.seed,
+        "flight": asdict(row.window),
+        "captions": [texts.index(text) for text in row.texts],
+        "clean_pending": row.clean_pending,
+        "start_chunk": row.start_chunk,
     }
 
 
 @dataclass(frozen=True)
-class _LaneRecord:
+class _RowRecord:
+    """A row as it lies in a file, under the names of the first version."""
+
     seed: int
-    flight: Flight
+    flight: DenoisingWindow
     captions: tuple[int, ...]
     clean_pending: bool
     start_chunk: int
@@ -190,8 +192,8 @@ class _Reader:
 
     def snapshot(self) -> Snapshot:
         where = self.where
-        stories = tuple(self._story(s) for s in self._field("stories", list[Any]))
-        self.worlds = len(stories)
+        prompts = tuple(self._prompt(s) for s in self._field("stories", list[Any]))
+        self.worlds = len(prompts)
         self._check(self.worlds > 0, "stories is empty")
         sampler = build(SamplerConfig, self._field("sampler", dict[str, Any]), f"{where}: sampler")
         newest = self._tensor("newest_clean", 5, torch.float32)
@@ -205,59 +207,57 @@ class _Reader:
         noise = value(float, self.record.get("noise_scale", 1.0), f"{where}: noise_scale")
         count = self._field("captions", int)
         self._check(0 <= count <= self.worlds * sampler.window_size, f"captions is {count}")
-        captions = [self._caption(i) for i in range(count)]
-        lanes = self._field("lanes", list[_LaneRecord])
-        self._check(len(lanes) == self.worlds, f"lanes has {len(lanes)} entries, not {self.worlds}")
+        texts = [self._text(i) for i in range(count)]
+        rows = self._field("lanes", list[_RowRecord])
+        self._check(len(rows) == self.worlds, f"lanes has {len(rows)} entries, not {self.worlds}")
         return Snapshot(
             self._field("fingerprint", str),
             sampler,
             StreamState(
-                tuple(self._lane(i, lane, captions, sampler) for i, lane in enumerate(lanes)),
+                tuple(self._row(i, row, texts, sampler) for i, row in enumerate(rows)),
                 latents,
                 newest,
                 self._cache(sampler),
             ),
-            stories,
+            prompts,
             noise,
         )
 
-    def _story(self, record: Any) -> Story:
-        story = build(Story, record, f"{self.where}: story")
-        self._check(min(story.steps, story.lands) >= 0, "a story counts chunks below 0")
-        for text in filter(None, (story.scene, story.command)):
+    def _prompt(self, record: Any) -> PromptState:
+        prompt = build(PromptState, record, f"{self.where}: story")
+        self._check(min(prompt.steps, prompt.lands) >= 0, "a story counts chunks below 0")
+        for text in filter(None, (prompt.scene, prompt.command)):
             check_prompt(text)
-        return story
+        return prompt
 
-    def _lane(
-        self, index: int, record: _LaneRecord, captions: list[TextKeys], sampler: SamplerConfig
-    ) -> Lane:
-        flight, window, name = record.flight, sampler.window_size, f"lane {index}"
+    def _row(
+        self, index: int, record: _RowRecord, texts: list[TextKV], sampler: SamplerConfig
+    ) -> RowState:
+        window, size, name = record.flight, sampler.window_size, f"lane {index}"
         self._check(
-            flight.first >= 0
-            and 0 <= flight.count <= window
-            and 0 <= flight.newest_stage <= window,
-            f"{name} has an impossible flight, {flight}",
+            window.first >= 0 and 0 <= window.count <= size and 0 <= window.newest_stage <= size,
+            f"{name} has an impossible flight, {window}",
         )
         self._check(
-            len(record.captions) == flight.count
-            and all(0 <= c < len(captions) for c in record.captions),
-            f"{name} has captions {record.captions} for {flight.count} chunks in flight",
+            len(record.captions) == window.count
+            and all(0 <= c < len(texts) for c in record.captions),
+            f"{name} has captions {record.captions} for {window.count} chunks in flight",
         )
         self._check(0 <= record.seed < MAX_SEED, f"{name} has seed {record.seed}")
         self._check(record.start_chunk >= 0, f"{name} has start_chunk {record.start_chunk}")
         start = f"start.{index}"
-        return Lane(
+        return RowState(
             seed=record.seed,
-            flight=flight,
-            captions=tuple(captions[i] for i in record.captions),
+            window=window,
+            texts=tuple(texts[i] for i in record.captions),
             clean_pending=record.clean_pending,
             start=self._tensor(start, 4, torch.float32) if start in self.tensors else None,
             start_chunk=record.start_chunk,
         )
 
-    def _caption(self, index: int) -> TextKeys:
+    def _text(self, index: int) -> TextKV:
         name = f"caption.{index}"
-        return TextKeys(self._tensor(name, 2) if name in self.tensors else None, layers=())
+        return TextKV(self._tensor(name, 2) if name in self.tensors else None, layers=())
 
     def _cache(self, sampler: SamplerConfig) -> KeyValueCache:
         k, v = self._tensor("k", 6), self._tensor("v", 6)
@@ -303,13 +303,34 @@ class _Reader:
             raise ValueError(f"{self.where}: {message}")
 
 
-def placed(state: StreamState, device: torch.device) -> StreamState:
-    """The same state on another device; itself where it is there already."""
-    if state.latents.device == device:
-        return state
-    # The cache stays where it is: the stream takes of it what it keeps, and where it keeps it.
+def row_of(snapshot: Snapshot, row: int) -> Snapshot:
+    """One world of a snapshot, as a copy that keeps none of the others in memory.
+
+    Raises:
+        ValueError: there is no such world.
+    """
+    count = snapshot.num_worlds
+    require(0 <= row < count, f"the snapshot holds {count} worlds; there is no world {row}")
+    return replace(snapshot, state=snapshot.state.select([row]), prompts=(snapshot.prompts[row],))
+
+
+def joined(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """All worlds of snapshots of the same world in one, in this order.
+
+    Raises:
+        ValueError: none, or snapshots of different worlds.
+    """
+    require(bool(snapshots), "snapshots is empty; there must be at least one")
+    first = snapshots[0]
+    for other in snapshots[1:]:
+        require(
+            (other.fingerprint, other.sampler, other.noise_scale)
+            == (first.fingerprint, first.sampler, first.noise_scale),
+            f"snapshots are of {first.fingerprint} and {other.fingerprint}, or of other samplers; "
+            "they must be of one world",
+        )
     return replace(
-        state,
-        latents=state.latents.to(device),
-        newest_clean=state.newest_clean.to(device),
+        first,
+        state=StreamState.joined([snapshot.state for snapshot in snapshots]),
+        prompts=tuple(prompt for snapshot in snapshots for prompt in snapshot.prompts),
     )

@@ -5,31 +5,68 @@ Shapes: B worlds, T video frames, H, W pixels, C latent channels, t latent frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from magi_world.checks import at_least_one, per_world, seeds_per_world, world_rows
-from magi_world.interrupts import uninterrupted
+from magi_world.checks import at_least_one, check_prompt, per_world, seeds_per_world, world_rows
+from magi_world.io.weights import find_nan
 from magi_world.language import CommandQueue, Interpreter, Reading
-from magi_world.memory import tells_what_needs_less
+from magi_world.memory import CardFullError
 from magi_world.model.attention import Backend
 from magi_world.model.static_text import StaticTextEncoder
-from magi_world.model.text import check_prompt
-from magi_world.sampling.captions import TextKeys
-from magi_world.sampling.lane import Lane
-from magi_world.sampling.stream import ChunkStream, Progress, StageResult, StreamConfig
-from magi_world.world.chunk import Chunk
-from magi_world.world.parts import WorldParts, check_finite, decode_chunk
-from magi_world.world.prompts import PromptKeys
-from magi_world.world.snapshot import Snapshot, Story, check_snapshot, placed
+from magi_world.sampling.denoise import Progress
+from magi_world.sampling.kv_cache import TextKV
+from magi_world.sampling.stream import (
+    ChunkStream,
+    RowState,
+    StageResult,
+    StreamConfig,
+    uninterrupted,
+)
+from magi_world.world.chunk import Chunk, decode_chunk
+from magi_world.world.parts import WorldParts
+from magi_world.world.snapshot import PromptState, Snapshot, check_snapshot
 from magi_world.world.spec import MAX_CHARACTERS, WorldSpec
 from magi_world.world.start import Pixels, choose_start, first_chunk
 
 Steer = Literal["now", "queue"]
+TEXTS_KEPT = 32  # whose keys and values stay in memory
+
+
+W = TypeVar("W")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _told_what_needs_less(
+    method: Callable[Concatenate[W, P], R],
+) -> Callable[Concatenate[W, P], R]:
+    """A method of something with ``parts``: a full card becomes one clear error.
+
+    Raises:
+        CardFullError: instead of torch's own error.
+    """
+
+    @functools.wraps(method)
+    def told(self: W, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            parts = self.parts  # type: ignore[attr-defined]
+            first = str(error).split("\n")[0].split(". ")
+            wanted = next((s for s in first if s.startswith("Tried")), first[0]).rstrip(".")
+            raise CardFullError(
+                f"the card has too little memory for {parts.spec.name} ({wanted}); "
+                f"{parts.advice or 'fewer worlds would need less'}"
+            ) from error
+
+    return told
 
 
 class World:
@@ -64,8 +101,8 @@ class World:
         self._stream = ChunkStream(
             parts.dit, config, make_cache=parts.make_cache, null_front=parts.null_front
         )
-        self._stories = [Story() for _ in range(num_worlds)]
-        self._keys = PromptKeys(self._stream, parts.text)
+        self._prompts = [PromptState() for _ in range(num_worlds)]
+        self._texts: OrderedDict[str, TextKV] = OrderedDict()
         self._started = [False] * num_worlds
         self._weights_checked = False
 
@@ -102,14 +139,14 @@ class World:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seed of every world."""
-        return tuple(lane.seed for lane in self._stream.lanes)
+        return tuple(row.seed for row in self._stream.rows)
 
     @property
     def cache_bytes(self) -> int:
         """Memory of the rolling cache; it never grows."""
         return self._stream.cache.config.nbytes
 
-    @tells_what_needs_less
+    @_told_what_needs_less
     @torch.inference_mode()
     def reset(
         self,
@@ -144,11 +181,11 @@ class World:
         chosen = choose_start(self.parts, seeds, image, video, start)
         first = self.spec.default_command
         queue = CommandQueue(command=first, rest=first)
-        stories = [Story(scene, first or "", queue=queue) for scene in scenes]
-        captions = [self._keys(self.spec.caption(s.scene, s.command)) for s in stories]
+        stories = [PromptState(scene, first or "", queue=queue) for scene in scenes]
+        captions = [self._text_kv(self.spec.caption(s.scene, s.command)) for s in stories]
         for row, story in zip(rows, stories, strict=True):
             # Whoever interrupts this has to reset these again.
-            self._stories[row], self._started[row] = story, False
+            self._prompts[row], self._started[row] = story, False
         self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
         if chosen is None:
             self._fill_window(rows, captions)
@@ -193,7 +230,7 @@ class World:
         for row, said in zip(rows, per_world("text", text, len(rows), str), strict=True):
             if said is None:
                 continue
-            story = self._stories[row]
+            story = self._prompts[row]
             if strict:
                 if (long := len(said)) > MAX_CHARACTERS:
                     raise ValueError(f"text has {long:,} characters; at most {MAX_CHARACTERS:,}")
@@ -203,18 +240,18 @@ class World:
             readings.append(reading)
             stories.append((row, replace(story, queue=story.queue.say(reading))))
         for row, story in stories:
-            self._stories[row] = story
+            self._prompts[row] = story
         return tuple(readings)
 
     @property
     def queues(self) -> tuple[CommandQueue, ...]:
         """What every world has been told and not done yet."""
-        return tuple(story.queue for story in self._stories)
+        return tuple(story.queue for story in self._prompts)
 
     def set_queue(self, queue: CommandQueue, world: int = 0) -> None:
         """Replace what a world still has to do, e.g. by ``world.queues[0].drop(1)``."""
         (row,) = self._started_rows([world])
-        self._stories[row] = replace(self._stories[row], queue=queue)
+        self._prompts[row] = replace(self._prompts[row], queue=queue)
 
     def step(
         self,
@@ -254,7 +291,7 @@ class World:
         """`step` without decoding, so that `decode` can overlap with the next chunk."""
         return self._step(command, steer, progress, worlds, decoded=False)
 
-    @tells_what_needs_less
+    @_told_what_needs_less
     @torch.inference_mode()
     def _step(
         self,
@@ -270,7 +307,7 @@ class World:
         commands = per_world("command", command, len(rows), str)
         stories, captions = [], []
         for row, text in zip(rows, commands, strict=True):
-            story = self._stories[row]
+            story = self._prompts[row]
             if text is None:
                 due, queue = story.queue.next()
                 text = story.command if due is None else self._understood(due)
@@ -278,30 +315,26 @@ class World:
                 text = self._understood(text)
                 queue = story.queue.told(text)
             lands = story.lands if text == story.command else self._landing(row, steer)
-            stories.append(Story(story.scene, text, story.steps + 1, lands, queue))
-            captions.append(self._keys(self.spec.caption(story.scene, text)))
+            stories.append(PromptState(story.scene, text, story.steps + 1, lands, queue))
+            captions.append(self._text_kv(self.spec.caption(story.scene, text)))
         # All that takes time comes before the world moves on, so that an end in the middle of it
         # leaves the world, and the window that the first step fills, as they were.
-        before = self._stream.position()
-        try:
+        with self._stream.attempt():
             self._fill_window(rows, captions)
             if steer == "now":
                 for row, caption in zip(rows, captions, strict=True):
-                    self._stream.replace_captions(row, caption)
+                    self._stream.steer(row, caption)
             stage = self._compute(rows, captions, progress)
-            skip = tuple(self._skip(lane) for lane in stage.lanes)
+            skip = tuple(self._skip(row) for row in stage.rows)
             chunk = replace(self._chunk(stories, stage.x[:, 0]), skip=skip)
             chunk = self.decode(chunk) if decoded else chunk
-        except BaseException:
-            self._stream.go_back(before)
-            raise
         with uninterrupted():
             self._stream.commit(stage)
             for row, story in zip(rows, stories, strict=True):
-                self._stories[row] = story
+                self._prompts[row] = story
         return chunk
 
-    @tells_what_needs_less
+    @_told_what_needs_less
     @torch.inference_mode()
     def decode(self, chunk: Chunk) -> Chunk:
         """The same chunk with its frames. May run while the next chunk is denoised."""
@@ -313,12 +346,12 @@ class World:
         return Snapshot(
             self.spec.fingerprint,
             self.parts.config.sampler,
-            self._stream.state(None if worlds is None else rows),
-            tuple(self._stories[row] for row in rows),
+            self._stream.state() if worlds is None else self._stream.state_of(rows),
+            tuple(self._prompts[row] for row in rows),
             self.config.noise_scale,
         )
 
-    @tells_what_needs_less
+    @_told_what_needs_less
     @torch.inference_mode()
     def restore(
         self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
@@ -344,15 +377,14 @@ class World:
         sources = targets if row is None else world_rows([row], count) * len(targets)
         if max(sources) >= count:
             raise ValueError(f"the snapshot holds {count} worlds; there is no world {max(sources)}")
-        state = placed(snapshot.state, self.device)
         with uninterrupted():
             if worlds is None and row is None:
-                self._stream.set_state(state)
+                self._stream.set_state(snapshot.state)
             else:
                 for target, source in zip(targets, sources, strict=True):
-                    self._stream.set_lane(target, state, source)
+                    self._stream.set_row(target, snapshot.state, source)
             for target, source in zip(targets, sources, strict=True):
-                self._stories[target], self._started[target] = snapshot.stories[source], True
+                self._prompts[target], self._started[target] = snapshot.prompts[source], True
 
     def fork(self, n: int) -> list[World]:
         """``n`` worlds that continue from here; memory is shared until they diverge."""
@@ -388,43 +420,56 @@ class World:
                 raise ValueError(f"world {row} was not reset; call reset first")
         return rows
 
+    def _text_kv(self, text: str) -> TextKV:
+        """Keys and values of a caption, computed once; the empty one is the null caption."""
+        if text not in self._texts:
+            features = self.parts.text.encode(text) if text else None
+            self._texts[text] = self._stream.text_kv(features)
+        self._texts.move_to_end(text)
+        if len(self._texts) > TEXTS_KEPT:
+            self._texts.popitem(last=False)
+        return self._texts[text]
+
     def another(self, num_worlds: int) -> World:
         """A world like this one, of so many rows, not yet reset; weights are shared."""
         return World(self.parts, num_worlds, self.config.attention, self.config.noise_scale)
 
-    def _fill_window(self, rows: Sequence[int], captions: Sequence[TextKeys]) -> None:
+    def _fill_window(self, rows: Sequence[int], captions: Sequence[TextKV]) -> None:
         """Bring worlds that were just reset to where the others are: one chunk short of full."""
-        lanes = self._stream.lanes
         of_row = dict(zip(rows, captions, strict=True))
         for count in range(self.parts.config.sampler.window_size - 1):
-            if behind := [row for row in rows if lanes[row].flight.count == count]:
+            behind = [row for row in rows if self._stream.rows[row].window.count == count]
+            if behind:
                 self._stream.stage(behind, [of_row[row] for row in behind])
 
     def _compute(
-        self, rows: Sequence[int], captions: Sequence[TextKeys], progress: Progress | None
+        self, rows: Sequence[int], captions: Sequence[TextKV], progress: Progress | None
     ) -> StageResult:
         """The stage at whose end the next chunk is clean."""
         stage = self._stream.compute(rows, captions, progress)
         assert stage.landed, "a full window always gives a chunk"
-        if not self._weights_checked:
-            check_finite(stage.x[:, 0], self.parts)
+        if not self._weights_checked and not torch.isfinite(stage.x[:, 0]).all():
+            name, parts = self.spec.name, self.parts
+            if weight := find_nan(parts.dit) or find_nan(parts.vae):
+                raise ValueError(f"the weights of {name} hold NaN or infinity: {weight}")
+            raise ValueError(f"{name} computed NaN or infinity from finite weights")
         self._weights_checked = True
         return stage
 
     def _landing(self, row: int, steer: Steer) -> int:
-        flight = self._stream.lanes[row].flight
-        return self._stories[row].steps + 1 + (flight.count if steer == "queue" else 0)
+        queued = self._stream.rows[row].window.count if steer == "queue" else 0
+        return self._prompts[row].steps + 1 + queued
 
-    def _skip(self, lane: Lane) -> int:
+    def _skip(self, row: RowState) -> int:
         """Frames of the oldest chunk in flight which only repeat the start video."""
-        if lane.start is None or lane.flight.first != lane.start_chunk:
+        if row.start is None or row.window.first != row.start_chunk:
             return 0
-        frames = lane.start.shape[1]
+        frames = row.start.shape[1]
         # A start of a single latent frame is part of the video (reference section 4, "Prefix").
-        image = lane.start_chunk == 0 and frames == 1
+        image = row.start_chunk == 0 and frames == 1
         return 0 if image else frames * self.parts.config.vae.patch_length
 
-    def _chunk(self, stories: Sequence[Story], latents: Tensor) -> Chunk:
+    def _chunk(self, stories: Sequence[PromptState], latents: Tensor) -> Chunk:
         return Chunk(
             latents.clone(),
             index=tuple(s.steps for s in stories),

@@ -11,7 +11,7 @@ import torch
 
 from magi_world.agents.basic import ScriptedAgent
 from magi_world.agents.loading import load_agent
-from magi_world.agents.planning import PlanningAgent, PlanningConfig, load_planner, reseeded
+from magi_world.agents.planning import PlanningAgent, PlanningConfig, load_planner
 from magi_world.envs.env import MagiWorldEnv
 from magi_world.world.world import World
 from tests.envs.worlds import Ends, fast_world
@@ -34,7 +34,7 @@ def by_hand(
     returns = []
     for seed in seeds:
         (twin,) = start.fork(1)
-        twin.restore(reseeded(twin.snapshot(), seed))
+        twin.restore(twin.snapshot().reseeded(seed))
         total, alive = 0.0, 1.0
         for depth, command in enumerate(commands):
             said = start.parts.heads(twin.step_latents(command).latents)  # type: ignore[misc]

@@ -80,9 +80,9 @@ def world(running: World) -> Iterator[World]:
     before = running.snapshot()
     yield running
     after = running.snapshot()
-    assert after.stories == before.stories
+    assert after.prompts == before.prompts
     assert torch.equal(after.state.newest_clean, before.state.newest_clean)
-    assert after.state.lanes == before.state.lanes
+    assert after.state.rows == before.state.rows
     assert all(map(torch.equal, after.state.cache.clean(), before.state.cache.clean()))
 
 
@@ -188,16 +188,16 @@ def env(running: World) -> MagiWorldEnv:
 
 @pytest.mark.parametrize(("options", "word"), EPISODES, ids=lambda v: f"{v!r:.60}")
 def test_episodes(env: MagiWorldEnv, options: Any, word: str) -> None:
-    before = env.world.snapshot().stories
+    before = env.world.snapshot().prompts
     assert_refused(lambda: env.reset(options=options), word)
-    assert env.world.snapshot().stories == before
+    assert env.world.snapshot().prompts == before
 
 
 @pytest.mark.parametrize("action", ["", " ", 3, None, b"go", "tür", "x" * 5000, "\n", Odd(), []])
 def test_actions(env: MagiWorldEnv, action: Any) -> None:
-    before = env.world.snapshot().stories
+    before = env.world.snapshot().prompts
     assert_refused(lambda: env.step(action), "action")
-    assert env.world.snapshot().stories == before
+    assert env.world.snapshot().prompts == before
 
 
 def test_pictures_and_films(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_policies(name: str, value: Any, tmp_path: Path) -> None:
 def test_a_snapshot_of_another_world_changes_nothing(world: World, whole: Path) -> None:
     other = tiny_world(window_size=2)
     other.reset(seed=1)
-    before = other.snapshot().stories
+    before = other.snapshot().prompts
     loaded = Snapshot.load(whole / "snapshot.safetensors")
     assert_refused(lambda: other.restore(loaded), "another sampler")
-    assert other.snapshot().stories == before
+    assert other.snapshot().prompts == before

@@ -14,7 +14,7 @@ from magi_world.session.player import replay
 from magi_world.session.script import read_script
 from magi_world.session.session import SessionWriter, read_session
 from magi_world.training.settings import read_settings
-from magi_world.world.best_start import best_start
+from magi_world.world.start import best_start
 from tests.tiny import tiny_world
 
 SHIPPED = sorted(SCRIPTS.glob("*.yaml"))

@@ -127,7 +127,7 @@ def test_the_session_replays_what_was_seen(tmp_path: Path) -> None:
     world = tiny_world()
     *_, last = replay(read_session(path), world)
     assert last.prompts == ("turn right", "walk forward")
-    assert world.snapshot().stories == state.stories
+    assert world.snapshot().prompts == state.prompts
     assert_alike(world.snapshot().state.newest_clean, state.state.newest_clean)
 
 

@@ -19,7 +19,7 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.worker import Engine
 from magi_world.language import CommandQueue
 from magi_world.remote.wire import pack, unpack
-from magi_world.world.best_start import best_start
+from magi_world.world.start import best_start
 from tests.alike import assert_alike
 from tests.tiny import FRAME_SIZE, tiny_world
 

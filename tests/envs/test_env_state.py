@@ -113,7 +113,7 @@ def test_several_environments_of_one_world_do_not_meet() -> None:
     for text in PLAN:
         two.step("walk forward")
         assert_same(one.step(text), alone.step(text))
-    assert world.snapshot().stories == before.stories
+    assert world.snapshot().prompts == before.prompts
 
 
 def test_restore_takes_everything_back() -> None:

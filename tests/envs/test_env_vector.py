@@ -218,7 +218,7 @@ def test_one_worlds_snapshot_begins_all() -> None:
         assert_alike(row, future)
     mask = np.array([False, True, False])
     envs.reset(options={"snapshot": one.snapshot(), "reset_mask": mask})
-    assert [info.steps for info in envs.world.snapshot().stories] == [2, 2, 2]
+    assert [info.steps for info in envs.world.snapshot().prompts] == [2, 2, 2]
 
 
 def test_rewards_see_their_own_world() -> None:

@@ -194,8 +194,8 @@ def test_a_batch_in_one_call_equals_many(window: int, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "_ranges_kernel", lambda: kernel)
     worlds = [tiny_world(3, window_size=window) for _ in range(2)]
-    guide = worlds[1]._stream.guide
-    worlds[1]._stream.guide = replace(guide, backend="magi")
+    guide = worlds[1]._stream.denoiser
+    worlds[1]._stream.denoiser = replace(guide, backend="magi")
     for world in worlds:
         world.reset(seed=0)
         world.step("turn left")

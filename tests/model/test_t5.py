@@ -12,9 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magi_world.checks import MAX_PROMPT_CHARACTERS
 from magi_world.io.weights import WeightsError, save_tensors
 from magi_world.model.t5 import T5TextEncoder, clean_caption
-from magi_world.model.text import MAX_PROMPT_CHARACTERS
 from tests.checkpoints import write_t5
 
 NEEDS_CLEANING = pytest.mark.skipif(

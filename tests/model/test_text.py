@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from magi_world.checks import MAX_PROMPT_CHARACTERS, check_prompt
 from magi_world.io.weights import WeightsError, save_tensors
 from magi_world.model.text import (
-    MAX_PROMPT_CHARACTERS,
     CaptionCache,
     EnhancedEncoder,
     PromptTokens,
     SavedCaptions,
     SpecialTokenEncoder,
     SpecialTokens,
-    check_prompt,
     load_captions,
     save_captions,
     with_special_tokens,

@@ -20,7 +20,7 @@ from magi_world.parallel.follow import Follower
 from magi_world.parallel.lead import LeadCache, LeadDiT
 from magi_world.parallel.ranks import Ranks, torchrun_place
 from magi_world.parallel.split import parse_split, part_of
-from magi_world.sampling.cache import CacheConfig
+from magi_world.sampling.kv_cache import CacheConfig
 from tests.reference.forward import check_forward, load_reference_dit
 from tests.reference.sampler import check_sampler
 

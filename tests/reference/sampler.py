@@ -11,7 +11,7 @@ from torch import Tensor
 from magi_world.config import DiTConfig
 from magi_world.io.released import sampler_config_from_released
 from magi_world.model.dit import DiT
-from magi_world.sampling.cache import KeyValueCache, MakeCache
+from magi_world.sampling.kv_cache import KeyValueCache, MakeCache
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from tests.reference.compare import relative_error
 from tests.reference.forward import load_reference_dit
@@ -42,11 +42,11 @@ def check_sampler(
     stream.reset(range(batch), [0] * batch, prefix)
     prefix_frames = 0 if prefix is None else prefix.shape[2]
     clean: dict[int, Tensor] = {}
-    for index in range(stream.lanes[0].flight.first, case["chunks"]):
+    for index in range(stream.rows[0].window.first, case["chunks"]):
         features = tensors["caption"][0, index, : tensors["caption_lens"][index]]
-        caption = stream.caption(features)
+        caption = stream.text_kv(features)
         collect(clean, stream, [caption] * batch)
-    while stream.lanes[0].flight.count:
+    while stream.rows[0].window.count:
         collect(clean, stream, None)
     # A prefix of a single latent frame stays in the video, a longer one is cut off.
     kept = {}
@@ -64,7 +64,7 @@ def check_sampler(
 
 def collect(clean: dict[int, Tensor], stream: ChunkStream, captions: list | None) -> None:
     """One stage; the chunk that lands is filed under its index."""
-    index = stream.lanes[0].flight.first
+    index = stream.rows[0].window.first
     landed = stream.stage(range(stream.config.num_worlds), captions)
     if landed is not None:
         clean[index] = landed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from magi_world.sampling.flight import Flight
 from magi_world.sampling.schedule import intervals, time_grid
+from magi_world.sampling.stream import DenoisingWindow
 from tests.reference.compare import relative_error
 
 
@@ -32,7 +32,7 @@ def check_tables(case: dict, tensors: dict[str, Tensor]) -> dict[str, float]:
 
 def sequence(chunks: int, window: int, offset: int) -> list[list[int]]:
     """First chunk, end chunk, lowest stage and end stage of every stage of a drained stream."""
-    flight, rows = Flight(first=offset), []
+    flight, rows = DenoisingWindow(first=offset), []
     while flight.end < chunks or flight.count:
         flight = flight.admit() if flight.end < chunks else flight
         stages = flight.stages()

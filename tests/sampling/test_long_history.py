@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from magi_world.model.attention import attention, attention_with_lse
-from magi_world.sampling.cache import CacheConfig, KeyValueCache
+from magi_world.sampling.kv_cache import CacheConfig, KeyValueCache
 from magi_world.sampling.long_history import HistoryPlan, LongCache, Merged, make_place
 from magi_world.sampling.segments import Host
 from magi_world.world.snapshot import Snapshot

@@ -27,7 +27,7 @@ def test_stream_equals_plain_transcription(window: int, clean_kv_range: int) -> 
     stream = ChunkStream(dit, StreamConfig(sampler, (4, 6)))
     stream.reset([0], [0], None)
     features = torch.randn(5, 16, generator=torch.Generator().manual_seed(2))
-    caption, plain = stream.caption(features), PlainStream(dit, sampler, (4, 6))
+    caption, plain = stream.text_kv(features), PlainStream(dit, sampler, (4, 6))
     for _ in range(7):
         while (landed := stream.stage([0], [caption])) is None:
             pass

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from magi_world.config import SamplerConfig
 from magi_world.sampling import schedule
-from magi_world.sampling.flight import Flight, seeded_noise
+from magi_world.sampling.denoise import seeded_noise
+from magi_world.sampling.stream import DenoisingWindow
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 12, 16, 32, 64])
@@ -47,7 +48,7 @@ def test_second_time_embedding() -> None:
 
 @given(window=st.integers(1, 6), chunks=st.integers(1, 12))
 def test_every_chunk_takes_window_stages_and_lands_in_order(window: int, chunks: int) -> None:
-    flight, landed, stages = Flight(), [], 0
+    flight, landed, stages = DenoisingWindow(), [], 0
     while flight.end < chunks or flight.count:
         if flight.end < chunks:
             flight = flight.admit()

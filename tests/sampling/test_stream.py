@@ -12,7 +12,7 @@ import torch
 
 from magi_world.config import SamplerConfig
 from magi_world.model.dit import DiT
-from magi_world.sampling.cache import CacheReads
+from magi_world.sampling.kv_cache import CacheReads
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from tests.alike import assert_alike
 from tests.tiny import HashText, tiny_dit, tiny_parts
@@ -66,7 +66,7 @@ class Counting:
 def test_one_pass_runs_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = make(solo_weight=0.0)
     count = Counting(stream.dit, monkeypatch)
-    caption = stream.caption(HashText().encode("turn left"))
+    caption = stream.text_kv(HashText().encode("turn left"))
     for _ in range(6):
         stream.stage([0], [caption])
     # 6 stages of 2 steps; clean keys once for each of the 4 chunks that were continued; text once.
@@ -76,7 +76,7 @@ def test_one_pass_runs_each_thing_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_zero_weight_passes_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = make(passes=3, distilled=False, num_steps=8, window_size=1, kv_range=(3,))
     count = Counting(stream.dit, monkeypatch)
-    stream.stage([0], [stream.caption(HashText().encode("go"))])
+    stream.stage([0], [stream.text_kv(HashText().encode("go"))])
     # t of the 8 steps: 0, .005, .021, .051, .1, .176 need three passes; 0.3 and .487 one.
     assert count.calls["forward"] == 6 * 3 + 2 * 1
 
@@ -91,7 +91,7 @@ def test_text_pass_stops_at_the_newest_chunk_that_needs_it(monkeypatch: pytest.M
         prev_scales=(1.0, 1.5),
         text_scales=(1.0, 7.5),
     )
-    caption = stream.caption(HashText().encode("go"))
+    caption = stream.text_kv(HashText().encode("go"))
     for _ in range(4):
         stream.stage([0], [caption])
     count = Counting(stream.dit, monkeypatch)
@@ -106,17 +106,17 @@ def test_text_pass_stops_at_the_newest_chunk_that_needs_it(monkeypatch: pytest.M
 def test_any_prefix_length(passes: int, frames: int) -> None:
     stream = make(passes=passes, distilled=passes == 1)
     stream.reset([0], [0], prefix(frames) if frames else None)
-    caption = stream.caption(HashText().encode("go"))
+    caption = stream.text_kv(HashText().encode("go"))
     out = [stream.stage([0], [caption]) for _ in range(4)]
     assert [o is None for o in out] == [True, False, False, False]
     assert all(torch.isfinite(o).all() for o in out if o is not None)
-    assert stream.lanes[0].flight.first == frames // 2 + 3
+    assert stream.rows[0].window.first == frames // 2 + 3
 
 
 def test_prefix_matters_and_old_prefix_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """With clean chunks that see only themselves, only what stays in the cache counts."""
     long, stream = prefix(12), make()
-    caption = stream.caption(HashText().encode("go"))
+    caption = stream.text_kv(HashText().encode("go"))
 
     def first(x: torch.Tensor) -> torch.Tensor:
         stream.reset([0], [0], x)
@@ -142,26 +142,26 @@ def test_drain_emits_what_is_in_flight() -> None:
     got.append(drained.stage([0], None))
     assert torch.equal(got[2], want[2])
     assert got[3].shape == want[3].shape
-    assert drained.lanes[0].flight.count == 0
+    assert drained.rows[0].window.count == 0
     with pytest.raises(ValueError, match="no chunk in flight"):
         drained.stage([0], None)
 
 
 def test_admitting_while_draining_is_refused() -> None:
     stream = make(num_steps=8, window_size=4, kv_range=(2,))
-    caption = stream.caption(HashText().encode("go"))
+    caption = stream.text_kv(HashText().encode("go"))
     for _ in range(4):
         stream.stage([0], [caption])
     stream.stage([0], None)
     with pytest.raises(ValueError, match="being drained"):
         stream.stage([0], [caption])
-    while stream.lanes[0].flight.count:
+    while stream.rows[0].window.count:
         assert stream.stage([0], None) is not None
 
 
 def test_worlds_of_different_age_cannot_share_a_stage() -> None:
     stream = make(2)
-    captions = [stream.caption(HashText().encode("go"))] * 2
+    captions = [stream.text_kv(HashText().encode("go"))] * 2
     stream.stage([0], captions[:1])
     with pytest.raises(ValueError, match="different points"):
         stream.stage([0, 1], captions)
@@ -197,7 +197,7 @@ def test_interrupted_stage_changes_nothing() -> None:
             raise Stop
 
     stream, twin = make(), make()
-    captions = [stream.caption(HashText().encode("go"))]
+    captions = [stream.text_kv(HashText().encode("go"))]
     for _ in range(3):
         stream.stage([0], captions)
         twin.stage([0], captions)
@@ -224,14 +224,14 @@ def test_no_masks_and_no_copies_of_keys() -> None:
     reads = CacheReads(stream.cache, [0], 2, [3, 3], "sdpa")
     for runs in reads.reads:
         (run,) = runs
-        view = stream.cache.k[0][reads.rows, run.start : run.end].flatten(1, 2)
+        view = stream.cache.k[0][reads.rows, run.start : run.stop].flatten(1, 2)
         assert view.untyped_storage().data_ptr() == stream.cache.k.untyped_storage().data_ptr()
 
 
 @pytest.mark.slow
 def test_two_thousand_chunks_in_flat_memory() -> None:
     stream = make(num_steps=2, window_size=1, kv_range=(3, 2))
-    caption = stream.caption(HashText().encode("go"))
+    caption = stream.text_kv(HashText().encode("go"))
     storage = stream.cache.k.untyped_storage().data_ptr()
     counts = []
     for i in range(2000):
@@ -241,7 +241,7 @@ def test_two_thousand_chunks_in_flat_memory() -> None:
             tensors = sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
             counts.append((tensors, sys.getallocatedblocks()))
     assert torch.isfinite(out).all()
-    assert stream.lanes[0].flight.first == 2000
+    assert stream.rows[0].window.first == 2000
     assert stream.cache.k.untyped_storage().data_ptr() == storage
     # One object kept for each chunk would be 1,799 more of them.
     assert counts[1][0] - counts[0][0] < 50
@@ -257,7 +257,7 @@ def test_gates_are_made_once_a_prompt(condition: str, monkeypatch: pytest.Monkey
     gates = dit.gates
     monkeypatch.setattr(dit, "gates", lambda *given: made.append(given) or gates(*given))
     stream.reset([0], [0], None)
-    first, second = (stream.caption(torch.randn(3, 16)) for _ in range(2))
+    first, second = (stream.text_kv(torch.randn(3, 16)) for _ in range(2))
     counts = []
     for caption in (first, first, first, second, second):
         stream.stage([0], [caption])

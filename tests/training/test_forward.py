@@ -59,7 +59,7 @@ def test_sampling_with_it_equals_the_stream(dit: DiT) -> None:
     generator = torch.Generator().manual_seed(2)
     for chunk in (2, 3, 4):  # the third one no longer sees the first clean chunk
         rows = torch.randn(3, 8, generator=generator)
-        caption = stream.caption(rows)
+        caption = stream.text_kv(rows)
         expected = stream.stage([0], [caption])
         assert expected is not None
         x = noise[chunk]

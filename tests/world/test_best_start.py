@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from magi_world.io.package import read_package
-from magi_world.world import best_start as module
-from magi_world.world.best_start import best_start, last_frames, variety
+from magi_world.world import start as module
+from magi_world.world.start import best_start, last_frames, variety
 from tests.tiny import tiny_parts, write_tiny_package
 
 

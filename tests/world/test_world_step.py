@@ -343,7 +343,7 @@ def test_a_step_that_cannot_be_decoded_leaves_no_trace(monkeypatch: pytest.Monke
         patch.setattr("magi_world.world.world.decode_latents", interrupted)
         with pytest.raises(KeyboardInterrupt):
             world.step("turn left")
-    assert world.snapshot().stories == twin.snapshot().stories
+    assert world.snapshot().prompts == twin.snapshot().prompts
     np.testing.assert_array_equal(world.step("hop").frames, twin.step("hop").frames)
 
 
@@ -375,7 +375,7 @@ def test_ctrl_c_at_any_moment_leaves_the_world_before_or_after_a_step() -> None:
             time.sleep(0.001)  # where the signal of a timer that came late is seen
         except KeyboardInterrupt:
             interrupted += 1
-        for want in after[world.snapshot().stories[0].steps - 1 :]:
+        for want in after[world.snapshot().prompts[0].steps - 1 :]:
             command = "turn left" if want is after[0] else "hop"
             assert torch.equal(world.step(command).latents, want)
     assert interrupted > 30

@@ -1,18 +1,21 @@
-"""The rolling cache of keys and values: fixed size, allocated once.
+"""Keys and values: the rolling cache of the past, fixed in size, and those of the texts.
 
-Shapes: Ly layers, B worlds, P slots, S tokens a chunk, Hkv key/value groups, hd head dim.
+Shapes: Ly layers, B worlds, N chunks of a forward, P slots, S tokens a chunk, L caption rows,
+Hq query heads, Hkv key/value groups, hd head dim.
 
     slot:   0 ........ history-1 | history .............. P-1
             clean chunks, newest | chunks of the current forward,
             on the right         | oldest first
 
-A chunk always reads one run of slots, so a key range is a slice and never a mask or a copy.
+A chunk always reads one run of slots, so a key range is a slice and never a mask or a copy. An
+index costs a GPU nothing: a Python list would be copied to it, and waited for, at every use.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -22,17 +25,18 @@ from torch import Tensor
 
 from magi_world.model.attention import Backend, attend_ranges, attention
 from magi_world.model.dit import SelfAttend
-from magi_world.sampling.rows import Indices, ranges_of
+
+INDICES_KEPT = 256
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Size and place of a cache. ``flight``: most chunks that one forward carries."""
+    """Size and place of a cache. ``window``: most chunks of a forward."""
 
     layers: int
     worlds: int
     history: int
-    flight: int
+    window: int
     tokens: int
     kv_groups: int
     head_dim: int
@@ -41,7 +45,7 @@ class CacheConfig:
 
     def shape(self) -> tuple[int, ...]:
         """(Ly, B, P, S, Hkv, hd) of the keys, and of the values."""
-        slots = self.history + self.flight
+        slots = self.history + self.window
         return (self.layers, self.worlds, slots, self.tokens, self.kv_groups, self.head_dim)
 
     @property
@@ -98,7 +102,7 @@ class Cache(Protocol):
         """Drop the history of these worlds."""
 
     def push(self, worlds: Sequence[int]) -> None:
-        """Make room for one more clean chunk in slot history - 1."""
+        """Make room for one more clean chunk in slot history - 1; the oldest one goes."""
 
 
 MakeCache = Callable[[CacheConfig], Cache]
@@ -120,7 +124,6 @@ class KeyValueCache:
         self._shared = False
 
     def share(self) -> KeyValueCache:
-        """A copy that costs nothing until this cache or the copy is written to."""
         twin = object.__new__(KeyValueCache)
         twin.config, twin.filled = self.config, list(self.filled)
         twin.k, twin.v, twin.indices = self.k, self.v, self.indices
@@ -128,7 +131,6 @@ class KeyValueCache:
         return twin
 
     def own(self) -> None:
-        """Make sure that writing here is seen nowhere else."""
         if not self._shared:
             return
         history = self.config.history
@@ -139,7 +141,6 @@ class KeyValueCache:
         self._shared = False
 
     def clean(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of the clean slots, each (Ly, B, history, S, Hkv, hd)."""
         history = self.config.history
         return self.k[:, :, :history], self.v[:, :, :history]
 
@@ -154,7 +155,6 @@ class KeyValueCache:
     def reads(
         self, worlds: Sequence[int], first_slot: int, ranges: Sequence[int], backend: Backend
     ) -> CacheReads:
-        """Self-attention of one forward, see `CacheReads`."""
         return CacheReads(self, worlds, first_slot, ranges, backend)
 
     def taken(self, other: Cache) -> KeyValueCache:
@@ -165,7 +165,6 @@ class KeyValueCache:
         return KeyValueCache.from_clean(config, other.filled, *other.clean())
 
     def copy_world(self, world: int, other: Cache, row: int) -> None:
-        """Make the history of ``world`` that of world ``row`` in ``other``."""
         self.own()
         k, v = other.clean()
         self.k[:, world, : self.config.history] = k[:, row]
@@ -173,23 +172,17 @@ class KeyValueCache:
         self.filled[world] = other.filled[row]
 
     def forget(self, worlds: Sequence[int]) -> None:
-        """Drop the history of these worlds."""
         for world in worlds:
             self.filled[world] = 0
 
     def push(self, worlds: Sequence[int]) -> None:
-        """Make room for one more clean chunk in slot history - 1; the oldest one goes."""
         self.own()
-        rows = self.rows(worlds)
+        rows = self.indices(worlds)
         for slot in range(self.config.history - 1):
             self.k[:, rows, slot] = self.k[:, rows, slot + 1]
             self.v[:, rows, slot] = self.v[:, rows, slot + 1]
         for world in worlds:
             self.filled[world] = min(self.filled[world] + 1, self.config.history)
-
-    def rows(self, worlds: Sequence[int]) -> slice | Tensor:
-        """An index for the worlds: a slice (no copy) where they lie side by side."""
-        return self.indices(worlds)
 
 
 class CacheReads:
@@ -212,18 +205,18 @@ class CacheReads:
         """
         cache.own()
         self.cache, self.backend = cache, backend
-        self.rows = cache.rows(worlds)
+        self.rows = cache.indices(worlds)
         self.slots = slice(first_slot, first_slot + len(ranges))
         history = cache.config.history
         # Per chunk: {run of slots: batch rows that read it}. Worlds differ only in how much
         # history they have.
-        self.reads: list[dict[_Run, list[int]]] = []
+        self.reads: list[dict[range, list[int]]] = []
         for chunk, length in enumerate(ranges):
             end = first_slot + chunk + 1
-            runs: dict[_Run, list[int]] = {}
+            runs: dict[range, list[int]] = {}
             for row, world in enumerate(worlds):
                 start = max(end - length, history - cache.filled[world])
-                runs.setdefault(_Run(start, end), []).append(row)
+                runs.setdefault(range(start, end), []).append(row)
             self.reads.append(runs)
         self.worlds = list(worlds)
         self.ranges: tuple[Tensor, Tensor] | None = None
@@ -249,11 +242,11 @@ class CacheReads:
             return attend_ranges(q.flatten(0, 2), keys, values, *self.ranges).view(q.shape)
         if q.shape[1] == len(self.calls) == 1:
             ((_, run, _, worlds),) = self.calls
-            keys, values = (x[worlds, run.start : run.end].flatten(1, 2) for x in (k, v))
+            keys, values = (x[worlds, run.start : run.stop].flatten(1, 2) for x in (k, v))
             return attention(q[:, 0], keys, values, self.backend)[:, None]
         out = torch.empty_like(q)
         for chunk, run, rows, worlds in self.calls:
-            keys, values = (x[worlds, run.start : run.end].flatten(1, 2) for x in (k, v))
+            keys, values = (x[worlds, run.start : run.stop].flatten(1, 2) for x in (k, v))
             out[rows, chunk] = attention(q[rows, chunk], keys, values, self.backend)
         return out
 
@@ -267,13 +260,133 @@ class CacheReads:
                 for row in batch_rows:
                     place, world = row * chunks + chunk, self.worlds[row] * slots
                     rows.append((place * tokens, (place + 1) * tokens))
-                    keys.append(((world + run.start) * tokens, (world + run.end) * tokens))
+                    keys.append(((world + run.start) * tokens, (world + run.stop) * tokens))
         return ranges_of(rows, q.device), ranges_of(keys, q.device)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Slots [start, end)."""
+@dataclass(frozen=True, eq=False)
+class TextKV:
+    """One caption as the transformer reads it.
 
-    start: int
-    end: int
+    features: (L, caption_channels), or None for the null caption.
+    layers: per layer k and v, each (1, L, Hkv, hd).
+    """
+
+    features: Tensor | None
+    layers: tuple[tuple[Tensor, Tensor], ...]
+
+
+class TextReads:
+    """Cross-attention of one forward. Rows that carry the same caption are read in one call."""
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[TextKV]],
+        backend: Backend,
+        indices: Indices | None = None,
+    ) -> None:
+        """``texts[b][n]`` is what chunk n of batch row b reads; ``indices`` may be shared."""
+        self.backend, self.shape = backend, (len(texts), len(texts[0]))
+        self.texts = texts
+        self.features = [text.features for chunks in texts for text in chunks]
+        self.groups: dict[TextKV, list[int]] = {}
+        for row, text in enumerate(text for chunks in texts for text in chunks):
+            self.groups.setdefault(text, []).append(row)
+        self.indices = indices
+        self.ranges: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, layer: int, q: Tensor) -> Tensor:
+        """q (B, N, S, Hq, hd) -> the same shape."""
+        if self.backend == "magi":
+            return self._read_ranges(layer, q)
+        if len(self.groups) == 1:
+            (text,) = self.groups
+            return self._read(text, layer, q.flatten(0, 2)).view(q.shape)
+        if self.indices is None:
+            self.indices = Indices(q.device)
+        rows, out = q.flatten(0, 1), torch.empty_like(q)
+        for text, places in self.groups.items():
+            index = self.indices(places)
+            picked = rows[index]
+            out.view(rows.shape)[index] = self._read(text, layer, picked.flatten(0, 1)).view(
+                picked.shape
+            )
+        return out
+
+    def _read_ranges(self, layer: int, q: Tensor) -> Tensor:
+        """All captions in one call: their keys one behind the other, each chunk reads its own."""
+        k, v = (torch.cat([text.layers[layer][part][0] for text in self.groups]) for part in (0, 1))
+        if self.ranges is None:
+            self.ranges = self._make_ranges(q)
+        return attend_ranges(q.flatten(0, 2), k, v, *self.ranges).view(q.shape)
+
+    def _make_ranges(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        tokens, start, pairs = q.shape[2], 0, []
+        for text, places in self.groups.items():
+            end = start + text.layers[0][0].shape[1]
+            pairs += [(place, (start, end)) for place in places]
+            start = end
+        rows = [(place * tokens, (place + 1) * tokens) for place, _ in pairs]
+        return ranges_of(rows, q.device), ranges_of([keys for _, keys in pairs], q.device)
+
+    def summary(self, null: Tensor) -> Tensor:
+        """First feature row of each chunk's caption (B, N, Cc); ``null`` where it has none."""
+        rows = [null if f is None else f[0].to(null.dtype) for f in self.features]
+        return torch.stack(rows).view(*self.shape, -1)
+
+    def _read(self, text: TextKV, layer: int, q: Tensor) -> Tensor:
+        k, v = text.layers[layer]
+        return attention(q[None], k, v, self.backend, text=True)
+
+
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """``x`` from the host to a device, without waiting for it."""
+    if device.type != "cuda" or x.device.type != "cpu":
+        return x.to(device)
+    # Out of ordinary memory the copy would be waited for.
+    return x.pin_memory().to(device, non_blocking=True)
+
+
+def ranges_of(pairs: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """(R, 2) int32 on the device, half-open ranges as `attend_ranges` takes them."""
+    return upload(torch.tensor(pairs, dtype=torch.int32), device)
+
+
+def as_slice(rows: Sequence[int]) -> slice | None:
+    """The slice that selects these rows, if there is one."""
+    first = rows[0] if len(rows) else 0
+    run = slice(first, first + len(rows))
+    return run if list(rows) == list(range(run.start, run.stop)) else None
+
+
+class Indices:
+    """Lists of rows as indices; the tensors among them are uploaded once."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+
+    def __call__(self, rows: Sequence[int]) -> slice | Tensor:
+        """What to index with, to get these rows in this order."""
+        run = as_slice(rows)
+        if run is not None:
+            return run
+        key = tuple(rows)
+        if key not in self._kept:
+            self._kept[key] = upload(torch.tensor(key), self.device)
+            if len(self._kept) > INDICES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+
+def taken(x: Tensor, places: Sequence[int], axis: int) -> Tensor:
+    """Some places of an axis, in this order: views of the runs among them, joined."""
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][1]:
+            runs[-1][1] = place + 1
+        else:
+            runs.append([place, place + 1])
+    views = [x.narrow(axis, start, end - start) for start, end in runs]
+    return views[0] if len(views) == 1 else torch.cat(views, dim=axis)
