@@ -273,12 +273,7 @@ def plan_step(
     times = [all_times[place] for place in places]
     grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
     t, after = grid[places], grid[[place + 1 for place in places]]
-    scales: list[list[float]] = []
-    if config.passes == 3:
-        rows = [schedule.guidance(config, time) for time in times]
-        scales = [[row[i] for row in rows] for i in range(3)]
-    # Compared in float64: three quarters of the grid is t = float32(0.3), just above 0.3.
-    solo = config.solo_weight > 0 and times[0] > config.solo_above_t
+    rows = [schedule.guidance(config, time) for time in times] if config.passes == 3 else []
 
     def broadcast(x: Tensor) -> Tensor:
         return upload(x.view(1, -1, 1, 1, 1, 1), device)
@@ -289,9 +284,10 @@ def plan_step(
         dt=broadcast(after - t),
         ranges=[schedule.key_range(config, place) for place in places],
         interval=schedule.step_embedding(config, step),
-        solo=solo,
-        scales=scales,
-        weights=[broadcast(torch.tensor(scale, dtype=torch.float32)) for scale in scales],
+        # Compared in float64: three quarters of the grid is t = float32(0.3), just above 0.3.
+        solo=config.solo_weight > 0 and times[0] > config.solo_above_t,
+        scales=list(zip(*rows, strict=True)),
+        weights=[broadcast(w) for w in torch.tensor(rows).unbind(1)] if rows else [],
     )
 
 

@@ -136,9 +136,9 @@ def test_prefix_matters_and_old_prefix_does_not(monkeypatch: pytest.MonkeyPatch)
 
 def test_drain_emits_what_is_in_flight() -> None:
     fed, drained = make(), make()
-    captions = [fed.caption(HashText().encode("go"))]
+    captions = [fed.text_kv(HashText().encode("go"))]
     want = [fed.stage([0], captions) for _ in range(4)]
-    got = [drained.stage([0], [drained.caption(HashText().encode("go"))]) for _ in range(3)]
+    got = [drained.stage([0], [drained.text_kv(HashText().encode("go"))]) for _ in range(3)]
     got.append(drained.stage([0], None))
     assert torch.equal(got[2], want[2])
     assert got[3].shape == want[3].shape
@@ -176,13 +176,13 @@ def test_batch_gives_each_world_what_it_gets_alone(window: int, passes: int) -> 
     words = ["go", "turn left", "go"]
     together = []
     for _ in range(window + 3):
-        out = worlds.stage(range(3), [worlds.caption(text.encode(w)) for w in words])
+        out = worlds.stage(range(3), [worlds.text_kv(text.encode(w)) for w in words])
         together.append(out)
     for i, word in enumerate(words):
         alone = make(**options)
         alone.reset([0], [i], None)
         for out in together:
-            own = alone.stage([0], [alone.caption(text.encode(word))])
+            own = alone.stage([0], [alone.text_kv(text.encode(word))])
             assert (own is None) == (out is None)
             if out is not None:
                 assert_alike(own[0], out[i])
@@ -209,7 +209,7 @@ def test_interrupted_stage_changes_nothing() -> None:
 
 def test_caption_of_the_wrong_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3, 5\); expected \(L, 16\)"):
-        make().caption(torch.zeros(3, 5))
+        make().text_kv(torch.zeros(3, 5))
 
 
 def test_prefix_of_the_wrong_shape_is_refused() -> None:
