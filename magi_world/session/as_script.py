@@ -10,7 +10,8 @@ from itertools import groupby
 from pathlib import Path
 
 from magi_world.config import require
-from magi_world.session.events import Fork, Keep, Load, Note, Reset, Rewind, Save, StartFile, Step
+from magi_world.session.events import Note, Reset, StartFile, Step
+from magi_world.session.player import Runs
 from magi_world.session.session import Session
 
 
@@ -59,39 +60,24 @@ def script_text(session: Session, title: str, folder: Path = Path()) -> str:
 
 
 def _last_timeline(session: Session) -> tuple[Reset, list[_Said]]:
-    reset, past, futures = Reset((0,)), list[_Said](), list[list[_Said]]()
-    slots: dict[str, tuple[Reset, list[_Said]]] = {}
+    runs: Runs[_Said] = Runs()
     notes: tuple[str, ...] = ()
     for number, event in enumerate(session.events):
-        match event:
-            case Reset():
-                reset, past, notes = event, [], ()
-            case Note(text):
-                notes = (*notes, text)
-            case Step(say=say):
-                timelines = futures or [past]
-                for timeline, one in zip(timelines, _per_future(say, len(timelines)), strict=True):
-                    timeline.append(_Said(one, notes))
-                notes = ()
-            case Rewind(chunk):
-                past = past[:chunk]
-            case Save(slot, chunk):
-                slots[slot] = reset, past[:chunk]
-            case Load(slot):
-                require(
-                    slot in slots, f"{session.where(number)}: slot {slot!r} is of another session"
-                )
-                reset, past = slots[slot][0], list(slots[slot][1])
-            case Fork(count):
-                futures = [list(past) for _ in range(count)]
-            case Keep(future):
-                past, futures = futures[future], []
-    require(bool(past), "the session made no chunk; there is nothing to write a script of")
-    return reset, past
-
-
-def _per_future(say: str | Sequence[str | None] | None, count: int) -> Sequence[str | None]:
-    return [say] * count if say is None or isinstance(say, str) else say
+        says: Sequence[str | None] = ()
+        if isinstance(event, Note):
+            notes = (*notes, event.text)
+        elif isinstance(event, Reset | Step):
+            say = event.say if isinstance(event, Step) else None
+            says = say if isinstance(say, tuple) else [say] * runs.count
+            notes = notes if isinstance(event, Step) else ()
+        try:
+            runs.happened(event, [_Said(say, notes) for say in says])
+        except ValueError as error:
+            raise ValueError(f"{session.where(number)}: {error}") from None
+        notes = () if says else notes
+    said = runs.now.items[1:]
+    require(bool(said), "the session made no chunk; there is nothing to write a script of")
+    return runs.now.reset, said
 
 
 def _quoted(text: str) -> str:

@@ -5,7 +5,6 @@ Shapes: T video frames, H, W pixels. One step of an episode is one chunk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,26 +12,14 @@ from gymnasium.spaces import Box
 
 from magi_world.config import require
 from magi_world.io.offline import DatasetConfig, check_name, text_space, write_dataset
-from magi_world.session.events import Fork, Keep, Load, Reset, Rewind, Save, Step
-from magi_world.session.player import perform_all
+from magi_world.session.player import Run, Runs, perform_all
 from magi_world.session.session import Session
 from magi_world.world.world import World
 
-
-@dataclass
-class Episode:
-    """One run from a reset: ``frames`` has one chunk (T, H, W, 3) more than ``commands``."""
-
-    seed: int
-    frames: list[np.ndarray] = field(default_factory=list)
-    commands: list[str] = field(default_factory=list)
-
-    def until(self, chunk: int) -> Episode:
-        """The first ``chunk`` steps of it."""
-        return Episode(self.seed, self.frames[: chunk + 1], self.commands[:chunk])
+Made = tuple[np.ndarray, str]  # frames of a chunk, and the command that it was made under
 
 
-def episodes(session: Session, world: World) -> list[Episode]:
+def episodes(session: Session, world: World) -> list[Run[Made]]:
     """The session performed again, as episodes; what was rewound or not kept is left out.
 
     Raises:
@@ -40,33 +27,14 @@ def episodes(session: Session, world: World) -> list[Episode]:
             event that this world cannot perform.
     """
     require(world.num_worlds == 1, f"a dataset is of one world; this has {world.num_worlds}")
-    done: list[Episode] = []
-    now, slots, futures = Episode(0), dict[str, Episode](), list[Episode]()
+    runs: Runs[Made] = Runs()
     for event, chunk in perform_all(session, world):
-        match event:
-            case Reset(seeds=seeds) if chunk is not None:
-                done.append(now)
-                now = Episode(seeds[0], [chunk.frames[0]])
-            case Step() if chunk is not None:
-                running = futures or [now]
-                for episode, frames, command in zip(
-                    running, chunk.frames, chunk.prompts, strict=True
-                ):
-                    episode.frames.append(frames)
-                    episode.commands.append(command)
-            case Rewind(index):
-                now = now.until(index)
-            case Save(slot, index):
-                slots[slot] = now.until(len(now.commands) if index is None else index)
-            case Load(slot):
-                require(slot in slots, f"slot {slot!r} is of another session; export that one")
-                done.append(now)
-                now = slots[slot].until(len(slots[slot].commands))
-            case Fork(count):
-                futures = [now.until(len(now.commands)) for _ in range(count)]
-            case Keep(future):
-                now, futures = futures[future], []
-    return [episode for episode in [*done, now] if episode.commands]
+        made = () if chunk is None else zip(chunk.frames, chunk.prompts, strict=True)
+        try:
+            runs.happened(event, list(made))
+        except ValueError as error:
+            raise ValueError(f"{error}; export that one") from None
+    return [run for run in [*runs.done, runs.now] if len(run.items) > 1]
 
 
 def export_minari(session: Session, world: World, dataset: str) -> Any:
@@ -88,19 +56,20 @@ def export_minari(session: Session, world: World, dataset: str) -> Any:
     config = DatasetConfig(
         dataset,
         observation_space=Box(0, 255, shape, np.uint8),
-        action_space=text_space(c for run in runs for c in run.commands),
+        action_space=text_space(c for run in runs for _, c in run.items[1:]),
         algorithm="session",
         description=f"{len(runs)} episodes of {world.spec.name}, a magi-world session",
     )
     buffers = (
         EpisodeBuffer(
-            seed=run.seed,
-            observations=run.frames,
-            actions=run.commands,
-            rewards=[0.0] * len(run.commands),
-            terminations=[False] * len(run.commands),
-            truncations=[*[False] * (len(run.commands) - 1), True],
+            seed=run.reset.seeds[0],
+            observations=[frames for frames, _ in run.items],
+            actions=[command for _, command in run.items[1:]],
+            rewards=[0.0] * steps,
+            terminations=[False] * steps,
+            truncations=[*[False] * (steps - 1), True],
         )
         for run in runs
+        for steps in [len(run.items) - 1]
     )
     return write_dataset(config, buffers)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from magi_world.config import require
 from magi_world.io.media import fit, load_image, load_video
 from magi_world.sampling.denoise import Progress
 from magi_world.session.events import (
@@ -28,6 +29,8 @@ from magi_world.session.session import Session, step_event
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import World
+
+Item = TypeVar("Item")
 
 
 class SessionPlayer:
@@ -176,6 +179,60 @@ def check_batch(session: Session, world: World) -> None:
             f"the session is of {session.header.num_worlds} worlds, this is {world.num_worlds}; "
             "load the world with that num_worlds"
         )
+
+
+@dataclass
+class Run(Generic[Item]):
+    """One timeline from a reset on.    items: one for the reset, one for every chunk after it."""
+
+    reset: Reset
+    items: list[Item]
+
+    def until(self, chunk: int | None = None) -> Run[Item]:
+        """A copy up to a chunk; None copies all of it."""
+        return Run(self.reset, self.items[: None if chunk is None else chunk + 1])
+
+
+class Runs(Generic[Item]):
+    """The timelines of a session; what is rewound or not kept is in none of them.
+
+    done: those that were left for another beginning.    now: the one that goes on.
+    """
+
+    def __init__(self) -> None:
+        self.done: list[Run[Item]] = []
+        self.now: Run[Item] = Run(Reset((0,)), [])
+        self._slots: dict[str, Run[Item]] = {}
+        self._futures: list[Run[Item]] = []
+
+    @property
+    def count(self) -> int:
+        """Of futures that go on side by side; 1 outside of a fork."""
+        return len(self._futures) or 1
+
+    def happened(self, event: Event, items: Sequence[Item] = ()) -> None:
+        """``items``: of a reset one, of a step one for each future.
+        Raises ValueError: the slot of another session is loaded.
+        """
+        match event:
+            case Reset():
+                self.done.append(self.now)
+                self.now = Run(event, list(items))
+            case Step():
+                for run, item in zip(self._futures or [self.now], items, strict=True):
+                    run.items.append(item)
+            case Rewind(chunk):
+                self.now = self.now.until(chunk)
+            case Save(slot, chunk):
+                self._slots[slot] = self.now.until(chunk)
+            case Load(slot):
+                require(slot in self._slots, f"slot {slot!r} is of another session")
+                self.done.append(self.now)
+                self.now = self._slots[slot].until()
+            case Fork(count):
+                self._futures = [self.now.until() for _ in range(count)]
+            case Keep(future):
+                self.now, self._futures = self._futures[future], []
 
 
 @dataclass(frozen=True)
