@@ -8,7 +8,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from magi_world.io.card import world_card
+from magi_world.io.hub import world_card
 from magi_world.io.package import read_record
 from magi_world.loading import world_folders
 

@@ -20,7 +20,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}{path.suffix}")
+    # Under another suffix: what a killed process leaves behind is no file of the kind.
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
     try:
         yield part
         with part.open("rb") as written:
@@ -29,7 +30,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename is not None or str(path) in str(error):
             raise
-        raise OSError(error.errno, f"{path} cannot be written: {error.strerror}") from error
+        why = error.strerror or str(error)
+        raise OSError(error.errno, f"{path} cannot be written: {why}") from error
     finally:
         part.unlink(missing_ok=True)
 

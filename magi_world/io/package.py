@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import nn
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.io.checkpoint import WeightsError
+from magi_world.io.files import write_text
 from magi_world.io.records import build, field, read_json
 from magi_world.io.weights import find_nan, load_into, load_tensors, save_tensors
 from magi_world.model.dit import parameter_dtype
@@ -221,10 +221,7 @@ def _read_heads(record: dict[str, Any], folder: Path, device: str | torch.device
 
 def write_record(folder: str | Path, record: dict[str, Any]) -> None:
     """Replace world.json, whole or not at all."""
-    path = Path(folder) / RECORD
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(Path(folder) / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def file_hashes(folder: str | Path) -> dict[str, str]:

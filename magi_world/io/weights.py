@@ -6,11 +6,9 @@ headers, and only then are tensors read, each straight to its device and precisi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +23,7 @@ from magi_world.io.checkpoint import (
     inspect_checkpoint,
     read_tensors,
 )
+from magi_world.io.files import replacing
 
 __all__ = [
     "TensorInfo",
@@ -181,17 +180,11 @@ def save_tensors(
         start = value.untyped_storage().data_ptr()
         ready[name] = value.clone() if start in seen else value
         seen.add(start)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
-    try:
+    with replacing(path) as part:
         try:
-            save_file(ready, temporary, dict(metadata) if metadata else None)
+            save_file(ready, part, dict(metadata) if metadata else None)
         except SafetensorError as error:  # how it tells of a full disk
             raise OSError(f"{path} cannot be written: {error}") from error
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_tensors(

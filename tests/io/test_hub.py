@@ -10,8 +10,7 @@ import pytest
 
 from magi_world import loading
 from magi_world.demos.cli import main
-from magi_world.io.card import world_card
-from magi_world.io.hub import HubAddress, released_patterns
+from magi_world.io.hub import HubAddress, released_patterns, world_card
 from magi_world.io.package import check_package, read_record
 from magi_world.io.released import PRESETS
 from magi_world.loading import world_folders
