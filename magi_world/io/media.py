@@ -330,7 +330,7 @@ def _frames_at(
     taken, begin = 0, 0.0
     for frame in frames:
         if fps is None or frame.time is None:
-            yield frame.to_ndarray(format="rgb24")
+            yield _rgb(frame)
             continue
         begin = frame.time if shown is None else begin
         if shown is not None:
@@ -345,6 +345,17 @@ def _frames_at(
     yield from _standing(shown, end - taken, last)
 
 
+def _rgb(frame: VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8.
+
+    Releases of PyAV before 16.2 take BT.601 for every film, unless another space than the film's
+    is asked for; RGB itself has none.
+    """
+    if frame.colorspace != _BT709:
+        return frame.to_ndarray(format="rgb24")
+    return frame.to_ndarray(format="rgb24", src_colorspace="ITU709", dst_colorspace="ITU601")
+
+
 def _moments(seconds: float, fps: float) -> int:
     """How many multiples of 1 / fps, from 0, lie before ``seconds``."""
     return max(0, math.ceil((seconds - _SOON) * fps))
@@ -356,5 +367,5 @@ def _standing(frame: VideoFrame, count: int, last: int | None) -> Iterator[np.nd
             last is not None or count <= MAX_FRAMES,
             f"one picture of the video stands still for {count:,} frames",
         )
-        pixels = frame.to_ndarray(format="rgb24")
+        pixels = _rgb(frame)
         yield from (pixels for _ in range(count if last is None else min(count, last)))

@@ -218,7 +218,7 @@ def test_gymnasiums_vector_observation_wrappers_want_next_step(name: str) -> Non
             2, world, observation="frame", actions="discrete", max_chunks=2, autoreset_mode=mode
         )
 
-    with pytest.raises(ValueError, match="autoreset_mode"):
+    with pytest.raises((ValueError, AssertionError)):  # Gymnasium 1.2.0 asserts without a word
         wrapper(make("SAME_STEP"), **given)
     envs = wrapper(make("NEXT_STEP"), **given)
     envs.reset(seed=0)
