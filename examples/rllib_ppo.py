@@ -6,24 +6,35 @@ python examples/rllib_ppo.py [WORLD]
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import ray
+from gymnasium.wrappers.vector import DtypeObservation, RescaleObservation
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.tune.registry import register_env
 
 import magi_world
 
 
+def dream(context: Mapping[str, Any]) -> gym.vector.VectorEnv:
+    """A batch of worlds. RLlib resets in the following step, and sees fractions, not bytes."""
+    envs = gym.make_vec(
+        "magi_world:MagiWorld-v0", num_envs=context["num_envs"], world=context["world"],
+        actions="discrete", observation="frame", max_chunks=8, autoreset_mode="NEXT_STEP",
+    )  # fmt: skip
+    return RescaleObservation(DtypeObservation(envs, np.float32), np.float32(0), np.float32(1))
+
+
 def main(name: str) -> None:
     """One iteration."""
+    register_env("dream", dream)
     config = (
         PPOConfig()
-        .environment(
-            "magi_world:MagiWorld-v0",
-            env_config={
-                "world": name, "actions": "discrete", "observation": "frame", "max_chunks": 8,
-            },
-        )
-        # One forward pass for all worlds of a runner; RLlib resets in the following step.
+        .environment("dream", env_config={"world": name})
+        # One forward pass for all worlds of a runner.
         .env_runners(
             num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=8,
             gym_env_vectorize_mode="vector_entry_point",
