@@ -48,7 +48,7 @@ DIT = DiTConfig(
 SAMPLER = SamplerConfig(
     num_steps=4, window_size=1, chunk_width=4, passes=1, distilled=True, kv_range=(4, 3)
 )
-SIDE = 32  # of a latent frame: 4 x 16 x 16 = 1024 tokens a chunk
+SIDE, TINY = 24, 8  # of a latent frame: 4 x 12 x 12 = 576 tokens a chunk
 EXCHANGES = 20
 FULL = 3
 
@@ -61,13 +61,13 @@ def main() -> None:
     given = parser.parse_args()
     seconds = 0.0 if given.tiny else given.seconds
     if given.worker:
-        work(seconds)
+        work(seconds, TINY if given.tiny else SIDE)
         return
     # Several take turns with one, so that a busy moment hits both.
     told: dict[int, list[dict]] = {1: [], given.ranks: []}
     for _ in range(1 if given.tiny else 3):
         for ranks, runs in told.items():
-            runs.append(start(ranks, seconds / 6))
+            runs.append(start(ranks, seconds / 6, given.tiny))
     one, many = (min(min(run["seconds"]) for run in runs) for runs in told.values())
     several = min(told[given.ranks], key=lambda run: run["exchange"])
     ratio = predicted_ratio(one, several["exchanges"], several["exchange"], given.ranks)
@@ -85,10 +85,11 @@ def main() -> None:
     )
 
 
-def start(ranks: int, seconds: float) -> dict:
+def start(ranks: int, seconds: float, tiny: bool) -> dict:
     """Run the workers as torchrun does, one thread each; what rank 0 printed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(ranks), __file__, "--worker", "--seconds", str(seconds)]
+    command += ["--tiny"] if tiny else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -96,7 +97,7 @@ def start(ranks: int, seconds: float) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def work(seconds: float) -> None:
+def work(seconds: float, side: int) -> None:
     """One process of a run."""
     torch.set_num_threads(1)
     place = torchrun_place()
@@ -104,25 +105,25 @@ def work(seconds: float) -> None:
     torch.manual_seed(0)
     dit = DiT(DIT).requires_grad_(False)
     if place.size == 1:
-        tell(dit, KeyValueCache, seconds)
+        tell(dit, KeyValueCache, seconds, side)
         return
     ranks = Ranks(place, Split(place.size), torch.device("cpu"))
     if not place.leads:
         part = RankDiT(DIT, ranks).requires_grad_(False)
         part.load_state_dict(dit.state_dict())
-        measure_exchange(part)
+        measure_exchange(part, side)
         raise SystemExit(follow(ranks, part, VAE.__new__(VAE), KeyValueCache))
     channel = Channel(ranks)
     lead = LeadDiT(DIT, channel).requires_grad_(False)
     lead.load_state_dict(dit.state_dict())
-    exchange = measure_exchange(lead)
-    tell(lead, lead.keep(KeyValueCache), seconds, exchange)
+    exchange = measure_exchange(lead, side)
+    tell(lead, lead.keep(KeyValueCache), seconds, side, exchange)
     channel.close()
 
 
-def tell(dit: DiT, make_cache: MakeCache, seconds: float, exchange: float = 0.0) -> None:
+def tell(dit: DiT, make_cache: MakeCache, seconds: float, side: int, exchange: float = 0.0) -> None:
     """Dream chunks for so long, and print what each took."""
-    config = StreamConfig(SAMPLER, (SIDE, SIDE))
+    config = StreamConfig(SAMPLER, (side, side))
     stream = ChunkStream(dit, config, make_cache=make_cache)
     stream.reset([0], [0], None)
     taken, total = [], 0.0
@@ -139,9 +140,9 @@ def tell(dit: DiT, make_cache: MakeCache, seconds: float, exchange: float = 0.0)
     print(json.dumps(told), flush=True)
 
 
-def measure_exchange(dit: RankDiT) -> float:
+def measure_exchange(dit: RankDiT, side: int) -> float:
     """Seconds of an exchange of a mean size: queries to their heads."""
-    tokens = SAMPLER.chunk_width * (SIDE // 2) ** 2
+    tokens = SAMPLER.chunk_width * (side // 2) ** 2
     mine = len(dit.exchange.tokens(tokens))
     q = torch.randn(1, 1, 1, mine, DIT.heads, DIT.head_dim)
     return median(
