@@ -38,7 +38,8 @@ from magi_world.training.loop import mixed, training_attention
 
 def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: Path) -> int:
     """Put chunks, each as `shard_row` makes it, at ``path`` in one move. Returns their number."""
-    tensors = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    # Stacked views keep their order in memory, which the file would take for that of the axes.
+    tensors = {name: np.ascontiguousarray([row[name] for row in rows]) for name in rows[0]}
     temporary = path.with_suffix(".part")
     save_file(tensors, temporary, metadata={"commands": "|".join(config.actions)})
     os.replace(temporary, path)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from toy import COMMANDS, tiny_vae
+from toy import COMMANDS, record_config, tiny_vae
 
 from magi_world.model.vae import VAE
+from magi_world.simulator import SimulatedChunk
 from magi_world.training.data import (
     ChunkDataset,
     LatentDataset,
     mirror_command,
     mirror_table,
+    shard_path,
+    shard_row,
     split_shards,
+    write_shard,
 )
 
 SIDES = {"left": "right"}
@@ -88,3 +93,13 @@ def test_missing_shards_are_named(tmp_path: Path) -> None:
         ChunkDataset([])
     with pytest.raises(ValueError, match="held_out_shards"):
         split_shards(tmp_path, 1)
+
+
+def test_a_turned_picture_is_written_as_it_looks(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    turned = [draw.integers(256, size=(4, 6, 6, 3), dtype=np.uint8).swapaxes(1, 2) for _ in "ab"]
+    chunks = [SimulatedChunk(f, 0, 0.0, np.zeros(1, np.int16), False, False) for f in turned]
+    path = shard_path(tmp_path, 0)
+    write_shard(record_config(), [shard_row(chunk, 0) for chunk in chunks], path)
+    seen = ChunkDataset([path]).pixels(torch.arange(2))
+    np.testing.assert_array_equal(seen.numpy(), np.stack(turned))

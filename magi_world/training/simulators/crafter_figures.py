@@ -1,0 +1,144 @@
+"""Figures of the world `crafter`: are dreamed tiles real, do walks shift the map, does it count?
+
+Pictures are cut into tiles, and each is taken for the nearest of the tiles that the held-out
+recording shows. Legend: n pictures, R rows and K columns of tiles, L different tiles.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from magi_world.training.data import ChunkDataset
+from magi_world.training.rollout import EvaluateConfig, begin, filled, history_of
+from magi_world.training.simulators.crafter import COLUMNS, ROWS, TILE, WAYS
+from magi_world.world import World
+
+NEAR = 10.0  # mean grey levels by which a tile may differ from a real one
+MOST = 6000  # pictures whose tiles are known
+WOOD = (7, 5)  # row and column of the wood in the inventory
+LONG = 8  # chunks of the longer dream
+
+
+def tiles(frames: Tensor) -> Tensor:
+    """uint8 (n, H, W, 3) -> (n, R, K, TILE * TILE * 3) uint8."""
+    cut = frames.unfold(1, TILE, TILE).unfold(2, TILE, TILE)  # n R K 3 y x
+    return cut.flatten(3)
+
+
+class Tiles:
+    """The different tiles of a recording."""
+
+    def __init__(self, data: ChunkDataset) -> None:
+        rows = torch.linspace(0, len(data) - 1, min(MOST, len(data))).long()
+        found = [tiles(data.pixels(part)[:, -1]).flatten(0, 2) for part in rows.split(512)]
+        self.known = torch.cat([f.unique(dim=0) for f in found]).unique(dim=0).float()  # (L, P)
+
+    def nearest(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (n, H, W, 3) -> index of the nearest tile and its mean error, (n, R, K) each."""
+        cut = tiles(frames)
+        parts = cut.flatten(0, 2).float().split(1024)
+        found = [torch.cdist(part, self.known, p=1.0).min(1) for part in parts]
+        error = torch.cat([f.values for f in found]) / cut.shape[3]
+        return torch.cat([f.indices for f in found]).view(cut.shape[:3]), error.view(cut.shape[:3])
+
+
+def shift_of(before: Tensor, after: Tensor, way: tuple[int, int], most: int = 4) -> Tensor:
+    """How many tiles the map of pictures (n, H, W, 3) moved against a walk ``way``, 0 to ``most``.
+
+    The middle tile, which is the player's, does not count.
+    """
+    a, b = (f[:, : ROWS * TILE].float() for f in (before, after))
+    seen = torch.ones(a.shape[1:3], dtype=torch.bool)
+    middle = [slice(n // 2 * TILE, (n // 2 + 1) * TILE) for n in (ROWS, COLUMNS)]
+    seen[middle[0], middle[1]] = False
+    costs = []
+    for n in range(most + 1):
+        dx, dy = way[0] * n * TILE, way[1] * n * TILE
+        # What was at (x + dx) is now at x.
+        moved, was = torch.roll(a, (-dy, -dx), (1, 2)), torch.roll(seen, (-dy, -dx), (0, 1))
+        inside = torch.zeros_like(seen)
+        height, width = seen.shape
+        inside[max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)] = True
+        mask = (inside & was & seen)[None, :, :, None]
+        costs.append(((moved - b).abs() * mask).sum((1, 2, 3)) / mask.sum() / 3)
+    return torch.stack(costs, 1).argmin(1)
+
+
+def dreamed(world: World, data: ChunkDataset, rows: Tensor, length: int, seed: int) -> Tensor:
+    """Last frames (n, H, W, 3) after ``length`` dreamed chunks under the commands really held."""
+    before, names, out = history_of(data), world.spec.command_names, []
+    for part in rows.split(world.num_worlds):
+        whole = filled(part, world.num_worlds)
+        begin(world, data, part, seed)
+        for i in range(length):
+            held = data.command[whole + before + i].tolist()
+            chunk = world.step([names[c] for c in held])
+        out.append(chunk.decoded.cpu()[: len(part), -1])
+    return torch.cat(out)
+
+
+def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[str, Any]:
+    """Everything of this module, for ``evaluate.figures``.
+
+    Returns:
+        "after_1" and "after_8" (chunks dreamed under the commands really held): "real_tiles", the
+        share of tiles that are a tile of the game; "right_tiles", that are what really came, beside
+        those of somebody who says that nothing moves. "walks": the share of walks that shift the
+        map by the right number of tiles. "wood": the share of dreams in which the inventory says
+        what it really said after wood was collected.
+    """
+    known, before = Tiles(data), history_of(data)
+    names = list(world.spec.command_names)
+    draw = torch.Generator().manual_seed(config.seed)
+
+    def some(rows: Tensor, count: int) -> Tensor:
+        return rows[torch.randperm(len(rows), generator=draw)[:count]]
+
+    def last(rows: Tensor, ahead: int) -> Tensor:
+        """What really was seen after ``ahead`` chunks behind the history."""
+        return data.pixels(rows + before + ahead - 1)[:, -1]
+
+    def under(name: str) -> Tensor:
+        starts = data.starts(before + 2)
+        return starts[data.command[starts + before] == names.index(name)]
+
+    out: dict[str, Any] = {"different_tiles": len(known.known)}
+    for length in (1, LONG):
+        rows = some(data.starts(before + length + 1), 4 * config.clips)
+        if len(rows):
+            index, error = known.nearest(dreamed(world, data, rows, length, config.seed))
+            true, _ = known.nearest(last(rows, length))
+            stood, _ = known.nearest(last(rows, 0))
+            out[f"after_{length}"] = {
+                "real_tiles": _share(error < NEAR),
+                "right_tiles": _share(index == true),
+                "right_tiles_of_a_copy": _share(stood == true),
+            }
+    walks: dict[str, float] = {}
+    for word, way in WAYS.items():
+        rows = some(under(f"go {word}"), 2 * config.clips)
+        if len(rows):
+            real = shift_of(last(rows, 0), last(rows, 1), way)
+            made = shift_of(last(rows, 0), dreamed(world, data, rows, 1, config.seed), way)
+            walks[f"go {word}"] = _share(made == real)
+    out["walks"] = {**walks, "all": sum(walks.values()) / max(1, len(walks))}
+    acts = some(under("act"), 40 * config.clips)
+    grown = [(wood(last(r, 0)) != wood(last(r, 1))).any(1) for r in acts.split(256)]
+    rows = acts[torch.cat(grown)][: 2 * config.clips] if grown else acts
+    if len(rows):
+        index, _ = known.nearest(dreamed(world, data, rows, 1, config.seed))
+        true, _ = known.nearest(last(rows, 1))
+        out["wood"] = _share(index[:, WOOD[0], WOOD[1]] == true[:, WOOD[0], WOOD[1]])
+    return out
+
+
+def wood(frames: Tensor) -> Tensor:
+    """The tile of pictures (n, H, W, 3) that says how much wood is there."""
+    return tiles(frames)[:, WOOD[0], WOOD[1]]
+
+
+def _share(right: Tensor) -> float:
+    return float(right.float().mean())
