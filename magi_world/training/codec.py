@@ -33,7 +33,6 @@ CODEC = "codec.safetensors"  # the finished autoencoder
 
 
 CONSTANTS = 2  # channels that carry the constants: few, so that few weights hang on them
-
 CONSTANT = 1000.0  # their size, against a unit-variance signal: its own size no longer matters
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, TypeVar
@@ -174,3 +175,74 @@ def record(config: RecordConfig, folder: str | Path) -> Path:
         for chunks in run_jobs(record_shard, jobs, config.processes, "record"):
             bar.update(chunks)
     return folder
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """What happened while the recording's policy played.
+
+    rows: (episode, chunk), the chunk as `ChunkSimulator` makes it; lengths: of the episodes, in
+    chunks; seconds: of one chunk.
+    """
+
+    rows: list[tuple[int, Any]]
+    lengths: list[int]
+    seconds: float
+
+
+def play(config: RecordConfig, seconds: float, most: int = 120, seed: int = 0) -> Played:
+    """Hold every command once, then let the policy play.
+
+    Raises:
+        ValueError: an action, event, picture or policy that is not as the configuration says.
+    """
+    if config.source.startswith("minari:"):
+        return _play_dataset(config, most)
+    simulator = ChunkSimulator(config)
+    rng = np.random.default_rng([seed, 7])
+    rows: list[tuple[int, Any]] = []
+    lengths: list[int] = []
+    try:
+        policy = make_policy(config, simulator, rng)
+        for row in range(len(simulator.commands)):
+            # Making a new episode may take seconds.
+            if not rows or rows[-1][1].ended or rows[-1][1].cut:
+                simulator.reset(int(rng.integers(2**31)))
+            rows.append((-1 - row, simulator.chunk(row)))
+        held, begun = len(rows), time.monotonic()
+        while not lengths or (time.monotonic() - begun < seconds and len(rows) < most):
+            simulator.reset(int(rng.integers(2**31)))
+            policy.reset()
+            lengths.append(0)
+            while lengths[-1] < config.max_chunks_per_episode:
+                said = policy.command()
+                if said not in simulator.commands:
+                    raise ValueError(
+                        f"record.policy {config.policy!r} says {said!r}, which is none of "
+                        f"{simulator.commands}"
+                    )
+                rows.append((len(lengths), simulator.chunk(simulator.commands.index(said))))
+                lengths[-1] += 1
+                over = rows[-1][1].ended or rows[-1][1].cut
+                late = time.monotonic() - begun > seconds or len(rows) >= most
+                if over or (late and lengths[-1] > 16):
+                    break
+        return Played(rows, lengths, (time.monotonic() - begun) / (len(rows) - held))
+    finally:
+        simulator.close()
+
+
+def _play_dataset(config: RecordConfig, most: int) -> Played:
+    from magi_world.training.datasets import dataset_episodes
+
+    begun = time.monotonic()
+    rows: list[tuple[int, Any]] = []
+    lengths: list[int] = []
+    for i, chunks in enumerate(dataset_episodes(config)):
+        rows += [(i, chunk) for chunk in chunks]
+        lengths.append(len(chunks))
+        if len(rows) >= most:
+            break
+    if not rows:
+        raise ValueError(f"{config.source} has no whole chunk")
+    return Played(rows, lengths, (time.monotonic() - begun) / len(rows))

@@ -158,7 +158,7 @@ def fit_heads(
 def measure_heads(
     heads: Heads, config: FitHeadsConfig, data: LatentDataset, recorded: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Per event on all chunks: share, precision and recall at 0.5, mean prediction, Brier score.
+    """`event_figures` of every event on all chunks.
 
     "reward", where it is the environment's: its mean and spread, the error (root of the mean
     square) and the share of its variance that is explained.
@@ -172,18 +172,11 @@ def measure_heads(
     ]
     said = torch.cat([torch.stack(list(t["events"].values()), 1).cpu() for t in told])
     true = labels(config, data.data, recorded)
-    out = {}
-    for i, name in enumerate(heads.config.events):
-        p, y = said[:, i], true[:, i]
-        hit = ((p > 0.5) & (y > 0.5)).sum()
-        out[name] = {
-            "share": float(y.mean()),
-            "mean_prediction": float(p.mean()),
-            "precision": float(hit / (p > 0.5).sum().clamp_min(1)),
-            "recall": float(hit / y.sum().clamp_min(1)),
-            "brier": float((p - y).square().mean()),
-            "brier_of_share": float(y.mean() * (1 - y.mean())),
-        }
+    even = torch.ones(len(said))
+    out = {
+        name: event_figures(p, y, even)
+        for name, p, y in zip(heads.config.events, said.unbind(1), true.unbind(1), strict=True)
+    }
     if heads.config.own is not None:
         real = data.data.reward
         error = (torch.cat([t["reward"].cpu() for t in told]) - real).square().mean()

@@ -156,9 +156,7 @@ def accuracy(predicted: Tensor, command: Tensor, commands: Sequence[str]) -> dic
 
 
 OTHERS = 3  # wrong commands beside the true one: chance is 1 in 4
-
 STAYS = 20  # chunks that a changed scene must last
-
 WITHIN = 0.1  # share of the real brightness
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from magi_world.simulator import ChunkSimulator, RecordConfig
+from magi_world.simulator import RecordConfig
+from magi_world.training.collect import Played, play
 from magi_world.training.data import shard_path
-from magi_world.training.policies import make_policy
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.yaml_lines import Lines, Mistake, Mistakes, read_lines
 
@@ -33,19 +31,6 @@ class Finding:
     text: str
     place: tuple[str, ...] = ()
     fatal: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Played:
-    """What happened while the recording's policy played.
-
-    rows: (episode, chunk), the chunk as `ChunkSimulator` makes it; lengths: of the episodes, in
-    chunks; seconds: of one chunk.
-    """
-
-    rows: list[tuple[int, Any]]
-    lengths: list[int]
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,61 +192,6 @@ def sizes(config: WorldTrainConfig) -> Iterator[Finding]:
             ("record", "max_chunks_per_episode"),
             fatal=False,
         )
-
-
-def play(config: RecordConfig, seconds: float, most: int = 120, seed: int = 0) -> Played:
-    """Hold every command once, then let the policy play.
-
-    Raises:
-        ValueError: an action, event, picture or policy that is not as the configuration says.
-    """
-    if config.source.startswith("minari:"):
-        return _play_dataset(config, most)
-    simulator = ChunkSimulator(config)
-    rng = np.random.default_rng([seed, 7])
-    rows: list[tuple[int, Any]] = []
-    lengths: list[int] = []
-    try:
-        policy = make_policy(config, simulator, rng)
-        begun = time.monotonic()
-        for row in range(len(simulator.commands)):
-            simulator.reset(int(rng.integers(2**31)))
-            rows.append((-1 - row, simulator.chunk(row)))
-        while time.monotonic() - begun < seconds and len(rows) < most:
-            simulator.reset(int(rng.integers(2**31)))
-            policy.reset()
-            lengths.append(0)
-            while lengths[-1] < config.max_chunks_per_episode and len(rows) < most:
-                said = policy.command()
-                if said not in simulator.commands:
-                    raise ValueError(
-                        f"record.policy {config.policy!r} says {said!r}, which is none of "
-                        f"{simulator.commands}"
-                    )
-                rows.append((len(lengths), simulator.chunk(simulator.commands.index(said))))
-                lengths[-1] += 1
-                over = rows[-1][1].ended or rows[-1][1].cut
-                if over or (time.monotonic() - begun > seconds and lengths[-1] > 16):
-                    break
-        return Played(rows, lengths, (time.monotonic() - begun) / len(rows))
-    finally:
-        simulator.close()
-
-
-def _play_dataset(config: RecordConfig, most: int) -> Played:
-    from magi_world.training.datasets import dataset_episodes
-
-    begun = time.monotonic()
-    rows: list[tuple[int, Any]] = []
-    lengths: list[int] = []
-    for i, chunks in enumerate(dataset_episodes(config)):
-        rows += [(i, chunk) for chunk in chunks]
-        lengths.append(len(chunks))
-        if len(rows) >= most:
-            break
-    if not rows:
-        raise ValueError(f"{config.source} has no whole chunk")
-    return Played(rows, lengths, (time.monotonic() - begun) / len(rows))
 
 
 def against_play(config: WorldTrainConfig, played: Played) -> Iterator[Finding]:

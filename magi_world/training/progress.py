@@ -76,7 +76,6 @@ def duration(seconds: float) -> str:
 
 
 EVERY = 60.0  # seconds between lines
-
 FIRST = 10.0  # seconds before the first one
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from magi_world.simulator import ChunkSimulator, RecordConfig, as_picture, open_env
+from magi_world.simulator import RecordConfig, as_picture, open_env
+from magi_world.training.collect import play
 from magi_world.training.phrases import mirrored, plain, unique
-from magi_world.training.policies import StickyRandom
 
 MOST_COMBINED = 12  # commands for a space of many axes
 UNIT = 16  # pixels: both sides of a frame are divisible by it
@@ -327,37 +326,18 @@ def _once(action: Any, rest: Any, frames: int) -> Any:
 
 def _play(config: RecordConfig, seconds: float, seed: int) -> dict[str, Any]:
     """Sticky random play: lengths of episodes, time of a step, symmetry, rewards, stillness."""
-    simulator = ChunkSimulator(config)
-    rng = np.random.default_rng(seed)
-    policy = StickyRandom(simulator.env, simulator.commands, rng)
-    lengths: list[int] = []
-    rewards: list[float] = []
-    pictures: list[np.ndarray] = []
-    moved: list[float] = []
-    begun, steps = time.monotonic(), 0
-    while time.monotonic() - begun < seconds and len(lengths) < 20 and sum(lengths) < 400:
-        simulator.reset(int(rng.integers(2**31)))
-        policy.reset()
-        lengths.append(0)
-        while lengths[-1] < 200 and time.monotonic() - begun < seconds:
-            chunk = simulator.chunk(simulator.commands.index(policy.command()))
-            steps += config.frames_per_chunk
-            lengths[-1] += 1
-            rewards.append(chunk.reward)
-            pictures.append(chunk.frames[-1].astype(np.float32))
-            moved.append(float(np.abs(np.diff(chunk.frames.astype(np.float32), axis=0)).mean()))
-            if chunk.ended or chunk.cut:
-                break
-    spent = time.monotonic() - begun
-    simulator.close()
-    mean = np.mean(pictures, axis=0)
+    played = play(config, seconds, most=400, seed=seed)
+    chunks = [chunk for _, chunk in played.rows]
+    frames = np.stack([chunk.frames for chunk in chunks]).astype(np.float32)
+    mean = frames[:, -1].mean(0)
     contrast = float(np.std(mean)) or 1.0
+    rewards = [chunk.reward for chunk in chunks]
     return {
-        "lengths": tuple(lengths),
-        "step_seconds": spent / max(1, steps),
+        "lengths": tuple(played.lengths),
+        "step_seconds": played.seconds / config.frames_per_chunk,
         "asymmetry": float(np.abs(mean - mean[:, ::-1]).mean()) / contrast,
         "rewards": (float(np.mean(rewards)), float(np.std(rewards))),
-        "still": float(np.mean(np.array(moved) == 0)),
+        "still": float(np.mean(~np.diff(frames, axis=1).any(axis=(1, 2, 3, 4)))),
     }
 
 

@@ -12,7 +12,7 @@ import io
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ class _AnyWords:
         return torch.zeros(min(8, 1 + len(prompt.split())), self.channels) + 0.1
 
 
+Loops = Callable[[str, LoopConfig], LoopConfig]
+
+
 def stage_loops(config: WorldTrainConfig) -> dict[str, LoopConfig]:
     """The loops of the trained stages, in order; none for heads that predict nothing."""
     loops = {
@@ -57,6 +60,24 @@ def stage_loops(config: WorldTrainConfig) -> dict[str, LoopConfig]:
     if not config.heads.predicted:
         del loops["heads"]
     return loops
+
+
+def with_loops(config: WorldTrainConfig, change: Loops, compiled: bool = False) -> WorldTrainConfig:
+    """``config`` with ``change(stage, loop)`` as the loop of every stage."""
+
+    def one(stage: str, section: Any) -> Any:
+        return replace(section, loop=change(stage, section.loop))
+
+    codec, dynamics = one("codec", config.codec), one("dynamics", config.dynamics)
+    decoder = change("decoder", codec.decoder)
+    return replace(
+        config,
+        codec=replace(codec, decoder=decoder, compile=False),
+        dynamics=replace(dynamics, compile=dynamics.compile and compiled),
+        distill=one("distill", config.distill),
+        heads=one("heads", config.heads),
+        classifier=one("classifier", config.classifier),
+    )
 
 
 def rehearse(
@@ -73,19 +94,44 @@ def rehearse(
         data = ChunkDataset(
             [small_recording(config.record, played, folder / "data")], config.record.mirror
         )
-        run = _Rehearsal(config, data, device, folder)
+        short = with_loops(config, lambda _, loop: replace(loop, steps=1 + steps, warmup=1))
+        stages = _stages(short, data, device, folder)
         for stage in stage_loops(config):
             try:
-                seconds[stage] = run.stage(stage, 1 + steps)
+                next(stages, None)
             except (RuntimeError, ValueError, IndexError, KeyError, TypeError) as error:
                 raise ValueError(f"{stage} cannot run: {error}") from error
-    measured = Estimate(
-        {},
-        {**seconds, "evaluate": _dream_seconds(config, seconds["dynamics"])},
-        disk=run.checkpoint_bytes,
-        memory=_memory(device),
-    )
-    return planned(config, measured)
+            log = folder / f"{stage}.jsonl"
+            rows = map(json.loads, log.read_text().splitlines() if log.exists() else ())
+            seconds[stage] = max((r["seconds"] for r in rows if "seconds" in r), default=0.0)
+        disk = sum(f.stat().st_size for f in folder.glob("*.ckpt"))
+    seconds["evaluate"] = _dream_seconds(config, seconds["dynamics"])
+    return planned(config, Estimate({}, seconds, disk=disk, memory=_memory(device)))
+
+
+def _stages(
+    config: WorldTrainConfig, data: ChunkDataset, device: torch.device, folder: Path
+) -> Iterator[None]:
+    """The trained stages, one at a time, on the same few chunks."""
+    names, events = list(config.commands), list(config.record.events)
+    phrases = PhraseTable(_AnyWords(config.text.channels), config.commands)  # type: ignore[arg-type]
+    vae = train_codec(config.codec, data, data, folder, device)
+    latents = LatentDataset(vae, data, names)
+    latents.clips(1, config.dynamics.chunks, torch.Generator())
+    yield
+    dit = train_dynamics(config.dynamics, latents, latents, phrases, folder, device)
+    yield
+    train_distill(config.distill, config.dynamics, dit, latents, phrases, folder, device)
+    yield
+    train_decoder(config.codec, vae, data, data, folder, device)
+    yield
+    if config.heads.predicted:
+        fit_heads(config.heads, latents, events, folder, device)
+        yield
+    # A judge needs every command; here only those that were played are there.
+    if len(data.command[data.end == 0].unique()) == len(names):
+        train_classifier(config.classifier, data, names, folder, device, config.record.moves)
+        yield
 
 
 def planned(config: WorldTrainConfig, measured: Estimate) -> Estimate:
@@ -96,70 +142,6 @@ def planned(config: WorldTrainConfig, measured: Estimate) -> Estimate:
     disk = measured.disk + (0 if measured.steps else recording_bytes(config))
     memory = measured.memory + (0 if measured.steps else latent_bytes(config))
     return Estimate(counts, measured.seconds, disk, memory)
-
-
-class _Rehearsal:
-    """The parts that the stages hand on to each other."""
-
-    def __init__(
-        self, config: WorldTrainConfig, data: ChunkDataset, device: torch.device, folder: Path
-    ) -> None:
-        self.config, self.data, self.device, self.folder = config, data, device, folder
-        self.names = list(config.commands)
-        self.phrases = PhraseTable(_AnyWords(config.text.channels), config.commands)  # type: ignore[arg-type]
-        self.vae: Any = None
-        self.latents: Any = None
-        self.dit: Any = None
-        self.sizes: dict[str, int] = {}
-
-    def stage(self, name: str, steps: int) -> float:
-        """Run a stage for some steps, in a folder of its own; the seconds of one step."""
-        folder = self.folder / name
-        folder.mkdir()
-        run: Callable[[LoopConfig, Path], None] = getattr(self, f"_{name}")
-        run(replace(stage_loops(self.config)[name], steps=steps, warmup=1), folder)
-        self.sizes[name] = sum(f.stat().st_size for f in folder.glob("*.ckpt"))
-        log = folder / f"{name}.jsonl"
-        rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-        return max([r["seconds"] for r in rows if "seconds" in r], default=0.0)
-
-    @property
-    def checkpoint_bytes(self) -> int:
-        """Of the checkpoints of all stages."""
-        return sum(self.sizes.values())
-
-    def _codec(self, loop: LoopConfig, folder: Path) -> None:
-        config = replace(self.config.codec, loop=loop, compile=False)
-        self.vae = train_codec(config, self.data, self.data, folder, self.device)
-        self.latents = LatentDataset(self.vae, self.data, self.names)
-        self.latents.clips(1, self.config.dynamics.chunks, torch.Generator())
-
-    def _dynamics(self, loop: LoopConfig, folder: Path) -> None:
-        config = replace(self.config.dynamics, loop=loop, compile=False)
-        parts = (self.latents, self.latents, self.phrases)
-        self.dit = train_dynamics(config, *parts, folder, self.device)
-
-    def _distill(self, loop: LoopConfig, folder: Path) -> None:
-        config = replace(self.config.distill, loop=loop)
-        dynamics = replace(self.config.dynamics, compile=False)
-        parts = (self.dit, self.latents, self.phrases)
-        train_distill(config, dynamics, *parts, folder, self.device)
-
-    def _decoder(self, loop: LoopConfig, folder: Path) -> None:
-        config = replace(self.config.codec, decoder=loop, compile=False)
-        train_decoder(config, self.vae, self.data, self.data, folder, self.device)
-
-    def _heads(self, loop: LoopConfig, folder: Path) -> None:
-        events = list(self.config.record.events)
-        fit_heads(replace(self.config.heads, loop=loop), self.latents, events, folder, self.device)
-
-    def _classifier(self, loop: LoopConfig, folder: Path) -> None:
-        config = replace(self.config.classifier, loop=loop)
-        # A judge needs every command; here only those that were played are there.
-        rows = (self.data.command[self.data.end == 0]).unique().tolist()
-        if len(rows) == len(self.names):
-            moves = self.config.record.moves
-            train_classifier(config, self.data, self.names, folder, self.device, moves)
 
 
 def dreamed_chunks(config: WorldTrainConfig) -> int:
@@ -211,9 +193,7 @@ SHARES = {
 }
 
 SHARDS = 4  # of a quick recording, one of them held out
-
 FEWEST = 24  # chunks of a shard
-
 LEAST = 2  # steps of a stage
 
 
@@ -229,7 +209,7 @@ def quick_config(
         seconds = max(1e-6, estimate.seconds.get(stage, 0.0))
         return int(SHARES[stage] * 60 * minutes / seconds)
 
-    def short(loop: LoopConfig, stage: str) -> LoopConfig:
+    def short(stage: str, loop: LoopConfig) -> LoopConfig:
         steps = min(loop.steps, max(LEAST, afford(stage)))
         warmup = min(loop.warmup, max(1, steps // 10))
         # The average of the weights must be able to follow within so few steps.
@@ -243,29 +223,12 @@ def quick_config(
     e = config.evaluate
     dreams = max(40, afford("evaluate"))
     clips = max(1, min(e.clips, dreams // (4 * (2 * len(config.commands) + 5))))
+    # Compiling takes longer than a try of a few hundred steps.
     return replace(
-        config,
+        with_loops(config, short, compiled=afford("dynamics") > long / 2),
         record=replace(
-            record,
-            chunks=shards * per_shard,
-            chunks_per_shard=per_shard,
-            held_out_shards=1,
+            record, chunks=shards * per_shard, chunks_per_shard=per_shard, held_out_shards=1
         ),
-        codec=replace(
-            config.codec,
-            loop=short(config.codec.loop, "codec"),
-            decoder=short(config.codec.decoder, "decoder"),
-            compile=False,
-        ),
-        dynamics=replace(
-            config.dynamics,
-            loop=short(config.dynamics.loop, "dynamics"),
-            # Compiling takes longer than a try of a few hundred steps.
-            compile=config.dynamics.compile and afford("dynamics") > long / 2,
-        ),
-        distill=replace(config.distill, loop=short(config.distill.loop, "distill")),
-        heads=replace(config.heads, loop=short(config.heads.loop, "heads")),
-        classifier=replace(config.classifier, loop=short(config.classifier.loop, "classifier")),
         evaluate=replace(
             e,
             clips=clips,

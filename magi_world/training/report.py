@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 
 REPORT = "report.html"
-
 DREAM = "dream.gif"
 
 NOT_CURVES = ("step", "time", "seconds")
@@ -192,7 +191,6 @@ def flat(values: Any, where: str = "") -> list[tuple[str, str]]:
 
 
 EVERY = 240.0  # seconds between reports
-
 UNFINISHED = "unfinished"  # in the figures of a package that is still trained
 
 

@@ -39,7 +39,6 @@ class EvaluateConfig:
 
 
 HISTORY = 4  # real chunks in front of every dream, where the episodes are long enough
-
 FEWEST = 8  # situations with which a shorter history is not yet needed
 
 

@@ -25,13 +25,9 @@ from magi_world.training.text import TextConfig
 from magi_world.training.yaml_lines import FAILED, build, built_sections, read_lines
 
 TEXT_CHANNELS = 96
-
 LATENT_CHANNELS = 64
-
 HISTORY = 4  # clean chunks that a chunk sees
-
 CLIP = 8  # chunks of a training clip
-
 PATCH_LENGTH = 4  # frames in one latent frame
 
 

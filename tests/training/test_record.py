@@ -13,10 +13,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from toy import record_config
+from toy import COMMANDS, record_config
 
 from magi_world.simulator import EventConfig, as_action, load_object, shrink
-from magi_world.training.collect import record, record_shard
+from magi_world.training.collect import play, record, record_shard
 from magi_world.training.data import shard_path
 
 
@@ -163,3 +163,12 @@ def test_bad_configurations_are_named() -> None:
         load_object("toy:no_such")
     with pytest.raises(ValueError, match="module:name"):
         load_object("toy")
+
+
+def test_playing_holds_every_command_and_at_least_one_episode() -> None:
+    played = play(record_config(), seconds=0.0)
+    held = [chunk.command for episode, chunk in played.rows if episode < 0]
+    assert held == list(range(len(COMMANDS)))
+    assert len(played.lengths) == 1
+    assert played.lengths[0] == len(played.rows) - len(held) > 0
+    assert played.seconds > 0

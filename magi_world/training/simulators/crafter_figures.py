@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from magi_world.training.data import ChunkDataset
-from magi_world.training.rollout import EvaluateConfig, begin, filled, history_of
+from magi_world.training.rollout import EvaluateConfig, history_of, rollouts
 from magi_world.training.simulators.crafter import COLUMNS, ROWS, TILE, WAYS
 from magi_world.world import World
 
@@ -67,19 +67,6 @@ def shift_of(before: Tensor, after: Tensor, way: tuple[int, int], most: int = 4)
     return torch.stack(costs, 1).argmin(1)
 
 
-def dreamed(world: World, data: ChunkDataset, rows: Tensor, length: int, seed: int) -> Tensor:
-    """Last frames (n, H, W, 3) after ``length`` dreamed chunks under the commands really held."""
-    before, names, out = history_of(data), world.spec.command_names, []
-    for part in rows.split(world.num_worlds):
-        whole = filled(part, world.num_worlds)
-        begin(world, data, part, seed)
-        for i in range(length):
-            held = data.command[whole + before + i].tolist()
-            chunk = world.step([names[c] for c in held])
-        out.append(chunk.decoded.cpu()[: len(part), -1])
-    return torch.cat(out)
-
-
 def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[str, Any]:
     """Everything of this module, for ``evaluate.figures``.
 
@@ -101,6 +88,10 @@ def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
         """What really was seen after ``ahead`` chunks behind the history."""
         return data.pixels(rows + before + ahead - 1)[:, -1]
 
+    def dreamed(rows: Tensor, length: int) -> Tensor:
+        """What is seen instead, under the commands that were really held."""
+        return rollouts(world, data, names, rows, length, config.seed)[:, -1, -1]
+
     def under(name: str) -> Tensor:
         starts = data.starts(before + 2)
         return starts[data.command[starts + before] == names.index(name)]
@@ -109,7 +100,7 @@ def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
     for length in (1, LONG):
         rows = some(data.starts(before + length + 1), 4 * config.clips)
         if len(rows):
-            index, error = known.nearest(dreamed(world, data, rows, length, config.seed))
+            index, error = known.nearest(dreamed(rows, length))
             true, _ = known.nearest(last(rows, length))
             stood, _ = known.nearest(last(rows, 0))
             out[f"after_{length}"] = {
@@ -122,14 +113,14 @@ def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
         rows = some(under(f"go {word}"), 2 * config.clips)
         if len(rows):
             real = shift_of(last(rows, 0), last(rows, 1), way)
-            made = shift_of(last(rows, 0), dreamed(world, data, rows, 1, config.seed), way)
+            made = shift_of(last(rows, 0), dreamed(rows, 1), way)
             walks[f"go {word}"] = _share(made == real)
     out["walks"] = {**walks, "all": sum(walks.values()) / max(1, len(walks))}
     acts = some(under("act"), 40 * config.clips)
     grown = [(wood(last(r, 0)) != wood(last(r, 1))).any(1) for r in acts.split(256)]
     rows = acts[torch.cat(grown)][: 2 * config.clips] if grown else acts
     if len(rows):
-        index, _ = known.nearest(dreamed(world, data, rows, 1, config.seed))
+        index, _ = known.nearest(dreamed(rows, 1))
         true, _ = known.nearest(last(rows, 1))
         out["wood"] = _share(index[:, WOOD[0], WOOD[1]] == true[:, WOOD[0], WOOD[1]])
     return out
