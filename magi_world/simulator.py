@@ -385,7 +385,6 @@ class ChunkSimulator:
         return SimulatedChunk(np.stack(frames), command, reward, counts, bool(ended), bool(cut))
 
     def close(self) -> None:
-        """Close the environment."""
         self.env.close()
 
     @property
@@ -420,5 +419,4 @@ class _Controlled:
     space: Any
 
     def action(self) -> Action:
-        """The next one."""
         return as_action(self.space, self.controller.action())

@@ -99,7 +99,6 @@ def make_package(
     folder: Path,
     quality: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the package to ``folder`` and return it."""
     commands = tuple(
         Command(name, c.phrases, c.held_out, c.keys, c.opposite or None, c.chunks)
         for name, c in config.commands.items()

@@ -27,7 +27,7 @@ from magi_world.config import VAEConfig
 from magi_world.io.weights import save_tensors
 from magi_world.model.vae import PROJECTED_CHANNELS, VAE, frames_to_video, video_to_frames
 from magi_world.training.data import ChunkDataset
-from magi_world.training.loop import LoopConfig, mixed, train, training_attention
+from magi_world.training.loop import LoopConfig, computing, train, training_attention
 
 CODEC = "codec.safetensors"  # the finished autoencoder
 
@@ -287,10 +287,7 @@ def train_codec(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x = draw_video(data, config.loop.batch, generator, device)
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=mixed(config.autocast, device)),
-            training_attention(device),
-        ):
+        with computing(device, config.autocast):
             return compiled(x), {}
 
     train("codec", model, loss, config.loop, folder, probe=probe(held_out))
@@ -328,10 +325,7 @@ def train_decoder(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x = draw_video(data, config.decoder.batch, generator, device)
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=mixed(config.autocast, device)),
-            training_attention(device),
-        ):
+        with computing(device, config.autocast):
             with torch.no_grad():
                 z = model.encode(x).float()
                 share = torch.rand(len(z), 1, 1, 1, 1, generator=generator) * config.noise

@@ -50,7 +50,6 @@ def stopping() -> bool:
 
 
 def _begin(stop: Event, parent: int, path: list[str]) -> None:
-    """What a worker does first."""
     _told.append(stop.is_set)
     sys.path[:] = path
     # Ctrl-C reaches every process of the terminal; the parent decides.

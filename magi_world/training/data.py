@@ -33,7 +33,7 @@ from magi_world.simulator import (
     RecordConfig,
     SimulatedChunk,
 )
-from magi_world.training.loop import mixed, training_attention
+from magi_world.training.loop import computing
 
 
 def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: Path) -> int:
@@ -47,7 +47,6 @@ def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: P
 
 
 def shard_row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
-    """A chunk as a row of a shard."""
     return {
         "frames": chunk.frames,
         "command": np.int16(chunk.command),
@@ -191,7 +190,7 @@ class LatentDataset:
     ) -> None:
         self.vae, self.data = vae.eval().requires_grad_(False), data
         self.device = next(vae.parameters()).device
-        self.autocast = mixed(autocast, self.device)
+        self.autocast = autocast
         size = data.frames[0].shape
         cfg = vae.config
         self.shape = (
@@ -216,10 +215,7 @@ class LatentDataset:
         for part in new.split(batch) if len(new) else ():
             s, r = part.unbind(1)
             frames = self.data.pixels(r, s.bool()).to(self.device)
-            with (
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
-                training_attention(self.device),
-            ):
+            with computing(self.device, self.autocast):
                 z = self.vae.scale(self.vae.encode(frames_to_video(frames)))
             self._latents[s, r] = z.half().cpu()
             self._known[s, r] = True

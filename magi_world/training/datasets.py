@@ -92,7 +92,6 @@ def open_dataset(name: str) -> Any:
 
 
 def dataset_episodes(config: RecordConfig) -> Iterator[list[SimulatedChunk]]:
-    """The episodes of ``config``'s dataset, as chunks."""
     dataset = open_dataset(config.source.removeprefix("minari:"))
     shape = getattr(dataset.observation_space, "shape", None) or ()
     commands = list(config.actions)
@@ -142,7 +141,6 @@ def _replayed(env: Any, dataset: Any, episode: Any, config: RecordConfig) -> lis
 def _cut(
     pictures: Any, episode: Any, nearest: NearestCommand, config: RecordConfig
 ) -> list[SimulatedChunk]:
-    """An episode of single steps as chunks."""
     length, events = config.frames_per_chunk, list(config.events.values())
     values = [np.asarray(entry(episode.observations, e.key))[:, e.index] for e in events]
     actions = _listed(episode.actions, len(episode.rewards))

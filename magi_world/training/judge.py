@@ -163,7 +163,6 @@ WITHIN = 0.1  # share of the real brightness
 def obedience(
     world: World, data: ChunkDataset, record: RecordConfig, config: EvaluateConfig
 ) -> dict[str, Any]:
-    """Every figure of this module."""
     scenes = list(record.scenes.options) if record.scenes else []
     choice = choices(world, data, config)
     groups = {"moves": record.moves, "scenes": scenes}

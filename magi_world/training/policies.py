@@ -81,7 +81,6 @@ class StickyRandom:
         self.held = self._draw()
 
     def command(self) -> str:
-        """The next command."""
         if self.rng.random() > self.stay:
             self.held = self._draw()
         return self.held
@@ -120,7 +119,6 @@ class Once:
         self.step = 0
 
     def action(self) -> Any:
-        """The next step's."""
         place, self.step = self.step % self.chunk, self.step + 1
         return self.first if self.at <= place < self.at + self.times else self.then
 
@@ -203,11 +201,9 @@ class TrainedAgent:
         """An episode begins."""
 
     def see(self, observation: Any) -> None:
-        """What the environment returned."""
         self.seen = observation
 
     def command(self) -> str:
-        """What the agent would do now."""
         if self.rng.random() < self.random:
             return str(self.rng.choice(self.commands))
         action, _ = self.agent.predict(self.seen, deterministic=False)

@@ -137,7 +137,6 @@ def latent_bytes(config: WorldTrainConfig) -> int:
 
 
 def room(config: WorldTrainConfig, folder: Path) -> Iterator[Finding]:
-    """Whether disk and memory are enough."""
     there = next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(there).free
     # Shards that are there already need no room.
@@ -239,7 +238,6 @@ def against_play(config: WorldTrainConfig, played: Played) -> Iterator[Finding]:
 
 
 def small_recording(config: RecordConfig, played: Played, folder: Path) -> Path:
-    """What was played, as a shard."""
     from magi_world.training.data import shard_row, write_shard
 
     path = shard_path(folder, 0)

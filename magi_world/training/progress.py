@@ -38,18 +38,15 @@ class Estimate:
 
     @property
     def total(self) -> float:
-        """Seconds of everything."""
         return sum(map(self.of, STAGES))
 
     def save(self, folder: Path) -> None:
-        """Keep it in a run's folder."""
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{ESTIMATE}.part"
         part.write_text(json.dumps(asdict(self)) + "\n")
         os.replace(part, folder / ESTIMATE)
 
     def table(self) -> list[str]:
-        """For people."""
         out = [f"{'stage':<12}{'steps':>8}{'one takes':>14}{'all':>12}"]
         for stage in STAGES:
             if steps := self.steps.get(stage, 0):
@@ -106,7 +103,6 @@ class Progress:
         return statistics.median(newest) if newest else 0.0
 
     def advance(self, loss: float) -> None:
-        """A step is done."""
         now = time.monotonic()
         self.times.append(now - self.last)
         self.last, self.step = now, self.step + 1
@@ -126,7 +122,6 @@ class Progress:
         self.last = time.monotonic()
 
     def line(self) -> str:
-        """For people and logs."""
         figures = [f"{k} {v:.4g}" for k, v in {**self.shown, **self.held_out}.items()]
         left = self.seconds * (self.total - self.step)
         told = [f"{self.name} {self.step}/{self.total}", ", ".join(figures)]
@@ -147,10 +142,8 @@ class Progress:
         return rest * (self.seconds / planned if planned and self.seconds else 1.0)
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar where there is one."""
         tqdm.write(line, file=sys.stderr)
         sys.stderr.flush()
 
     def close(self) -> None:
-        """The stage is over, or stopped."""
         self.bar.close()

@@ -40,7 +40,6 @@ class _AnyWords:
         self.channels = channels
 
     def encode(self, prompt: str) -> Tensor:
-        """Rows of no meaning."""
         return torch.zeros(min(8, 1 + len(prompt.split())), self.channels) + 0.1
 
 

@@ -329,7 +329,6 @@ class Watcher:
             (self.run.folder / "dream.txt").write_text(f"no dream: {error}\n")
 
     def report(self) -> None:
-        """Write the page now."""
         try:
             write_report(self.run.folder, self.run.config.name, self.run.config.description)
         except Exception as error:

@@ -78,8 +78,6 @@ def drop_short_shards(config: RecordConfig, folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage after the recording needs."""
-
     config: WorldTrainConfig
     folder: Path
     device: torch.device
@@ -88,7 +86,6 @@ class Run:
 
     @property
     def world(self) -> Path:
-        """Where the package is written."""
         return self.folder / "world"
 
 
@@ -180,7 +177,6 @@ def train_world(
 
 
 def _stages(run: Run, text: StaticTextEncoder, watcher: Watcher) -> None:
-    """The trained stages, in order."""
     phrases = PhraseTable(text, run.config.commands)
     vae = train_codec(run.config.codec, run.data, run.held_out, run.folder, run.device)
     names = list(run.config.commands)

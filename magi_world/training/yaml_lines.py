@@ -52,7 +52,6 @@ class Lines:
         return self.lines.get(path, 0)
 
     def wrong(self, path: Path_, text: str) -> None:
-        """Note a mistake at ``path``."""
         self.found.append(Mistake(self.line(path), text))
 
     def done(self) -> None:

@@ -109,7 +109,6 @@ class GoTo:
         self.chosen = None
 
     def action(self) -> dict[str, list[float]]:
-        """What to do in the next step."""
         where = pose(self.env)
         if where is None:
             return action()
@@ -186,7 +185,6 @@ class TurnAround:
         """Nothing to remember."""
 
     def action(self) -> dict[str, list[float]]:
-        """What to do in the next step."""
         return action(turn=self.turn)
 
 
@@ -224,12 +222,10 @@ class Stroller:
         self.held, self.left, self.keen, self.dark = "", 0, 0.0, False
 
     def reset(self) -> None:
-        """A new episode, with a taste of its own."""
         self.keen = float(self.rng.choice([0.04, 0.15, 0.45], p=[0.35, 0.35, 0.3]))
         self.held, self.left = "", 0
 
     def command(self) -> str:
-        """The next chunk's command."""
         goal = self.held in self.goals
         if self.left > 0 and not (goal and self.seekers[self.held].arrived()):
             self.left -= 1

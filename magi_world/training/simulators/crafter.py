@@ -122,7 +122,6 @@ class CrafterEnv(gymnasium.Env[dict[str, np.ndarray], int]):
 
 
 def make_crafter(length: int = 10_000, zombies: float | None = ZOMBIES) -> CrafterEnv:
-    """The environment, for ``record.env``."""
     return CrafterEnv(length, zombies)
 
 
@@ -212,7 +211,6 @@ class GoTo:
         return way_to(self.env, there, corners=self.target == "table") if there.any() else None
 
     def action(self) -> int:
-        """What to do in the next step."""
         way = self.way()
         if way:
             return 1 + list(WAYS.values()).index(way[0])
@@ -241,12 +239,10 @@ class Settler:
         self.tour = ["sleep", *(str(c) for c in rng.permutation(rest))]
 
     def reset(self) -> None:
-        """An episode begins, with a taste of its own."""
         self.idle = float(self.rng.choice([0.15, 0.4, 0.7], p=[0.45, 0.3, 0.25]))
         self.plan, self.heading = [], str(self.rng.choice(list(WAYS)))
 
     def command(self) -> str:
-        """The next chunk's command."""
         player = self.env.player
         if self.tour:
             return self.tour.pop()
