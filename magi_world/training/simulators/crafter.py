@@ -22,8 +22,8 @@ TILE = 8
 ROWS, COLUMNS = 7, 9  # of the map in the picture; the inventory is below
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 WALKABLE = ("grass", "sand", "path")  # what one may walk on and live
-ZOMBIES, SPELL = 0.25, 200
-REACH = 30  # steps that a goal may be away
+ZOMBIES, SPELL = 0.12, 250
+REACH = 40  # steps that a goal may be away
 NOOP, DO = 0, 5  # actions of the game; 1 to 4 go left, right, up and down
 CREATURES = ("cow", "zombie")
 MATERIALS = ("tree", "water", "stone", "coal", "iron", "table", "grass", "sand")
@@ -48,8 +48,9 @@ class CrafterEnv(gymnasium.Env[dict[str, np.ndarray], int]):
     achievement's first time and a tenth of every change of health. End: death; truncated after
     ``length`` steps.
 
-    zombies: share of the time, in spells of fifty steps or so, in which zombies come, one for every
-    field of grass; None: by night, as in the game, and many. The picture is always that of the day.
+    zombies: share of the time, in spells of thirty steps or so, in which zombies come, one for
+    every field of grass; None: by night, as in the game, and many. The picture is always that of
+    the day.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012
@@ -345,9 +346,9 @@ class Settler:
         u = self.rng.random()
         if have["energy"] < 4:
             return self._rest(have)
-        if have["drink"] < 4 or (have["drink"] < 7 and u < 0.04):
+        if have["drink"] < 5 or (have["drink"] < 7 and u < 0.04):
             return self._get("water")
-        if have["food"] < 4 or (have["food"] < 7 and u < 0.07):
+        if have["food"] < 5 or (have["food"] < 7 and u < 0.07):
             return self._get("cow")
         if have["sapling"] and self._faces("grass") and u < 0.5:
             return ["place a plant"]
