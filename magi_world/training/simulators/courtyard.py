@@ -1,8 +1,7 @@
 """The simulator behind the world `courtyard`: ViZDoom in our own map, goals, and who records it.
 
 The environment is an ordinary Gymnasium one. Goals ("go to the white pillar") are controllers: they
-see the simulator's inside and choose the action of every step, as a person with eyes would. Angles
-are degrees, 0 is east, counterclockwise; a bearing is positive to the left.
+see the simulator's inside and choose the action of every step, as a person with eyes would.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from magi_world.training.simulators.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
-from magi_world.training.simulators.vizdoom import make_game
+from magi_world.training.simulators.vizdoom import bearing, make_game, nearest_medkit, pose
 
 REACH = 28.0  # closer than this to a wall the player cannot come, nearly
 TURN = 4.0  # degrees a tic that a controller turns at most
@@ -50,20 +49,6 @@ def make_courtyard(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
 def action(forward: float = 0, turn: float = 0.0) -> dict[str, list[float]]:
     """An action of the environment: walk or not, and turn left by ``turn`` degrees a tic."""
     return {"binary": [int(forward > 0), 0, 0, 0], "continuous": [-turn]}
-
-
-def pose(env: Any) -> tuple[float, float, float] | None:
-    """Position x, y and angle of the player, or None between episodes."""
-    state = env.unwrapped.state
-    if state is None:
-        return None
-    _, x, y, angle = state.game_variables
-    return float(x), float(y), float(angle)
-
-
-def bearing(x: float, y: float, angle: float, goal: tuple[float, float]) -> float:
-    """Degrees to turn left until ``goal`` is straight ahead, in (-180, 180]."""
-    return (math.degrees(math.atan2(goal[1] - y, goal[0] - x)) - angle + 180) % 360 - 180
 
 
 def around(x: float, y: float, goal: tuple[float, float], spare: str = "") -> tuple[float, float]:
@@ -157,21 +142,6 @@ class GoTo:
             wall = next(w for w in WALLS if w.name == self.target)
             return abs(goal[0] - x) if wall.normal[0] else abs(goal[1] - y)
         return math.hypot(goal[0] - x, goal[1] - y)
-
-
-def nearest_medkit(
-    env: Any, x: float, y: float, angle: float, chosen: tuple[float, float] | None = None
-) -> tuple[float, float] | None:
-    """Place of the medkit to go for; ``chosen`` is kept while it is there."""
-    items = [
-        (float(o.position_x), float(o.position_y))
-        for o in env.unwrapped.state.objects
-        if "edi" in o.name
-    ]
-    if chosen in items:
-        return chosen
-    costs = [math.hypot(a - x, b - y) + 3.0 * abs(bearing(x, y, angle, (a, b))) for a, b in items]
-    return items[int(np.argmin(costs))] if items else None
 
 
 class TurnAround:

@@ -1,7 +1,8 @@
 """ViZDoom for the recorder: the environment and a policy that mixes wandering and medkits.
 
 The environment is an ordinary Gymnasium one; only the policy looks at the simulator's inside
-(where the medkits are), because a recording must contain what a person would do.
+(where the medkits are), because a recording must contain what a person would do. Angles are
+degrees, 0 is east, counterclockwise; a bearing is positive to the left.
 """
 
 from __future__ import annotations
@@ -83,6 +84,35 @@ def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") 
     return make_game(frame_skip, resolution)
 
 
+def pose(env: Any) -> tuple[float, float, float] | None:
+    """Position x, y and angle of the player, or None between episodes."""
+    state = env.unwrapped.state
+    if state is None:
+        return None
+    _, x, y, angle = state.game_variables
+    return float(x), float(y), float(angle)
+
+
+def bearing(x: float, y: float, angle: float, goal: tuple[float, float]) -> float:
+    """Degrees to turn left until ``goal`` is straight ahead, in (-180, 180]."""
+    return (math.degrees(math.atan2(goal[1] - y, goal[0] - x)) - angle + 180) % 360 - 180
+
+
+def nearest_medkit(
+    env: Any, x: float, y: float, angle: float, chosen: tuple[float, float] | None = None
+) -> tuple[float, float] | None:
+    """Place of the medkit to go for; ``chosen`` is kept while it is there."""
+    items = [
+        (float(o.position_x), float(o.position_y))
+        for o in env.unwrapped.state.objects
+        if "edi" in o.name
+    ]
+    if chosen in items:
+        return chosen
+    costs = [math.hypot(a - x, b - y) + 3.0 * abs(bearing(x, y, angle, (a, b))) for a, b in items]
+    return items[int(np.argmin(costs))] if items else None
+
+
 class WanderAndGather:
     """Sticky random commands, and in a share of the chunks the command that leads to a medkit."""
 
@@ -123,22 +153,12 @@ class WanderAndGather:
         return self.held
 
     def _to_medkit(self) -> str | None:
-        state = self.env.unwrapped.state
-        if state is None:
+        if (where := pose(self.env)) is None:
             return None
-        _, x, y, angle = state.game_variables
-        best: tuple[float, float] | None = None
-        for item in state.objects:
-            if "edi" not in item.name:
-                continue
-            dx, dy = item.position_x - x, item.position_y - y
-            bearing = (math.degrees(math.atan2(dy, dx)) - angle + 180) % 360 - 180
-            cost = math.hypot(dx, dy) + 3.0 * abs(bearing)
-            if best is None or cost < best[0]:
-                best = (cost, bearing)
-        if best is None:
+        if (place := nearest_medkit(self.env, *where)) is None:
             return None
-        side = "left" if best[1] > 0 else "right"
-        if abs(best[1]) > 45:
+        off = bearing(*where, place)
+        side = "left" if off > 0 else "right"
+        if abs(off) > 45:
             return f"turn {side}"
-        return "walk forward" if abs(best[1]) < 11 else f"walk forward while turning {side}"
+        return "walk forward" if abs(off) < 11 else f"walk forward while turning {side}"
