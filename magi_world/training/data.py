@@ -17,7 +17,6 @@ An episode that ends inside a chunk has its last frame repeated to the chunk's e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from magi_world.io.files import replacing
 from magi_world.model.vae import VAE, frames_to_video
 from magi_world.simulator import (
     RecordConfig,
@@ -40,9 +40,8 @@ def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: P
     """Put chunks, each as `shard_row` makes it, at ``path`` in one move. Returns their number."""
     # Stacked views keep their order in memory, which the file would take for that of the axes.
     tensors = {name: np.ascontiguousarray([row[name] for row in rows]) for name in rows[0]}
-    temporary = path.with_suffix(".part")
-    save_file(tensors, temporary, metadata={"commands": "|".join(config.actions)})
-    os.replace(temporary, path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"commands": "|".join(config.actions)})
     return len(rows)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from magi_world.interrupts import Stopped, clean_stop
+from magi_world.io.files import replacing
 from magi_world.training.progress import Progress
 
 
@@ -211,12 +212,6 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def save_atomic(state: object, path: Path) -> None:
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
-
-
 class Averaged:
     """Exponential moving average of a model's parameters, with a short start-up."""
 
@@ -281,17 +276,16 @@ def train(
         step = state["step"]
 
     def checkpoint() -> None:
-        save_atomic(
-            {
-                "model": model.state_dict(),
-                "ema": averaged.values,
-                "muon": muon.state_dict(),
-                "adam": adam.state_dict(),
-                "step": step,
-                "config": asdict(config),
-            },
-            path,
-        )
+        state = {
+            "model": model.state_dict(),
+            "ema": averaged.values,
+            "muon": muon.state_dict(),
+            "adam": adam.state_dict(),
+            "step": step,
+            "config": asdict(config),
+        }
+        with replacing(path) as part:
+            torch.save(state, part)
 
     saved, skipped = time.monotonic(), 0
     progress = Progress(name, config.steps, step, folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -13,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
+
+from magi_world.io.files import write_text
 
 ESTIMATE = "estimate.json"
 
@@ -41,10 +42,7 @@ class Estimate:
         return sum(map(self.of, STAGES))
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{ESTIMATE}.part"
-        part.write_text(json.dumps(asdict(self)) + "\n")
-        os.replace(part, folder / ESTIMATE)
+        write_text(folder / ESTIMATE, json.dumps(asdict(self)) + "\n")
 
     def table(self) -> list[str]:
         out = [f"{'stage':<12}{'steps':>8}{'one takes':>14}{'all':>12}"]

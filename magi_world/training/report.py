@@ -10,7 +10,6 @@ import base64
 import html
 import io
 import json
-import os
 import random
 import threading
 import time
@@ -22,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from magi_world.io.files import replacing, write_text
 from magi_world.io.package import read_package, read_record
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
@@ -100,11 +100,8 @@ def write_report(folder: Path, name: str, description: str = "") -> Path:
         '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(name)}</title><style>{STYLE}</style><body>{''.join(parts)}</body></html>"
     )
-    path = folder / REPORT
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    os.replace(part, path)
-    return path
+    write_text(folder / REPORT, page)
+    return folder / REPORT
 
 
 def _stages(folder: Path) -> list[str]:
@@ -269,10 +266,9 @@ def dream(run: Run, chunks: int = 10, worlds: int = 4, seed: int = 0) -> Path:
     pictures = [Image.fromarray(torch.cat(list(f), dim=1).numpy()) for f in frames]
     pictures = [p.resize((p.width * 2, p.height * 2), Image.Resampling.NEAREST) for p in pictures]
     path = run.folder / DREAM
-    part = path.with_suffix(".part.gif")
     pace = max(20, round(1000 / spec.fps))
-    pictures[0].save(part, save_all=True, append_images=pictures[1:], duration=pace, loop=0)
-    part.replace(path)
+    with replacing(path) as part:
+        pictures[0].save(part, save_all=True, append_images=pictures[1:], duration=pace, loop=0)
     told = f"{worlds} worlds; two chunks each: {', '.join(said[:chunks:2])}"
     (run.folder / "dream.txt").write_text(told + "\n")
     return path
