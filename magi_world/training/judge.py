@@ -25,6 +25,10 @@ from magi_world.training.loop import LoopConfig, train
 from magi_world.training.rollout import EvaluateConfig, begin, filled, history_of
 from magi_world.world.world import World
 
+OTHERS = 3  # wrong commands beside the true one: chance is 1 in 4
+STAYS = 20  # chunks that a changed scene must last
+WITHIN = 0.1  # share of the real brightness
+
 
 @dataclass(frozen=True)
 class ClassifierConfig:
@@ -153,11 +157,6 @@ def accuracy(predicted: Tensor, command: Tensor, commands: Sequence[str]) -> dic
         if bool((command == i).any()):
             out[name] = float(right[command == i].mean())
     return out
-
-
-OTHERS = 3  # wrong commands beside the true one: chance is 1 in 4
-STAYS = 20  # chunks that a changed scene must last
-WITHIN = 0.1  # share of the real brightness
 
 
 def obedience(

@@ -25,6 +25,9 @@ from magi_world.interrupts import Stopped, clean_stop
 from magi_world.io.files import replacing
 from magi_world.training.progress import Progress
 
+QUINTIC = (3.4445, -4.7750, 2.0315)
+MOST_SKIPPED = 20  # steps whose gradient overflowed, before a run counts as lost
+
 
 @functools.cache
 def bfloat16_pays(device: str) -> bool:
@@ -62,9 +65,6 @@ def computing(device: torch.device, wanted: bool | None) -> Iterator[None]:
     precision = torch.autocast(device.type, torch.bfloat16, enabled=mixed(wanted, device))
     with precision, training_attention(device):
         yield
-
-
-QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
@@ -152,8 +152,6 @@ def steps_done(folder: Path, stage: str) -> int:
 
 
 M = TypeVar("M", bound=nn.Module)
-
-MOST_SKIPPED = 20  # steps whose gradient overflowed, before a run counts as lost
 
 
 class Diverged(ValueError):

@@ -18,6 +18,8 @@ from magi_world.io.files import write_text
 ESTIMATE = "estimate.json"
 
 STAGES = ("record", "codec", "dynamics", "distill", "decoder", "heads", "classifier", "evaluate")
+EVERY = 60.0  # seconds between lines
+FIRST = 10.0  # seconds before the first one
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,6 @@ def duration(seconds: float) -> str:
         return f"{max(0, round(seconds))} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-EVERY = 60.0  # seconds between lines
-FIRST = 10.0  # seconds before the first one
 
 
 class Progress:

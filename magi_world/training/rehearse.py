@@ -32,6 +32,21 @@ from magi_world.training.preflight import Played, latent_bytes, recording_bytes,
 from magi_world.training.progress import Estimate
 from magi_world.training.settings import WorldTrainConfig
 
+# Which part of the time each stage gets; what is left is for what cannot be shortened.
+SHARES = {
+    "record": 0.14,
+    "codec": 0.2,
+    "dynamics": 0.3,
+    "distill": 0.07,
+    "decoder": 0.05,
+    "heads": 0.03,
+    "classifier": 0.05,
+    "evaluate": 0.1,
+}
+SHARDS = 4  # of a quick recording, one of them held out
+FEWEST = 24  # chunks of a shard
+LEAST = 2  # steps of a stage
+
 
 class _AnyWords:
     """Stands in for the text encoder: captions of the usual length."""
@@ -177,23 +192,6 @@ def _quiet() -> Any:
     """The stages' own progress is of no interest here."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         yield
-
-
-# Which part of the time each stage gets; what is left is for what cannot be shortened.
-SHARES = {
-    "record": 0.14,
-    "codec": 0.2,
-    "dynamics": 0.3,
-    "distill": 0.07,
-    "decoder": 0.05,
-    "heads": 0.03,
-    "classifier": 0.05,
-    "evaluate": 0.1,
-}
-
-SHARDS = 4  # of a quick recording, one of them held out
-FEWEST = 24  # chunks of a shard
-LEAST = 2  # steps of a stage
 
 
 def quick_config(

@@ -52,6 +52,8 @@ img{max-width:100%;image-rendering:pixelated}figure{margin:1rem 0}
 svg{background:#fff;max-width:100%;height:auto}
 .curves{display:flex;flex-wrap:wrap;gap:1rem}
 """
+EVERY = 240.0  # seconds between reports
+UNFINISHED = "unfinished"  # in the figures of a package that is still trained
 
 
 def read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -185,10 +187,6 @@ def flat(values: Any, where: str = "") -> list[tuple[str, str]]:
     if isinstance(values, list):
         return [(where, ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))]
     return [(where, f"{values:.4g}" if isinstance(values, float) else str(values))]
-
-
-EVERY = 240.0  # seconds between reports
-UNFINISHED = "unfinished"  # in the figures of a package that is still trained
 
 
 def newest_transformer(run: Run) -> tuple[DiT, str]:

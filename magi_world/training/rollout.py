@@ -17,6 +17,9 @@ from torch import Tensor
 from magi_world.training.data import ChunkDataset
 from magi_world.world.world import World
 
+HISTORY = 4  # real chunks in front of every dream, where the episodes are long enough
+FEWEST = 8  # situations with which a shorter history is not yet needed
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
@@ -36,10 +39,6 @@ class EvaluateConfig:
     choices: int = 12
     figures: str = ""
     seed: int = 0
-
-
-HISTORY = 4  # real chunks in front of every dream, where the episodes are long enough
-FEWEST = 8  # situations with which a shorter history is not yet needed
 
 
 def history_of(data: ChunkDataset) -> int:
