@@ -102,14 +102,11 @@ def dataset_episodes(config: RecordConfig) -> Iterator[list[SimulatedChunk]]:
     nearest = NearestCommand(dataset.action_space, config.actions)
     env = None if config.frame_key else open_env(config.env, config.env_options)
     for episode in dataset.iterate_episodes():
-        seen = _entries(episode.observations, config.frame_key) if env is None else None
-        pictures = seen if seen is not None else _replayed(env, dataset, episode, config)
+        if env is None:
+            pictures = entry(episode.observations, config.frame_key)
+        else:
+            pictures = _replayed(env, dataset, episode, config)
         yield _cut(pictures, episode, nearest, config)
-
-
-def _entries(observations: Any, key: str) -> Any:
-    """The array of an entry over an episode; pictures of shape (n + 1, H, W, C)."""
-    return entry(observations, key)
 
 
 def _replayed(env: Any, dataset: Any, episode: Any, config: RecordConfig) -> list[np.ndarray]:

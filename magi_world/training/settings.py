@@ -15,6 +15,7 @@ from typing import Any
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig
 from magi_world.simulator import RecordConfig
 from magi_world.training.codec import CodecConfig
+from magi_world.training.data import mirror_command
 from magi_world.training.distill import DistillConfig
 from magi_world.training.dynamics import DynamicsConfig
 from magi_world.training.heads import FitHeadsConfig
@@ -194,12 +195,8 @@ def _default_command(default_command: str, commands: Any) -> Found:
 
 
 def _twins(record: Any) -> Found:
-    swap = dict(record.mirror)
-    if not swap:
-        return
-    both = {**swap, **{b: a for a, b in swap.items()}}
-    for name in record.actions:
-        twin = " ".join(both.get(word, word) for word in name.split(" "))
+    for name in record.actions if record.mirror else ():
+        twin = mirror_command(name, record.mirror)
         if twin not in record.actions:
             yield (
                 f"record.actions.{name}",
