@@ -312,7 +312,7 @@ def train(
             averaged.update(model, step)
             step += 1
             progress.advance(number)
-            if step % 10 == 0:
+            if step % 10 == 0 or step == config.steps:
                 figures = {"loss": number, "grad": norm.item(), **figures}
                 log.write(json.dumps({"step": step, "time": round(time.time()), **figures}) + "\n")
                 log.flush()
