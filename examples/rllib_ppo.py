@@ -14,6 +14,7 @@ import numpy as np
 import ray
 from gymnasium.wrappers.vector import DtypeObservation, RescaleObservation
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.tune.registry import register_env
 
 import magi_world
@@ -38,6 +39,10 @@ def main(name: str) -> None:
         .env_runners(
             num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=8,
             gym_env_vectorize_mode="vector_entry_point",
+        )
+        # RLlib has filters of its own for a few sizes of pictures only; these fit any.
+        .rl_module(
+            model_config=DefaultModelConfig(conv_filters=[[16, 4, 2], [32, 4, 2], [64, 4, 2]])
         )
         .training(train_batch_size_per_learner=64, minibatch_size=32, num_epochs=1)
     )  # fmt: skip
