@@ -181,21 +181,21 @@ class World:
         chosen = choose_start(self.parts, seeds, image, video, start)
         first = self.spec.default_command
         queue = CommandQueue(command=first, rest=first)
-        stories = [PromptState(scene, first or "", queue=queue) for scene in scenes]
-        captions = [self._text_kv(self.spec.caption(s.scene, s.command)) for s in stories]
-        for row, story in zip(rows, stories, strict=True):
+        states = [PromptState(scene, first or "", queue=queue) for scene in scenes]
+        captions = [self._text_kv(self.spec.caption(s.scene, s.command)) for s in states]
+        for row, state in zip(rows, states, strict=True):
             # Whoever interrupts this has to reset these again.
-            self._prompts[row], self._started[row] = story, False
+            self._prompts[row], self._started[row] = state, False
         self._stream.reset(rows, seeds, None if chosen is None else chosen.latents)
         if chosen is None:
             self._fill_window(rows, captions)
             stage = self._compute(rows, captions, None)
-            chunk = self.decode(self._chunk(stories, stage.x[:, 0]))
+            chunk = self.decode(self._chunk(states, stage.x[:, 0]))
             self._stream.commit(stage)
         else:
             width, length = self.parts.config.sampler.chunk_width, self.spec.frames_per_chunk
             latents, frames = first_chunk(chosen, width, length)
-            chunk = self._chunk(stories, latents.to(self.device))
+            chunk = self._chunk(states, latents.to(self.device))
             chunk = self.decode(chunk) if frames is None else chunk.with_pixels(frames)
         for row in rows:
             self._started[row] = True
@@ -226,27 +226,27 @@ class World:
                 was not reset. Nothing has changed then.
         """
         rows = self._started_rows(worlds)
-        readings, stories = [], []
+        readings, states = [], []
         for row, said in zip(rows, per_world("text", text, len(rows), str), strict=True):
             if said is None:
                 continue
-            story = self._prompts[row]
+            state = self._prompts[row]
             if strict:
                 if (long := len(said)) > MAX_CHARACTERS:
                     raise ValueError(f"text has {long:,} characters; at most {MAX_CHARACTERS:,}")
-                reading = self.interpreter.read(said, story.queue)
+                reading = self.interpreter.read(said, state.queue)
             else:
                 reading = self.interpreter.verbatim(self._understood(said))
             readings.append(reading)
-            stories.append((row, replace(story, queue=story.queue.say(reading))))
-        for row, story in stories:
-            self._prompts[row] = story
+            states.append((row, replace(state, queue=state.queue.say(reading))))
+        for row, state in states:
+            self._prompts[row] = state
         return tuple(readings)
 
     @property
     def queues(self) -> tuple[CommandQueue, ...]:
         """What every world has been told and not done yet."""
-        return tuple(story.queue for story in self._prompts)
+        return tuple(state.queue for state in self._prompts)
 
     def set_queue(self, queue: CommandQueue, world: int = 0) -> None:
         """Replace what a world still has to do, e.g. by ``world.queues[0].drop(1)``."""
@@ -305,18 +305,18 @@ class World:
         if steer not in ("now", "queue"):
             raise ValueError(f"steer is {steer!r}; it must be 'now' or 'queue'")
         commands = per_world("command", command, len(rows), str)
-        stories, captions = [], []
+        states, captions = [], []
         for row, text in zip(rows, commands, strict=True):
-            story = self._prompts[row]
+            state = self._prompts[row]
             if text is None:
-                due, queue = story.queue.next()
-                text = story.command if due is None else self._understood(due)
+                due, queue = state.queue.next()
+                text = state.command if due is None else self._understood(due)
             else:
                 text = self._understood(text)
-                queue = story.queue.told(text)
-            lands = story.lands if text == story.command else self._landing(row, steer)
-            stories.append(PromptState(story.scene, text, story.steps + 1, lands, queue))
-            captions.append(self._text_kv(self.spec.caption(story.scene, text)))
+                queue = state.queue.told(text)
+            lands = state.lands if text == state.command else self._landing(row, steer)
+            states.append(PromptState(state.scene, text, state.steps + 1, lands, queue))
+            captions.append(self._text_kv(self.spec.caption(state.scene, text)))
         # All that takes time comes before the world moves on, so that an end in the middle of it
         # leaves the world, and the window that the first step fills, as they were.
         with self._stream.attempt():
@@ -326,12 +326,12 @@ class World:
                     self._stream.steer(row, caption)
             stage = self._compute(rows, captions, progress)
             skip = tuple(self._skip(row) for row in stage.rows)
-            chunk = replace(self._chunk(stories, stage.x[:, 0]), skip=skip)
+            chunk = replace(self._chunk(states, stage.x[:, 0]), skip=skip)
             chunk = self.decode(chunk) if decoded else chunk
         with uninterrupted():
             self._stream.commit(stage)
-            for row, story in zip(rows, stories, strict=True):
-                self._prompts[row] = story
+            for row, state in zip(rows, states, strict=True):
+                self._prompts[row] = state
         return chunk
 
     @_told_what_needs_less
@@ -469,11 +469,11 @@ class World:
         image = row.start_chunk == 0 and frames == 1
         return 0 if image else frames * self.parts.config.vae.patch_length
 
-    def _chunk(self, stories: Sequence[PromptState], latents: Tensor) -> Chunk:
+    def _chunk(self, states: Sequence[PromptState], latents: Tensor) -> Chunk:
         return Chunk(
             latents.clone(),
-            index=tuple(s.steps for s in stories),
-            prompts=tuple(s.command for s in stories),
-            lands=tuple(s.lands for s in stories),
-            skip=(0,) * len(stories),
+            index=tuple(s.steps for s in states),
+            prompts=tuple(s.command for s in states),
+            lands=tuple(s.lands for s in states),
+            skip=(0,) * len(states),
         )
