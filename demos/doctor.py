@@ -115,25 +115,32 @@ def _can_encode(name: str) -> bool:
     return True
 
 
-def display() -> Finding:
+def find_display() -> tuple[str, str]:
+    """What a window would be shown by, and why none can be opened; "" if one can."""
     with redirect_stdout(None):  # it greets
         import pygame
 
-    advice = "without one, `magi-world record` makes films and `render_mode='rgb_array'` pictures"
     if pygame.display.get_init():
-        return Finding("display", "ok", f"{pygame.display.get_driver()}, in use")
+        return f"{pygame.display.get_driver()}, in use", ""
     try:
         with quiet_stderr():
             pygame.display.init()
         driver = pygame.display.get_driver()
     except pygame.error as error:
-        return Finding("display", "note", f"none ({error})", advice)
+        return "none", str(error)
     finally:
         pygame.display.quit()
     # Without any display SDL quietly draws into memory, unless it was told to.
-    if driver in _BLIND and driver != os.environ.get("SDL_VIDEODRIVER"):
-        return Finding("display", "note", f"none (SDL's {driver} driver)", advice)
-    return Finding("display", "ok", driver)
+    blind = driver in _BLIND and driver != os.environ.get("SDL_VIDEODRIVER")
+    return driver, f"SDL found only its {driver!r} driver" if blind else ""
+
+
+def display() -> Finding:
+    driver, reason = find_display()
+    if not reason:
+        return Finding("display", "ok", driver)
+    advice = "without one, `magi-world record` makes films and `render_mode='rgb_array'` pictures"
+    return Finding("display", "note", f"none ({reason})", advice)
 
 
 def _worlds() -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from magi_world.agents.basic import Agent, RandomAgent, RandomConfig, ScriptedAg
 from magi_world.agents.loading import policies_for
 from magi_world.config import require
 from magi_world.demos.bench import choose_threads
-from magi_world.demos.doctor import quiet_stderr
+from magi_world.demos.doctor import find_display
 from magi_world.demos.window import jobs
 from magi_world.demos.window.jobs import Start
 from magi_world.demos.window.player import Player, PlayerConfig
@@ -128,7 +127,7 @@ def play(
         raise FileNotFoundError(f"PlayConfig.image is {config.image}; there is no such file")
     if isinstance(world, str) and load is load_world and world not in PRESETS:
         find_package(world)
-    if (reason := _no_display()) is not None:
+    if reason := find_display()[1]:
         print(NO_DISPLAY.format(reason=reason), file=sys.stderr)
         return 2
     names = list_worlds() if worlds is None else list(worlds)
@@ -201,24 +200,6 @@ def _given_threads(threads: int) -> Callable[[World], int]:
         return threads
 
     return tune
-
-
-def _no_display() -> str | None:
-    """Why no window can be opened; None if one can."""
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    import pygame
-
-    try:
-        with quiet_stderr():
-            pygame.display.init()
-    except pygame.error as error:
-        return str(error)
-    driver = pygame.display.get_driver()
-    # Without any display SDL quietly draws into memory, unless it was told to.
-    if driver in ("offscreen", "dummy") and driver != os.environ.get("SDL_VIDEODRIVER"):
-        pygame.display.quit()
-        return f"SDL found only its {driver!r} driver"
-    return None
 
 
 def _stamp() -> str:
