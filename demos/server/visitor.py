@@ -24,6 +24,7 @@ import numpy as np
 from magi_world.demos.server.batching import Begin, Made, Served, Step
 from magi_world.demos.server.config import ServeConfig
 from magi_world.demos.server.pictures import Journey, Outbox, PictureHeader, Slots, encode, strips
+from magi_world.demos.server.telling import Shown, Strips, Told
 from magi_world.demos.steering import Steering
 from magi_world.demos.timeline import Futures, Moment, Timeline
 from magi_world.language import Reading, understood
@@ -42,32 +43,9 @@ from magi_world.session.events import (
 from magi_world.session.session import SessionWriter, step_event
 from magi_world.world.snapshot import Snapshot
 
-if TYPE_CHECKING:
-    from magi_world.demos.server.hub import Hub
-
 NOTE = "served in a batch; a replay of this world alone may differ in the last bit"
 RECENT = 32  # chunks that can be gone back to without a gap
-Shown = Moment[tuple[bytes, ...]]  # its frames are files, as the page gets them
 LOOP_PAUSE = 0.5  # seconds between two showings of imagined futures
-
-
-class Strips(Futures[tuple[bytes, ...], list[Made]]):
-    """Futures that a page looks at.    strips: of each chunk, pictures of all futures abreast."""
-
-    def __init__(self, base: Shown, commands: Sequence[str]) -> None:
-        super().__init__(base, commands, wanted=4, limit=16)
-        self.strips: list[list[bytes]] = []
-
-    @property
-    def states(self) -> list[Snapshot]:
-        """From where each future goes on."""
-        if not self.chunks:
-            return [self.base.snapshot] * len(self.commands)
-        return [made.state for made in self.chunks[-1]]
-
-    def say(self, row: int, command: str) -> None:
-        super().say(row, command)
-        self.strips = []
 
 
 @dataclass(eq=False)
@@ -80,7 +58,7 @@ class _Ahead:
     asked: float
 
 
-class Visitor:
+class Visitor(Told):
     """The play of one visitor. `run` is its task; the other methods ask for things."""
 
     def __init__(self, visit: str, key: str, served: Served, config: ServeConfig) -> None:
@@ -98,7 +76,7 @@ class Visitor:
         self.picture: bytes | None = None
         self._key = key
         self._nudge = asyncio.Event()
-        self._single = False
+        self.single = False
         self._asked_at: float | None = None
         self._ahead: _Ahead | None = None
         self._jobs: list[Any] = []
@@ -140,9 +118,11 @@ class Visitor:
         self.slots.path(slot)
         if (moment := self.past.current) is None:
             raise ValueError("nothing has been played yet, so there is nothing to save")
-        chunk = None if self.past.at_end else moment.index
         await asyncio.to_thread(self.slots.save, slot, moment.snapshot, moment.frames[-1])
-        self._write(Save(str(slot), chunk))
+        # Meanwhile play has gone on, or even gone back and on.
+        if moment in self.past.past:
+            newest = self.past.at_end and moment is self.past.current
+            self._write(Save(str(slot), None if newest else moment.index))
 
     def changed(self) -> None:
         self._asked_at = monotonic()
@@ -153,18 +133,18 @@ class Visitor:
     def pause(self, on: bool) -> None:
         if not on and self.futures is not None:
             self.drop_futures()
-        self.paused, self._single = on, False
+        self.paused, self.single = on, False
         self._asked_at = None
         self.nudge()
 
     def step_once(self) -> None:
-        self.paused = self._single = True
+        self.paused = self.single = True
         self.nudge()
 
     def rewind(self, index: int) -> None:
         """Stop, and go to the kept chunk nearest to ``index``."""
         self.drop_futures()
-        self.paused, self._single = True, False
+        self.paused, self.single = True, False
         if (moment := self.past.go_to(index)) is not None:
             self._drop_ahead()
             self.show_still(moment)
@@ -241,7 +221,7 @@ class Visitor:
 
     @property
     def _going(self) -> bool:
-        return self.connected and (not self.paused or self._single)
+        return self.connected and (not self.paused or self.single)
 
     async def _job(self, job: tuple[Any, ...]) -> None:
         if job[0] == "begin":
@@ -296,11 +276,11 @@ class Visitor:
         self.plan.made(command)
         self._pace = 0.7 * self._pace + 0.3 * moment.seconds if self._pace else moment.seconds
         self.tell_chunk(moment, made.together)
-        if not self._single:
+        if not self.single:
             self._ask(moment, self.plan.command)
         await self._show(moment)
-        if self._single and self.past.current is moment:
-            self._single = False
+        if self.single and self.past.current is moment:
+            self.single = False
             self.tell()
 
     def _ask(self, base: Shown, command: str | None) -> _Ahead:
@@ -445,82 +425,3 @@ class Visitor:
         if self._writer is not None:
             self._writer.close()
         self._session = self._writer = None
-
-    # What the page is told
-
-    @property
-    def _chips(self) -> list[str]:
-        """The steps to come, as they are shown."""
-        return [
-            step.command if step.chunks is None else f"{step.command} ×{step.chunks}"
-            for step in self.plan.queue
-        ]
-
-    def show_still(self, moment: Shown) -> None:
-        frame = len(moment.frames) - 1
-        self.outbox.show(PictureHeader(moment.index, frame, still=True), moment.frames[-1])
-        self.picture = moment.frames[-1]
-
-    def welcome(self, hub: Hub, back: bool) -> None:
-        """All that the page needs to draw itself. ``back``: the visitor was here before."""
-        limits = hub.config.limits
-        self.outbox.say(
-            "welcome",
-            world=self.served.describe(),
-            worlds=list(hub.worlds),
-            limits={"text": limits.text, "idle": limits.idle, "visitors": limits.visitors},
-            video=hub.video,
-            sessions=hub.config.sessions,
-            back=back,
-        )
-        self.tell()
-        self.tell_futures()
-        if self.past.current is not None:
-            self.show_still(self.past.current)
-
-    def tell_reading(self, reading: Reading) -> None:
-        told: dict[str, Any] = understood(reading, self.plan.words)
-        self.outbox.say(
-            "understood", text=reading.text, answer=reading.answer, obeyed=reading.obeyed, **told
-        )
-
-    def tell(self) -> None:
-        current = self.past.current
-        self.outbox.say(
-            "state",
-            paused=self.paused and not self._single,
-            cursor=None if current is None else current.index,
-            command=None if current is None else current.command,
-            indices=[m.index for m in self.past.moments],
-            chips=self._chips,
-            slots=self.slots.filled,
-        )
-
-    def tell_chunk(self, moment: Shown, together: int) -> None:
-        figures = self.served.batcher.figures
-        self.outbox.say(
-            "chunk",
-            index=moment.index,
-            command=moment.command,
-            chips=self._chips,
-            indices=[m.index for m in self.past.moments],
-            seed=moment.seed,
-            seconds=round(moment.seconds, 4),
-            together=together,
-            delay=None if self.delay is None else round(self.delay, 4),
-            dropped=self.outbox.dropped,
-            waiting=figures.waiting,
-        )
-
-    def tell_futures(self) -> None:
-        futures = self.futures
-        if futures is None:
-            self.outbox.say("futures", commands=[], chunks=0, wanted=0)
-            return
-        self.outbox.say(
-            "futures",
-            commands=futures.commands,
-            base=futures.base.index,
-            chunks=len(futures.chunks),
-            wanted=futures.wanted,
-        )
