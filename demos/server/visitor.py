@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,22 +26,10 @@ from magi_world.demos.server.config import ServeConfig
 from magi_world.demos.server.pictures import Journey, Outbox, PictureHeader, Slots, encode, strips
 from magi_world.demos.server.telling import Shown, Strips, Told
 from magi_world.demos.steering import Steering
-from magi_world.demos.timeline import Futures, Moment, Timeline
-from magi_world.language import Reading, understood
-from magi_world.session.events import (
-    Event,
-    Fork,
-    Keep,
-    Load,
-    Note,
-    Reset,
-    Rewind,
-    Said,
-    Save,
-    file_digest,
-)
+from magi_world.demos.timeline import Moment, Timeline
+from magi_world.language import Reading
+from magi_world.session import events
 from magi_world.session.session import SessionWriter, step_event
-from magi_world.world.snapshot import Snapshot
 
 NOTE = "served in a batch; a replay of this world alone may differ in the last bit"
 RECENT = 32  # chunks that can be gone back to without a gap
@@ -122,7 +110,7 @@ class Visitor(Told):
         # Meanwhile play has gone on, or even gone back and on.
         if moment in self.past.past:
             newest = self.past.at_end and moment is self.past.current
-            self._write(Save(str(slot), None if newest else moment.index))
+            self._write(events.Save(str(slot), None if newest else moment.index))
 
     def changed(self) -> None:
         self._asked_at = monotonic()
@@ -180,7 +168,7 @@ class Visitor(Told):
         self._do(("keep", futures, row))
 
     def note(self, reading: Reading) -> None:
-        self._write(Said.of(reading))
+        self._write(events.Said.of(reading))
 
     @property
     def session(self) -> Path | None:
@@ -233,8 +221,8 @@ class Visitor(Told):
             if self._writer is None and self._session is not None:
                 served = self.served
                 self._writer = SessionWriter(self._session, served.alone, served.source, False)
-                self._write(Note(NOTE))
-            self._write(Reset((moment.seed,), begin.scene, begin.start))
+                self._write(events.Note(NOTE))
+            self._write(events.Reset((moment.seed,), begin.scene, begin.start))
         elif job[0] == "load":
             slot: int = job[1]
             state = await asyncio.to_thread(self.slots.load, slot)
@@ -245,7 +233,9 @@ class Visitor(Told):
             moment = Moment((picture,), state)
             self.past.clear()
             path = self.slots.path(slot).resolve()
-            self._write(Load(str(slot), str(path), await asyncio.to_thread(file_digest, path)))
+            self._write(
+                events.Load(str(slot), str(path), await asyncio.to_thread(events.file_digest, path))
+            )
             self.paused = True
         else:
             await self._keep(job[1], job[2])
@@ -388,10 +378,10 @@ class Visitor(Told):
     async def _keep(self, futures: Strips, row: int) -> None:
         moments = [await self._moment(chunk[row]) for chunk in futures.chunks]
         self._go_on_from_here()
-        self._write(Fork(len(futures.commands)))
+        self._write(events.Fork(len(futures.commands)))
         for chunk in futures.chunks:
             self._write(step_event([made.state.prompts[0] for made in chunk], "now"))
-        self._write(Keep(row))
+        self._write(events.Keep(row))
         for moment in moments:
             self.past.append(moment)
             self.journey.add(moment)
@@ -415,9 +405,9 @@ class Visitor(Told):
     def _go_on_from_here(self) -> None:
         """What lay after the moment that is seen is about to be lost."""
         if not self.past.at_end and self.past.current is not None:
-            self._write(Rewind(self.past.current.index))
+            self._write(events.Rewind(self.past.current.index))
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: events.Event) -> None:
         if self._writer is not None:
             self._writer.write(event)
 
