@@ -25,7 +25,6 @@ from magi_world.training.simulators.crafter import (
     WAYS,
     CrafterEnv,
     GoTo,
-    make_crafter,
     places_of,
     way_to,
 )
@@ -56,7 +55,7 @@ def test_without_the_game_it_says_what_to_install(
 @pytest.fixture(scope="module")
 def env() -> CrafterEnv:
     pytest.importorskip("crafter")
-    return make_crafter()
+    return CrafterEnv()
 
 
 def picture_of_map(env: CrafterEnv) -> dict[tuple[int, int], np.ndarray]:
@@ -93,7 +92,7 @@ def test_the_picture_is_upright_and_a_tile_is_eight_pixels(env: CrafterEnv) -> N
 
 def test_it_is_always_day() -> None:
     pytest.importorskip("crafter")
-    env = make_crafter(zombies=None)
+    env = CrafterEnv(zombies=None)
     env.reset(seed=0)
     for _ in range(210):
         env.game._update_time()
@@ -103,7 +102,7 @@ def test_it_is_always_day() -> None:
         shown = env.render()[row * TILE :, column * TILE :][:TILE, :TILE]
         np.testing.assert_array_equal(shown, tile)
     with pytest.raises(ValueError, match="zombies is 2"):
-        make_crafter(zombies=2)
+        CrafterEnv(zombies=2)
 
 
 def test_a_seed_says_everything(env: CrafterEnv) -> None:
@@ -116,7 +115,7 @@ def test_a_seed_says_everything(env: CrafterEnv) -> None:
         return [s[0]["screen"] for s in steps], [s[1] for s in steps]
 
     frames, rewards = play(env)
-    others, again = play(make_crafter())
+    others, again = play(CrafterEnv())
     np.testing.assert_array_equal(frames, others)
     assert rewards == again
 
@@ -134,7 +133,7 @@ def clear(env: CrafterEnv, seed: int = 0) -> tuple[int, int]:
 
 def test_a_goal_is_walked_to_and_faced() -> None:
     pytest.importorskip("crafter")
-    env = make_crafter()
+    env = CrafterEnv()
     x, y = clear(env)
     env.world[x + 3, y] = "tree"
     for dy in (-1, 0, 1):
@@ -158,7 +157,7 @@ def test_a_goal_is_walked_to_and_faced() -> None:
 
 def test_what_cannot_be_reached_is_left_alone() -> None:
     pytest.importorskip("crafter")
-    env = make_crafter()
+    env = CrafterEnv()
     x, y = clear(env)
     env.world[x + 6, y] = "tree"
     there = places_of(env, "tree")
@@ -171,7 +170,7 @@ def test_what_cannot_be_reached_is_left_alone() -> None:
 
 def test_a_zombie_is_fought_until_it_is_gone() -> None:
     crafter = pytest.importorskip("crafter")
-    env = make_crafter()
+    env = CrafterEnv()
     x, y = clear(env)
     env.world.add(crafter.objects.Zombie(env.world, (x + 3, y), env.player))
     goal = GoTo(env, "zombie", fight=True)

@@ -22,7 +22,7 @@ TILE = 8
 ROWS, COLUMNS = 7, 9  # of the map in the picture; the inventory is below
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 WALKABLE = ("grass", "sand", "path")  # what one may walk on and live
-ZOMBIES, SPELL = 0.12, 250
+ZOMBIES, SPELL = 0.12, 250  # share of the time with zombies; steps from one such time to the next
 REACH = 40  # steps that a goal may be away
 NOOP, DO = 0, 5  # actions of the game; 1 to 4 go left, right, up and down
 CREATURES = ("cow", "zombie")
@@ -120,10 +120,6 @@ class CrafterEnv(gymnasium.Env[dict[str, np.ndarray], int]):
     def _see(self, picture: np.ndarray) -> dict[str, np.ndarray]:
         counts = [*self.player.inventory.values(), *self.player.achievements.values()]
         return {"screen": picture, "counts": np.array(counts, np.float32)}
-
-
-def make_crafter(length: int = 10_000, zombies: float | None = ZOMBIES) -> CrafterEnv:
-    return CrafterEnv(length, zombies)
 
 
 def places_of(env: CrafterEnv, target: str) -> np.ndarray:
