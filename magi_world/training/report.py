@@ -266,7 +266,8 @@ def dream(run: Run, chunks: int = 10, worlds: int = 4, seed: int = 0) -> Path:
     path = run.folder / DREAM
     pace = max(20, round(1000 / spec.fps))
     with replacing(path) as part:
-        pictures[0].save(part, save_all=True, append_images=pictures[1:], duration=pace, loop=0)
+        more = {"append_images": pictures[1:], "duration": pace, "loop": 0}
+        pictures[0].save(part, "GIF", save_all=True, **more)
     told = f"{worlds} worlds; two chunks each: {', '.join(said[:chunks:2])}"
     (run.folder / "dream.txt").write_text(told + "\n")
     return path

@@ -39,7 +39,7 @@ def _package() -> Any:
     return crafter
 
 
-class CrafterEnv(gymnasium.Env[dict[str, np.ndarray], int]):
+class CrafterEnv(gymnasium.Env[Any, Any]):
     """Crafter for Gymnasium.
 
     Action: one of the game's 17, by number. Observation: ``screen`` uint8 (72, 72, 3), and
@@ -177,9 +177,9 @@ def way_to(
         return None
     turn = [] if corners else [w for w in WAYS.values() if wanted[place[0] + w[0], place[1] + w[1]]]
     steps: list[tuple[int, int]] = []
-    while (way := came[place]) is not None:
-        steps.append(way)
-        place = (place[0] - way[0], place[1] - way[1])
+    while (back := came[place]) is not None:
+        steps.append(back)
+        place = (place[0] - back[0], place[1] - back[1])
     last = steps[0] if steps else tuple(int(f) for f in player.facing)
     steps.reverse()
     return steps if corners or last in turn else [*steps, turn[0]]
