@@ -25,20 +25,6 @@ from magi_world.io.checkpoint import (
 )
 from magi_world.io.files import replacing
 
-__all__ = [
-    "TensorInfo",
-    "WeightsError",
-    "checkpoint_file",
-    "differences",
-    "find_nan",
-    "inspect_checkpoint",
-    "load_into",
-    "load_tensors",
-    "read_metadata",
-    "read_tensors",
-    "save_tensors",
-]
-
 M = TypeVar("M", bound=nn.Module)
 DtypeOf = Callable[[str, TensorInfo], torch.dtype]
 Progress = Callable[[int, int], None]
