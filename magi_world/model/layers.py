@@ -106,7 +106,10 @@ def rotate(x: Tensor, factors: tuple[Tensor, Tensor]) -> Tensor:
     swapped, own = factors
     k = 3 * (x.shape[-1] // 8)
     other = torch.cat([x[..., k : 2 * k], x[..., :k], x[..., 2 * k :]], dim=-1)
-    return (x * own + other * swapped).to(x.dtype)
+    if torch.is_grad_enabled():
+        return (x * own + other * swapped).to(x.dtype)
+    # In place: of a large batch, new memory costs more than the sum.
+    return (x * own).add_(other.mul_(swapped)).to(x.dtype)
 
 
 class TimeEmbedder(nn.Module):
