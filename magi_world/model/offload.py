@@ -23,7 +23,8 @@ class Rest:
         # Each tensor once, with the places that have it: some tables are shared.
         found: dict[int, tuple[Tensor, list[tuple[dict[str, Any], str]]]] = {}
         for part in module.modules():
-            for table in (part._parameters, part._buffers):
+            tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+            for table in tables:
                 for name, tensor in table.items():
                     if tensor is not None:
                         found.setdefault(id(tensor), (tensor, []))[1].append((table, name))
