@@ -27,7 +27,7 @@ IN_SOURCE = (
     "CHANGELOG.md",
     "docs/clients.md",
     "tests/tiny.py",
-    "configs/vizdoom-arena.yaml",
+    "configs/courtyard.yaml",
     "examples/steer.py",
     "benchmarks/plain.py",
     ".ci/run",

@@ -20,7 +20,7 @@ from magi_world.agents.ppo.train import train_agent
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("world", nargs="?", default="vizdoom-arena")
+    parser.add_argument("world", nargs="?", default="courtyard")
     parser.add_argument("--real", help="configuration of the simulator to train in instead")
     parser.add_argument("--counts", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--rollout", type=int, default=TrainAgentConfig.rollout)

@@ -1,6 +1,6 @@
 """Muon against AdamW for the autoencoder: the same start, batches and schedule, two optimisers.
 
-    python benchmarks/codec_optimisers.py configs/vizdoom-arena.yaml --run runs/vizdoom-arena \\
+    python benchmarks/codec_optimisers.py configs/courtyard.yaml --run runs/courtyard \\
         [--steps 640] [--probes 8] [--adamw-lrs 0.002 0.0005]
 
 Only the matrices of the blocks differ: Muon trains them with the configuration's muon_lr, scaled

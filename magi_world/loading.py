@@ -114,7 +114,7 @@ class LoadOptions:
         return device if self.parallel is None else rank_device(device)
 
 
-DEFAULT_WORLD = "vizdoom-arena"  # where none is named
+DEFAULT_WORLD = "courtyard"  # where none is named
 
 
 def list_worlds() -> list[str]:

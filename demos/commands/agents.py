@@ -348,7 +348,7 @@ def find_config(name: str) -> Path:
     looked = ", ".join(map(str, places))
     raise FileNotFoundError(
         f"--config is {name!r}, and there is no such file; it must be a world with a configuration "
-        f"or a YAML file like configs/vizdoom-arena.yaml (looked for {looked})"
+        f"or a YAML file like configs/courtyard.yaml (looked for {looked})"
     )
 
 

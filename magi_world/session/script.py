@@ -1,7 +1,7 @@
 """Scripts: small YAML files that say what happens to a world, and when (docs/record.md).
 
     title: There and back            # optional; the first note
-    world: vizdoom-arena             # what load_world takes
+    world: courtyard             # what load_world takes
     seed: 7                          # optional, 0
     start: 2                         # optional: number of a start video, text, {image: FILE}
     scene: a cellar                  # optional

@@ -132,7 +132,7 @@ def test_a_missing_minari_is_said(
     [
         (
             "record nothing -o a.mp4",
-            "there is no script nothing; shipped ones are courtyard-paraphrase",
+            "there is no script nothing; shipped ones are endurance",
         ),
         ("record a.yaml -o a.avi", "output is a.avi; it must end in .mp4, .gif, .png"),
         ("record a.yaml -o a.yaml", "output is a.yaml; it must end in"),

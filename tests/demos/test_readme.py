@@ -61,7 +61,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, where a tiny world, with heads, has the shipped one's name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "SHIPPED", tmp_path / "worlds")
-    folder = tmp_path / "worlds" / "vizdoom-arena"
+    folder = tmp_path / "worlds" / "courtyard"
     write_package(folder, square_parts(tiny_text(folder / "text")), torch.float32)
     return tmp_path
 
@@ -102,7 +102,7 @@ def test_python_runs(page: Path, shop: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("vizdoom-arena" not in loading.list_worlds(), reason="no world is shipped")
+@pytest.mark.skipif("courtyard" not in loading.list_worlds(), reason="no world is shipped")
 def test_the_readme_runs_on_the_shipped_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A tiny world with heads stands in for the shipped one, which is slower.
     monkeypatch.setattr(loading, "SHIPPED", tmp_path)
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "vizdoom-arena"
+    folder = tmp_path / "courtyard"
     parts = replace(tiny_parts(), text=tiny_text(folder / "text"), heads=heads())
     write_package(folder, parts, torch.float32)
     # Its frames are too low for the policy's convolutions.

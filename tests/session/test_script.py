@@ -174,7 +174,7 @@ def test_shipped_scripts_are_right(path: Path) -> None:
 def test_six_scripts_are_shipped() -> None:
     assert len(SHIPPED) >= 6
     worlds = {read_script(path).world for path in SHIPPED}
-    assert worlds == {"vizdoom-arena", "courtyard", "magi-1-4.5b-distill"}
+    assert worlds == {"courtyard", "magi-1-4.5b-distill"}
 
 
 def test_a_mistake_during_the_performance_names_the_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from magi_world.simulator import load_object
 from magi_world.training.settings import read_settings
 from magi_world.training.yaml_lines import Mistakes
 
-SHIPPED = Path(__file__).parents[2] / "configs" / "vizdoom-arena.yaml"
+SHIPPED = Path(__file__).parents[2] / "configs" / "courtyard.yaml"
 
 
 def changed(tmp_path: Path, old: str, new: str) -> Path:
