@@ -183,8 +183,11 @@ class MagiWorldEnv(RolloutEnv, gym.Env[np.ndarray, Any]):
         self._check_started()
         if self._rollout.ended[0]:
             raise ResetNeeded("the episode has ended; call reset() before step()")
-        texts = isinstance(self._actions, CommandSpace)
-        command = self._actions.check(action) if texts else command_at(self.commands, action)
+        space = self._actions
+        if isinstance(space, CommandSpace):
+            command = space.check(action)
+        else:
+            command = command_at(self.commands, action)
         score, truncated, (info,) = self._rollout.advance([command])
         reward, ended = float(score.reward[0]), bool(score.ended[0])
         return self._shown(), reward, ended, bool(truncated[0]), info

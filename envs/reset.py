@@ -215,7 +215,7 @@ def read_start(world: World, value: StartLike) -> EpisodeStart:
     if is_int(value):
         if not 0 <= value < count:  # type: ignore[operator]
             raise ValueError(f"start is {value}; it must be {right}")
-        return EpisodeStart(int(value))  # type: ignore[call-overload]
+        return EpisodeStart(int(value))  # type: ignore[arg-type]
     if isinstance(value, str | Path | np.ndarray):
         return _from_frames(world, value, None, "start")
     raise ValueError(f"start is {value!r:.80}, a {type(value).__name__}; it must be {right}")

@@ -138,22 +138,24 @@ def load_snapshot(path: str | Path) -> EnvSnapshot | Snapshot:
 def rows_of(chunk: Chunk, rows: Sequence[int]) -> Chunk:
     """The chunk of some of its worlds, in the given order; a world may come several times."""
     rows = list(rows)
+    own: dict[str, Any] = {n: tuple(getattr(chunk, n)[row] for row in rows) for n in _PER_WORLD}
     return replace(
         chunk,
         latents=chunk.latents[rows],
         pixels=None if chunk.pixels is None else chunk.decoded[rows],
-        **{name: tuple(getattr(chunk, name)[row] for row in rows) for name in _PER_WORLD},
+        **own,
     )
 
 
 def joined(chunks: Sequence[Chunk], rows: Sequence[int]) -> Chunk:
     """``rows`` out of all rows of some chunks; pixels only where all of them have them."""
     pixels = [c.decoded for c in chunks if c.pixels is not None]
+    own: dict[str, Any] = {n: sum((getattr(c, n) for c in chunks), ()) for n in _PER_WORLD}
     whole = replace(
         chunks[0],
         latents=torch.cat([c.latents for c in chunks]),
         pixels=torch.cat(pixels) if len(pixels) == len(chunks) else None,
-        **{name: sum((getattr(c, name) for c in chunks), ()) for name in _PER_WORLD},
+        **own,
     )
     return rows_of(whole, rows)
 
