@@ -75,14 +75,15 @@ def policy_folder(name: str) -> Path | None:
 
 
 def policies_for(spec: WorldSpec, seed: int = 0) -> dict[str, Agent]:
-    """The trained policies that come along and know a world: name -> agent.
+    """The trained policies that come along and learnt in a world of this name: name -> agent.
 
     One that sees pictures of another size, or says what the world does not know, is left out.
     """
     found: dict[str, Agent] = {}
     for folder in sorted(POLICIES.glob("*/policy.json")):
         record = policy_record(folder.parent)
-        if record.frame_size == spec.frame_size and set(record.commands) <= {*spec.command_names}:
+        known = set(record.commands) <= {*spec.command_names}
+        if record.world == spec.name and record.frame_size == spec.frame_size and known:
             found[folder.parent.name] = PolicyAgent.load(folder.parent, seed)
     return found
 

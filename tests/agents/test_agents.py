@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from magi_world.agents import (
     ScriptedAgent,
     load_agent,
 )
-from magi_world.agents.loading import POLICIES
+from magi_world.agents.loading import POLICIES, policies_for
 from magi_world.agents.ppo.policy import read_policy
 from magi_world.loading import load_world
 
@@ -102,9 +104,11 @@ def test_a_wrong_agent_name_is_refused_and_named(name: str) -> None:
         load_agent(name)
 
 
-def test_the_shipped_policy_plays_the_shipped_world() -> None:
+def test_the_shipped_policy_plays_the_world_it_learnt_in() -> None:
     record, _ = read_policy(POLICIES / "dreamer")
     world = load_world(record.world, num_worlds=8)
+    assert list(policies_for(world.spec)) == ["dreamer"]
+    assert policies_for(replace(world.spec, name="another")) == {}  # its pictures mean nothing
     assert record.fingerprint == world.spec.fingerprint  # trained in these very weights
     seen = world.reset(seed=0).frames
     for name in ("dreamer", "greedy:dreamer"):
