@@ -316,8 +316,8 @@ def training_config(day: Day) -> Path:
     """What is trained: the default world, or in a dry run the toy of the tests."""
     if not day.dry:
         return ROOT / "configs" / "courtyard.yaml"
-    sys.path.insert(0, str(ROOT))
-    from tests.training.toy_world import write_config
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "training")]
+    from toy_world import write_config
 
     shutil.copy(ROOT / "tests" / "training" / "toy.py", day.folder)
     return write_config(day.folder / "toy.yaml")
