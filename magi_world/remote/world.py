@@ -127,7 +127,7 @@ class RemoteWorld(World):
         )
         self._opened = dict(opened)
         # What was said and is not done yet is kept here; the server is told command by command.
-        self._stories = [PromptState() for _ in range(count)]
+        self._prompts = [PromptState() for _ in range(count)]
         self._started = [False] * count
         self._id = int(opened["id"])
         self._here: RemoteSnapshot | None = None
@@ -185,7 +185,7 @@ class RemoteWorld(World):
         first = self.spec.default_command
         for row in rows:
             self._started[row] = False
-            self._stories[row] = PromptState(queue=CommandQueue(command=first, rest=first))
+            self._prompts[row] = PromptState(queue=CommandQueue(command=first, rest=first))
         chunk = self._chunk_of(self._ask("reset", arrays, asked))
         for row in rows:
             self._started[row] = True
@@ -200,19 +200,19 @@ class RemoteWorld(World):
     ) -> Chunk:
         rows = self._started_rows(worlds)
         steps = self.parts.config.sampler.steps_per_stage
-        before, commands = list(self._stories), []
+        before, commands = list(self._prompts), []
         for row, said in zip(rows, per_world("command", command, len(rows), str), strict=True):
-            queue = self._stories[row].queue
+            queue = self._prompts[row].queue
             due, after = queue.next() if said is None else (said, queue.told(said))
             commands.append(due)
-            self._stories[row] = replace(self._stories[row], queue=after)
+            self._prompts[row] = replace(self._prompts[row], queue=after)
         if progress is not None:
             progress(0, steps)
         asked = {"rows": rows, "commands": commands, "steer": steer}
         try:
             chunk = self._chunk_of(self._ask("step", None, asked))
         except BaseException:
-            self._stories = before
+            self._prompts = before
             raise
         if progress is not None:
             progress(steps, steps)
@@ -258,7 +258,7 @@ class RemoteWorld(World):
         answer = self._ask("restore", None, asked)
         for target, source in zip(targets, sources, strict=True):
             queue = snapshot.prompts[source].queue
-            self._stories[target] = replace(self._stories[target], queue=queue)
+            self._prompts[target] = replace(self._prompts[target], queue=queue)
             self._started[target] = True
         self._here = self._state_of(answer, range(self.num_worlds))
 
@@ -332,7 +332,7 @@ class RemoteWorld(World):
             self.parts.config.sampler,
             cast(StreamState, state),
             tuple(
-                PromptState(**{**story, "queue": self._stories[row].queue})
+                PromptState(**{**story, "queue": self._prompts[row].queue})
                 for row, story in zip(rows, got["stories"], strict=True)
             ),
             self._config.noise_scale,

@@ -111,6 +111,7 @@ def make_package(
         commands=commands,
         default_command=config.default_command or None,
         things=config.things,
+        best_start=config.best_start,
         description=config.description,
         licence=config.licence,
         quality=dict(quality or {}),

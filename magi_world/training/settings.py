@@ -270,7 +270,9 @@ def _events(record: Any, heads: Any) -> Found:
         yield "heads.death", f"heads.death is {heads.death!r}, which is a recorded event's name"
 
 
-def _starts(record: Any, starts_before: str, starts: int, start_chunks: int) -> Found:
+def _starts(
+    record: Any, starts_before: str, starts: int, start_chunks: int, best_start: int | None
+) -> Found:
     if starts_before not in ("", *record.events):
         yield (
             "starts_before",
@@ -279,6 +281,8 @@ def _starts(record: Any, starts_before: str, starts: int, start_chunks: int) -> 
     for name, value in (("starts", starts), ("start_chunks", start_chunks)):
         if value < 1:
             yield name, f"{name} is {value}; it must be at least 1"
+    if best_start is not None and not 0 <= best_start < starts:
+        yield "best_start", f"best_start is {best_start}; it must be 0 .. {starts - 1}"
 
 
 def _held_out(record: Any) -> Found:
@@ -321,7 +325,8 @@ class WorldTrainConfig:
     """Everything that turns a simulator into a world package.
 
     fps: frames a second at which the world plays. starts, start_chunks: real start videos shipped,
-    and their length; starts_before: a recorded event that comes soon after each, '' = any clip.
+    and their length; starts_before: a recorded event that comes soon after each, '' = any clip;
+    best_start: number of the one to open with, None = the one with the most to see.
     things: what the world knows, for the answer to a text that it does not, () lists the commands.
     text, licence, description, provenance: see `magi_world.io.package`.
     """
@@ -341,6 +346,7 @@ class WorldTrainConfig:
     starts: int = 32
     start_chunks: int = 3
     starts_before: str = ""
+    best_start: int | None = None
     default_command: str = ""
     things: tuple[str, ...] = ()
     description: str = ""

@@ -68,7 +68,7 @@ def test_a_world_is_found_by_name_or_file(tmp_path: Path, monkeypatch: pytest.Mo
     own.write_text("name: arena")
     assert find_config("arena").resolve() == own
     assert find_config(str(own)) == own
-    assert find_config("courtyard").resolve() == SHIPPED
+    assert find_config("vizdoom-arena").resolve() == SHIPPED
     with pytest.raises(FileNotFoundError, match=r"--config is 'nowhere'.*looked for nowhere"):
         find_config("nowhere")
 

@@ -130,7 +130,8 @@ def test_what_was_typed_is_told_with_what_became_of_it(tmp_path: Path) -> None:
     for text in ("trun left twice, then stand still", "open the door"):
         player.say(text)
         stage.run(1)
-    stage.player.tell(lambda w: w.close())
+    for watcher in stage.player.watchers:
+        watcher.close()
     said = [e for e in read_session(path).events if isinstance(e, Said)]
     assert [(e.text, e.command, len(e.steps)) for e in said] == [
         ("trun left twice, then stand still", "turn left", 2),

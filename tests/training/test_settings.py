@@ -39,14 +39,14 @@ def test_the_shipped_configuration_is_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("starts: 48", "starts: many", r"starts is 'many'; it must be of type int"),
-        ("starts: 48", "start: 32", r"line 15: .* has no field 'start'; did you mean 'starts'\?"),
+        ("starts: 32", "starts: many", r"starts is 'many'; it must be of type int"),
+        ("starts: 32", "start: 48", r"line 17: .* has no field 'start'; did you mean 'starts'\?"),
         ("\nheads:\n", "\nheads: 7\nclassify:\n", "heads must be keys and values, not 7"),
         ("chunk_width: 2", "chunk_width: 3", "chunk_width is 3"),
         ("default_command: stand still", "default_command: fly", "default_command is 'fly'"),
-        ("copies: 2", "copies: {}", "copies is {}"),
+        ("copies: 3", "copies: {}", "copies is {}"),
         ("num_steps: [4, 8]", "num_steps: 4", "num_steps must be a list"),
-        ("copies: 2", "copies: [", "not valid YAML"),
+        ("copies: 3", "copies: [", "not valid YAML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -147,6 +147,7 @@ sampler: {kv_range: [9]}
 text: {channels: 96}
 dynamics:
   dit: {caption_channels: 8}
+best_start: 32
 """
     )
     with pytest.raises(Mistakes) as caught:
@@ -160,6 +161,7 @@ dynamics:
         "16 sampler.kv_range is [9], that is 8 clean chunks; it must be [5]",
         "18 dynamics.chunks is 8; clips lie within an episode",
         "19 dynamics.dit.caption_channels is 8; it must be text.channels (96)",
+        "20 best_start is 32; it must be 0 .. 31",
     ):
         assert line in told, told
     twinless = MINIMAL.replace("go right", "go up") + "  mirror: {left: right}\n"

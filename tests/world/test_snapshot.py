@@ -252,7 +252,7 @@ def test_captions_from_a_file_lie_as_those_of_memory_do(tmp_path: Path) -> None:
         path = tmp_path / "a.safetensors"
         save_tensors(path, *_padded(world.snapshot(), "x" * letters))
         for lane in Snapshot.load(path).state.rows:
-            for caption in lane.captions:
+            for caption in lane.texts:
                 assert caption.features is not None
                 assert caption.features.data_ptr() % 16 == 0
 

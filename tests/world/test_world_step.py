@@ -340,7 +340,7 @@ def test_a_step_that_cannot_be_decoded_leaves_no_trace(monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("magi_world.world.world.decode_latents", interrupted)
+        patch.setattr("magi_world.world.chunk.decode_latents", interrupted)
         with pytest.raises(KeyboardInterrupt):
             world.step("turn left")
     assert world.snapshot().prompts == twin.snapshot().prompts
@@ -389,7 +389,7 @@ def test_an_interrupted_reset_has_to_be_done_again(monkeypatch: pytest.MonkeyPat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("magi_world.world.world.decode_latents", interrupted)
+        patch.setattr("magi_world.world.chunk.decode_latents", interrupted)
         with pytest.raises(KeyboardInterrupt):
             world.reset(seed=5, start="text", worlds=[1])
     with pytest.raises(ValueError, match="world 1 was not reset"):
@@ -400,7 +400,8 @@ def test_an_interrupted_reset_has_to_be_done_again(monkeypatch: pytest.MonkeyPat
 
 def test_start_frames_lie_where_the_model_is() -> None:
     parts = tiny_parts()
-    moved = replace(parts, vae=copy.deepcopy(parts.vae).to("meta"))
+    dit, vae = (copy.deepcopy(part).to("meta") for part in (parts.dit, parts.vae))
+    moved = replace(parts, dit=dit, vae=vae)
     chosen = choose_start(moved, [0], picture(0), None, None)
     assert chosen is not None
     assert chosen.frames is not None
