@@ -152,7 +152,7 @@ def test_after_a_kill_the_film_plays_and_is_resumed(tmp_path: Path) -> None:
         from tests.tiny import tiny_world
         from magi_world.demos import resume
         from magi_world.interrupts import clean_stop
-from magi_world.demos.record import RecordConfig, record
+        from magi_world.demos.record import RecordConfig, record
         from magi_world.session.script import read_script
         from magi_world.demos.render import PictureConfig
         from magi_world.world.world import World
