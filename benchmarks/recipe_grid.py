@@ -45,7 +45,8 @@ from magi_world.training.dynamics import (
 from magi_world.training.evaluate import ahead
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.rollout import history_of, rollouts, situations
-from magi_world.training.train import Run, open_run, text_encoder
+from magi_world.training.run import Run, open_run
+from magi_world.training.train import text_encoder
 from magi_world.world.world import World
 
 PIECE = 50  # steps between two looks at the clock

@@ -228,18 +228,18 @@ class _Clerk:
         return fields, arrays
 
     def _kept(self, states: Sequence[Snapshot]) -> Answer:
-        lanes = [state.state.rows[0] for state in states]
+        rows = [state.state.rows[0] for state in states]
         fields: dict[str, Any] = {
             "state": self._program.keep(states),
             "stories": [asdict(state.prompts[0]) for state in states],
             "lanes": [
                 {
-                    "seed": lane.seed,
-                    "flight": asdict(lane.window),
-                    "clean_pending": lane.clean_pending,
-                    "start_chunk": lane.start_chunk,
+                    "seed": row.seed,
+                    "flight": asdict(row.window),
+                    "clean_pending": row.clean_pending,
+                    "start_chunk": row.start_chunk,
                 }
-                for lane in lanes
+                for row in rows
             ],
         }
         newest = torch.cat([state.state.newest_clean.float().cpu() for state in states])

@@ -38,7 +38,7 @@ A world without commands (the released weights) takes every text as it is: one s
 """
 
 from magi_world.language.interpreter import Interpreter
-from magi_world.language.queue import CommandQueue
-from magi_world.language.reading import Reading, Step, understood
+from magi_world.language.queue import CommandQueue, understood
+from magi_world.language.reading import Reading, Step
 
 __all__ = ["CommandQueue", "Interpreter", "Reading", "Step", "understood"]

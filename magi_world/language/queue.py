@@ -110,3 +110,12 @@ class CommandQueue:
             f"index is {index}; {len(steps)} steps are to come, counted from 0",
         )
         return steps
+
+
+def understood(reading: Reading | None, queue: CommandQueue) -> dict[str, Any]:
+    """``info["understood"]``: of the text said last, or of the command in force if none was."""
+    if reading is None:
+        command, confidence = queue.command, 0.0 if queue.command is None else 1.0
+    else:
+        command, confidence = reading.command, reading.confidence
+    return {"command": command, "confidence": float(confidence), "queue": list(queue.names)}

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from magi_world.config import require
-
-if TYPE_CHECKING:
-    from magi_world.language.queue import CommandQueue
 
 MAX_CHUNKS = 100_000  # of one step; half a day of video
 
@@ -67,12 +63,3 @@ def meaning(text: str, confidence: float, steps: Sequence[Step]) -> Reading:
 def refusal(text: str, confidence: float, why: str) -> Reading:
     """The reading of a text that was not."""
     return Reading(text, None, round(confidence, 4), (), why)
-
-
-def understood(reading: Reading | None, queue: CommandQueue) -> dict[str, Any]:
-    """``info["understood"]``: of the text said last, or of the command in force if none was."""
-    if reading is None:
-        command, confidence = queue.command, 0.0 if queue.command is None else 1.0
-    else:
-        command, confidence = reading.command, reading.confidence
-    return {"command": command, "confidence": float(confidence), "queue": list(queue.names)}

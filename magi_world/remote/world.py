@@ -68,7 +68,7 @@ class RemoteSnapshot(Snapshot):
 
     def _content(self) -> bytes:
         assert self.connection is not None, "made by a RemoteWorld only"
-        seeds = [lane.seed for lane in self.state.rows]
+        seeds = [row.seed for row in self.state.rows]
         answer = self.connection.ask("download", None, {"state": self.handle, "seeds": seeds})
         return answer.arrays["file"].tobytes()
 
@@ -146,7 +146,7 @@ class RemoteWorld(World):
     def seeds(self) -> tuple[int, ...]:
         if self._here is None:
             return (0,) * self.num_worlds
-        return tuple(lane.seed for lane in self._here.state.rows)
+        return tuple(row.seed for row in self._here.state.rows)
 
     @property
     def cache_bytes(self) -> int:
@@ -253,7 +253,7 @@ class RemoteWorld(World):
             )
         sources = [target if row is None else row for target in targets]
         handle = self._handle(snapshot)
-        seeds = [lane.seed for lane in snapshot.state.rows]
+        seeds = [row.seed for row in snapshot.state.rows]
         asked = {"state": handle, "targets": targets, "sources": sources, "seeds": seeds}
         answer = self._ask("restore", None, asked)
         for target, source in zip(targets, sources, strict=True):
@@ -317,16 +317,16 @@ class RemoteWorld(World):
 
     def _state_of(self, answer: Parcel, rows: Sequence[int]) -> RemoteSnapshot:
         got, handle = answer.fields, int(answer.fields["state"])
-        lanes = tuple(
+        states = tuple(
             RowState(
-                lane["seed"],
-                DenoisingWindow(**lane["flight"]),
-                clean_pending=lane["clean_pending"],
-                start_chunk=lane["start_chunk"],
+                row["seed"],
+                DenoisingWindow(**row["flight"]),
+                clean_pending=row["clean_pending"],
+                start_chunk=row["start_chunk"],
             )
-            for lane in got["lanes"]
+            for row in got["lanes"]
         )
-        state = RemoteState(lanes, torch.from_numpy(answer.arrays["newest"]))
+        state = RemoteState(states, torch.from_numpy(answer.arrays["newest"]))
         snapshot = RemoteSnapshot(
             self.spec.fingerprint,
             self.parts.config.sampler,

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -31,12 +31,9 @@ from magi_world.training.codec import CODEC
 from magi_world.training.data import LatentDataset
 from magi_world.training.loop import steps_done
 from magi_world.training.progress import STAGES, duration, read_estimate
+from magi_world.training.run import Run
 from magi_world.training.text import TEXT
 from magi_world.world.world import World
-
-if TYPE_CHECKING:
-    from magi_world.training.train import Run
-
 
 REPORT = "report.html"
 DREAM = "dream.gif"

@@ -19,8 +19,8 @@ from magi_world.training.loop import steps_done
 from magi_world.training.preflight import Preflight, preflight, shown
 from magi_world.training.progress import STAGES, Estimate, duration, read_estimate
 from magi_world.training.rehearse import quick_config, rehearse
+from magi_world.training.run import BEHIND, drop_short_shards, go_on
 from magi_world.training.settings import WorldTrainConfig, read_settings
-from magi_world.training.train import BEHIND, drop_short_shards, go_on
 from magi_world.training.yaml_lines import Mistakes
 
 

@@ -15,8 +15,8 @@ from magi_world.model.vae import VAE
 from magi_world.training.codec import CODEC
 from magi_world.training.dynamics import start
 from magi_world.training.report import Watcher, is_finished, pack_unfinished
+from magi_world.training.run import Run, open_run
 from magi_world.training.text import TEXT
-from magi_world.training.train import Run, open_run
 
 
 @pytest.fixture
