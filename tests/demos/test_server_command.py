@@ -11,7 +11,6 @@ import pytest
 
 from magi_world import load_world
 from magi_world.demos.cli import main
-from magi_world.demos.server.config import Limits, ServeConfig, link
 from magi_world.session.player import replay
 from magi_world.session.session import read_session
 from tests.tiny import write_tiny_package
@@ -22,6 +21,7 @@ pytest.importorskip("websockets")
 
 from websockets.sync.client import connect
 
+from magi_world.demos.server.config import Limits, ServeConfig, link
 from tests.demos.server_stage import Page
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from magi_world.demos.server.pictures import decode
 from magi_world.io.media import load_video
 from magi_world.session.player import replay
 from magi_world.session.session import read_session
@@ -23,6 +22,7 @@ pytest.importorskip("websockets")
 
 from websockets.exceptions import ConnectionClosed
 
+from magi_world.demos.server.pictures import decode
 from tests.demos.server_stage import page, running
 
 
