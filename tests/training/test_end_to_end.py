@@ -13,6 +13,10 @@ from magi_world import load_world
 from magi_world.demos import cli
 from magi_world.io.package import check_package, read_record
 
+# The commands need all of the extra `train`.
+for needed in ("matplotlib", "model2vec", "transformers"):
+    pytest.importorskip(needed)
+
 pytestmark = pytest.mark.slow
 
 # The models of a test: everything else is as `new-world` proposes it.

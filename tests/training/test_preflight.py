@@ -23,6 +23,10 @@ from magi_world.training.run import BEHIND, drop_short_shards, go_on
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from magi_world.training.yaml_lines import Mistakes
 
+# Checking and reporting need all of what training needs.
+for needed in ("matplotlib", "model2vec", "transformers", "h5py"):
+    pytest.importorskip(needed)
+
 
 def found(tmp_path: Path, *changes: tuple[str, str]) -> tuple[Preflight, str]:
     path = write_config(tmp_path / "bar.yaml", *changes)

@@ -72,6 +72,8 @@ def test_what_is_finished_is_not_done_again(
 
 
 def test_another_run_starts_from_it(run: Path, tmp_path: Path) -> None:
+    for needed in ("matplotlib", "model2vec", "transformers"):  # the command checks for them
+        pytest.importorskip(needed)
     trained = "loop: {steps: 4, batch: 2, warmup: 1, ema: 0.5}\n  chunks: 3"
     still = "loop: {steps: 1, batch: 2, muon_lr: 0.0, adam_lr: 0.0}\n  chunks: 3"
     config = write_config(tmp_path / "again.yaml", (trained, still))
