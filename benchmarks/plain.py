@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
-from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
+from magi_world.model.dit import NULL_CAPTION_ROWS, DiT, Pass
 from magi_world.sampling import schedule
 from magi_world.sampling.denoise import seeded_noise
 
@@ -132,4 +132,4 @@ class PlainStream:
         x = torch.stack([x for _, x in chunks])[None]
         own = history(self.past, mask)
         text = RecomputedText(self.dit, [caption] * len(chunks))
-        return self.dit(x, times, frames, own, text, True, interval)[0]
+        return self.dit(x, Pass(times, frames, own, text, True, interval))[0]

@@ -16,6 +16,7 @@ and one for the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -83,6 +84,33 @@ class CrossAttend(Protocol):
     def summary(self, null: Tensor) -> Tensor:
         """First feature row of each chunk's caption (B, N, Cc), or ``null`` (broadcast to that)
         where it is the null caption."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """What one forward is given beside the latents.
+
+    t: (B, N) in [0, 1], or (1, N) for all worlds; 0 is noise, 1 is clean.
+    frames: (B, N, W) int64, index of each latent frame from the start of the video.
+    own, text: which keys each chunk reads.
+    conditional: whether the ada condition says that a caption is there; a tensor (B, N) says it
+        for each chunk.
+    interval: distilled weights only, the scalar of the second time embedding; a tensor (B, N)
+        gives one for each chunk.
+    keys_only: stop as soon as the last layer's keys are written, and return the latents.
+    memo: what is shared with other forwards between which no weight changes.
+    gates: what `DiT.gates` gave for the same times and captions.
+    """
+
+    t: Tensor
+    frames: Tensor
+    own: SelfAttend
+    text: CrossAttend
+    conditional: bool | Tensor = True
+    interval: float | Tensor | None = None
+    keys_only: bool = False
+    memo: Memo | None = None
+    gates: Gates | None = None
 
 
 class Block(nn.Module):
@@ -153,54 +181,27 @@ class DiT(nn.Module):
         """The stream's precision; single parts are kept in float32 (see `parameter_dtype`)."""
         return self.blocks[0].self_attention.linear_qkv.layer_norm.weight.dtype
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        frames: Tensor,
-        own: SelfAttend,
-        text: CrossAttend,
-        conditional: bool | Tensor = True,
-        interval: float | Tensor | None = None,
-        keys_only: bool = False,
-        memo: Memo | None = None,
-        gates: Gates | None = None,
-    ) -> Tensor:
-        """Flow velocity (clean minus noise) of every chunk.
-
-        Args:
-            x: latents (B, N, C, W, H, W').
-            t: (B, N) in [0, 1], or (1, N) for all worlds; 0 is noise, 1 is clean.
-            frames: (B, N, W) int64, index of each latent frame from the start of the video.
-            own, text: which keys each chunk reads.
-            conditional: whether the ada condition says that a caption is there; a tensor (B, N)
-                says it for each chunk.
-            interval: distilled weights only, the scalar of the second time embedding; a tensor
-                (B, N) gives one for each chunk.
-            keys_only: stop as soon as the last layer's keys are written, and return ``x``.
-            memo: what is shared with other forwards between which no weight changes.
-            gates: what `gates` gave for the same times and captions.
-
-        Returns:
-            (B, N, C, W, H, W') float32.
-        """
+    def forward(self, x: Tensor, given: Pass) -> Tensor:
+        """Flow velocity (clean minus noise) of every chunk; x and it are (B, N, C, W, H, W')."""
         h, w = x.shape[-2] // self.config.patch, x.shape[-1] // self.config.patch
+        own, text, frames = given.own, given.text, given.frames
         tokens = self.embed(x)
-        memo = Memo() if memo is None else memo
+        memo = Memo() if given.memo is None else given.memo
         rope = memo.get("rope", (id(frames), h, w), lambda: self._factors(frames, h, w), frames)
+        gates = given.gates
         if gates is None:
-            gates = self.gates(t, text, conditional, interval)
+            gates = self.gates(given.t, text, given.conditional, given.interval)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             attn = block.self_attention
             q, qx, k, v = attn.project(tokens, rope)
             own.write(i, k, v)
-            if keys_only and i == last:
+            if given.keys_only and i == last:
                 return x
             branch = attn.join(own.read(i, q), text(i, qx))
             tokens = block.merge(tokens, branch, gates[i])
         out = self.head(tokens, h, w)
-        return out if self.config.prediction == "velocity" else velocity_to(out, x, t)
+        return out if self.config.prediction == "velocity" else velocity_to(out, x, given.t)
 
     def gates(
         self,
@@ -209,7 +210,7 @@ class DiT(nn.Module):
         conditional: bool | Tensor = True,
         interval: float | Tensor | None = None,
     ) -> Gates:
-        """All gates of a forward, which depend on times and captions alone; see `forward`."""
+        """All gates of a forward, which depend on times and captions alone; see `Pass`."""
         row = self.y_embedder.null_row(conditional)
         if self.config.condition == "caption":
             row = text.summary(row)

@@ -5,6 +5,7 @@ Shapes: B worlds, N chunks, S tokens a chunk, s those of this rank, D hidden.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
-from magi_world.model.dit import Block, CrossAttend, DiT, Gates, Memo, SelfAttend
+from magi_world.model.dit import Block, DiT, Pass
 from magi_world.model.layers import Rope
 from magi_world.parallel.attend import ExchangedAttention, TextBehind
 from magi_world.parallel.exchange import Exchange
@@ -60,35 +61,21 @@ class RankDiT(DiT):
         others = [i for i in range(self.config.layers) if i not in self.part.layers]
         return tuple(_LAYER.format(i) for i in others)
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        frames: Tensor,
-        own: SelfAttend,
-        text: CrossAttend,
-        conditional: bool | Tensor = True,
-        interval: float | Tensor | None = None,
-        keys_only: bool = False,
-        memo: Memo | None = None,
-        gates: Gates | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, given: Pass) -> Tensor:
         """See `DiT.forward`; on other ranks than 0 the result is all zeros."""
-        self._shape, self._keys_only = x.shape, keys_only
-        patch = self.config.patch**2
-        count = x.shape[3] * x.shape[4] * x.shape[5] // patch
-        attention: SelfAttend = own
-        if self.part.split.ranks > 1:
-            attention = ExchangedAttention(own, text, self.exchange, self.heads, self.groups, count)
-            text = TextBehind(attention)
+        self._shape, self._keys_only = x.shape, given.keys_only
+        count = x.shape[3] * x.shape[4] * x.shape[5] // self.config.patch**2
         # Later stages need what comes out of this one, so only the last may stop at its keys.
-        stop = keys_only and self.part.last
-        result = super().forward(
-            x, t, frames, attention, text, conditional, interval, stop, memo, gates
-        )
-        if isinstance(attention, ExchangedAttention):
-            attention.store(len(self.blocks) - 1)
-        return x if keys_only else result
+        mine = replace(given, keys_only=given.keys_only and self.part.last)
+        if self.part.split.ranks > 1:
+            attention = ExchangedAttention(
+                given.own, given.text, self.exchange, self.heads, self.groups, count
+            )
+            mine = replace(mine, own=attention, text=TextBehind(attention))
+        result = super().forward(x, mine)
+        if isinstance(mine.own, ExchangedAttention):
+            mine.own.store(len(self.blocks) - 1)
+        return x if given.keys_only else result
 
     def embed(self, x: Tensor) -> Tensor:
         """Latents (B, N, C, W, H, W') -> this rank's tokens (B, N, s, D), from where they are."""

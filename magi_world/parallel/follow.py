@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from magi_world.model.dit import Pass
 from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Order, next_orders
 from magi_world.parallel.dit import RankDiT, receive, send
@@ -105,7 +106,7 @@ class Follower:
         name, worlds, first_slot, ranges, own_backend = own
         reads = self.caches[name].reads(worlds, first_slot, ranges, own_backend)
         text = TextReads([[self.captions[c] for c in row] for row in captions], backend)
-        self.dit(x, t, frames, reads, text, conditional, interval, keys_only)
+        self.dit(x, Pass(t, frames, reads, text, conditional, interval, keys_only))
 
     def _caption(self, name: int, features: Tensor | None = None) -> None:
         layers = tuple((k[None], v[None]) for k, v in self.dit.text_keys(features))

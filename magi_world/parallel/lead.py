@@ -12,7 +12,7 @@ from torch import Tensor
 
 from magi_world.config import DiTConfig, require
 from magi_world.model.attention import Backend
-from magi_world.model.dit import CrossAttend, Gates, Memo, SelfAttend
+from magi_world.model.dit import Pass
 from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Channel
 from magi_world.parallel.dit import RankDiT, receive, send
@@ -39,40 +39,19 @@ class LeadDiT(RankDiT):
         self.parts = [part_of(self.part.split, config, r) for r in range(self.part.split.size)]
         self._captions: weakref.WeakKeyDictionary[TextKV, int] = weakref.WeakKeyDictionary()
 
-    def forward(
-        self,
-        x: Tensor,
-        t: Tensor,
-        frames: Tensor,
-        own: SelfAttend,
-        text: CrossAttend,
-        conditional: bool | Tensor = True,
-        interval: float | Tensor | None = None,
-        keys_only: bool = False,
-        memo: Memo | None = None,
-        gates: Gates | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, given: Pass) -> Tensor:
         """See `DiT.forward`.
 
         Raises:
             RankLostError: a follower has gone.
         """
+        own, text, conditional, interval = given.own, given.text, given.conditional, given.interval
         assert isinstance(own, LeadReads) and isinstance(text, TextReads)  # noqa: PT018
         assert not isinstance(conditional, Tensor) and not isinstance(interval, Tensor)  # noqa: PT018
         captions = [[self._number(caption) for caption in row] for row in text.texts]
-        order = [
-            "forward",
-            own.describe(),
-            captions,
-            text.backend,
-            conditional,
-            interval,
-            keys_only,
-        ]
-        with self.channel.call(order, [x, t, frames]):
-            return super().forward(
-                x, t, frames, own.local, text, conditional, interval, keys_only, memo, gates
-            )
+        facts = [captions, text.backend, conditional, interval, given.keys_only]
+        with self.channel.call(["forward", own.describe(), *facts], [x, given.t, given.frames]):
+            return super().forward(x, replace(given, own=own.local))
 
     def keep(self, make_local: MakeCache) -> MakeCache:
         """What makes histories that all ranks keep together, each its part with ``make_local``."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend
-from magi_world.model.dit import DiT, Gates, Memo
+from magi_world.model.dit import DiT, Gates, Memo, Pass
 from magi_world.sampling import schedule
 from magi_world.sampling.kv_cache import Cache, Indices, TextKV, TextReads, taken, upload
 
@@ -201,8 +201,7 @@ def velocity(
     frames = memo.get("frames", (), lambda: frame_index(batch.first, x.shape[1], x))
     text = TextReads([[row[c] for c in chunks] for row in texts], model.backend, model.indices)
     t, times = taken(step.t, chunks, 1), [step.times[c] for c in chunks]
-    return model.dit(
-        taken(x, chunks, 1),
+    given = Pass(
         t,
         memo.get("places", tuple(chunks), lambda: taken(frames, chunks, 1)),
         cache.reads(batch.worlds, cache.config.history, ranges[: len(chunks)], model.backend),
@@ -212,6 +211,7 @@ def velocity(
         memo=memo,
         gates=model.gates(times, t, text, conditional, step.interval),
     )
+    return model.dit(taken(x, chunks, 1), given)
 
 
 def add_weighted(v: Tensor, weights: Tensor, chunks: Sequence[int], part: Tensor) -> None:
@@ -251,8 +251,7 @@ def write_clean(
     config = model.config
     t = torch.full((1, 1), config.clean_t, device=clean.device)
     text = TextReads([[model.null]] * len(worlds), model.backend, model.indices)
-    model.dit(
-        clean[:, None],
+    given = Pass(
         t,
         frame_index(index, 1, clean),
         cache.reads(worlds, cache.config.history - 1, [config.clean_range], model.backend),
@@ -262,6 +261,7 @@ def write_clean(
         keys_only=True,
         gates=model.gates((config.clean_t,), t, text, conditional, interval),
     )
+    model.dit(clean[:, None], given)
 
 
 def plan_step(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from magi_world.config import DiTConfig
 from magi_world.model.attention import plain_attention
-from magi_world.model.dit import DiT, velocity_to
+from magi_world.model.dit import DiT, Pass, velocity_to
 from magi_world.training.data import LatentDataset
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
@@ -144,16 +144,9 @@ def velocity(
     present = torch.cat(
         [torch.ones_like(captions.dropped[:, :1]).expand(b, n), ~captions.dropped], 1
     )
-    out = model(
-        torch.cat([clean, noisy], dim=1),
-        times,
-        frames,
-        HistoryReads(n, after, history, tokens),
-        PaddedCaptions(model, n, captions),
-        present,
-        interval,
-    )
-    return out[:, n:]
+    own = HistoryReads(n, after, history, tokens)
+    given = Pass(times, frames, own, PaddedCaptions(model, n, captions), present, interval)
+    return model(torch.cat([clean, noisy], dim=1), given)[:, n:]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from magi_world.config import DiTConfig
-from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.dit import DiT, Pass, parameter_dtype
 from magi_world.model.layers import LayerNorm1p, Rope, full_width, rotate, settle
 from tests.reference.forward import OwnCaption, TokenRanges
 from tests.tiny import tiny_dit, tiny_parts
@@ -21,7 +21,7 @@ def run(dit: DiT, x: torch.Tensor, first: int = 0, **options: object) -> torch.T
     caption = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
     text = OwnCaption([dit.text_keys(caption)] * n)
     with torch.no_grad():
-        return dit(x, torch.full((1, n), 0.4), frames, own, text, **options)
+        return dit(x, Pass(torch.full((1, n), 0.4), frames, own, text, **options))
 
 
 def latents(chunks: int = 1) -> torch.Tensor:

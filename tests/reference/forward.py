@@ -12,7 +12,7 @@ from magi_world.config import DiTConfig, SamplerConfig
 from magi_world.io.released import dit_config_from_released
 from magi_world.io.weights import load_tensors
 from magi_world.model.attention import attention
-from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.dit import DiT, Pass, parameter_dtype
 from magi_world.sampling.schedule import step_embedding
 from tests.reference.compare import relative_error
 
@@ -41,7 +41,7 @@ def check_forward(
         own = TokenRanges(tensors["kv_range"].tolist())
         text = OwnCaption([dit.text_keys(c) for c in captions])
         with torch.no_grad():
-            v = dit(x, tensors["t"], frames, own, text, conditional, interval)
+            v = dit(x, Pass(tensors["t"], frames, own, text, conditional, interval))
         errors[name] = relative_error(v.transpose(1, 2).flatten(2, 3), tensors[name])
     return errors
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from magi_world.config import SamplerConfig
-from magi_world.model.dit import DiT
+from magi_world.model.dit import DiT, Pass
 from magi_world.sampling.kv_cache import CacheReads
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from tests.alike import assert_alike
@@ -53,12 +53,13 @@ class Counting:
             monkeypatch.setattr(dit, name, self.wrap(name, getattr(dit, name)))
 
     def wrap(self, name: str, method):
-        def call(*args: object, **options: object) -> object:
-            what = "keys_only" if options.get("keys_only") else name
+        def call(*args: object) -> object:
+            given = args[-1]
+            what = "keys_only" if isinstance(given, Pass) and given.keys_only else name
             self.calls[what] += 1
             if what == "forward":
                 self.chunks.append(args[0].shape[1])
-            return method(*args, **options)
+            return method(*args)
 
         return call
 
