@@ -20,7 +20,7 @@ from magi_world.demos.window import jobs
 from magi_world.demos.window.jobs import Start
 from magi_world.demos.window.player import Player, PlayerConfig
 from magi_world.demos.window.state import AppState, StateConfig
-from magi_world.demos.window.story import SessionFile, Watcher
+from magi_world.demos.window.watchers import SessionFile, Watcher
 from magi_world.demos.window.worker import Engine, Worker
 from magi_world.io.released import PRESETS
 from magi_world.loading import DEFAULT_WORLD, find_package, list_worlds, load_world

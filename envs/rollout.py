@@ -426,15 +426,8 @@ class Rollout:
 
     def _newest(self, state: Snapshot) -> Chunk:
         """The decoded chunk that a bare snapshot was taken after."""
-        stories = state.prompts
-        chunk = Chunk(
-            state.state.newest_clean.to(self.world.device),
-            index=tuple(s.steps for s in stories),
-            prompts=tuple(s.command for s in stories),
-            lands=tuple(s.lands for s in stories),
-            skip=(0,) * len(stories),
-        )
-        return self.world.decode(chunk)
+        latents = state.state.newest_clean.to(self.world.device)
+        return self.world.decode(Chunk.of(state.prompts, latents))
 
     def _placed(self, chunk: Chunk) -> Chunk:
         device = self.world.device
@@ -457,8 +450,8 @@ class Rollout:
 def _check_shown(snapshot: Snapshot, rows: Sequence[int]) -> None:
     """Raise ValueError unless the last chunk of these worlds can be decoded from the snapshot."""
     for row in rows:
-        story = snapshot.prompts[row] if row < snapshot.num_worlds else None
-        if story is not None and story.steps == 0 and not snapshot.state.rows[row].clean_pending:
+        prompt = snapshot.prompts[row] if row < snapshot.num_worlds else None
+        if prompt is not None and prompt.steps == 0 and not snapshot.state.rows[row].clean_pending:
             raise ValueError(
                 "snapshot was taken right after a reset and holds no frames of its start; take it "
                 "with env.unwrapped.snapshot(), or after a step"

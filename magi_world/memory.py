@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -20,11 +19,20 @@ from magi_world.model.vae import VAE
 from magi_world.sampling.denoise import extra_chunks
 
 GIB = 2**30
-P, R, W = ParamSpec("P"), TypeVar("R"), TypeVar("W")
 
 
 class CardFullError(ValueError):
     """A card has too little memory; the message says what would need less."""
+
+
+def card_full(error: torch.OutOfMemoryError, name: str, advice: str) -> CardFullError:
+    """torch's own error as a clear one of the world ``name``."""
+    first = str(error).split("\n")[0].split(". ")
+    wanted = next((s for s in first if s.startswith("Tried")), first[0]).rstrip(".")
+    return CardFullError(
+        f"the card has too little memory for {name} ({wanted}); "
+        f"{advice or 'fewer worlds would need less'}"
+    )
 
 
 @dataclass(frozen=True)
@@ -126,12 +134,12 @@ def _chunk_tokens(config: MagiConfig) -> int:
     return config.sampler.chunk_width * math.prod(s // config.dit.patch for s in config.latent_size)
 
 
-def _flight(config: MagiConfig) -> int:
+def _in_flight(config: MagiConfig) -> int:
     return config.sampler.window_size + extra_chunks(config.sampler)
 
 
 def _history(config: MagiConfig, worlds: int, chunks: int, dtype: torch.dtype) -> int:
-    slots = chunks + _flight(config)
+    slots = chunks + _in_flight(config)
     row = config.dit.layers * config.dit.kv_groups * config.dit.head_dim
     return 2 * worlds * slots * _chunk_tokens(config) * row * dtype.itemsize
 
@@ -141,7 +149,7 @@ def _forward(config: MagiConfig, worlds: int, dtype: torch.dtype) -> int:
     dit = config.dit
     wide = dit.ffn * (3 if dit.gated else 2) * dtype.itemsize + (4 * dit.ffn if dit.fp8 else 0)
     token = dit.hidden * (2 * dtype.itemsize + 3 * 4) + wide
-    return worlds * _flight(config) * _chunk_tokens(config) * token
+    return worlds * _in_flight(config) * _chunk_tokens(config) * token
 
 
 def _decode(config: MagiConfig, worlds: int, tile: TileConfig | None, dtype: torch.dtype) -> int:

@@ -210,11 +210,11 @@ class _Clerk:
         return await asyncio.wrap_future(batcher.call(self._program, function))
 
     def _told(self, world: ProgramWorld, made: Sequence[Made]) -> Answer:
-        stories = [one.state.prompts[0] for one in made]
+        prompts = [one.state.prompts[0] for one in made]
         fields: dict[str, Any] = {
-            "index": [s.steps for s in stories],
-            "prompts": [s.command for s in stories],
-            "lands": [s.lands for s in stories],
+            "index": [p.steps for p in prompts],
+            "prompts": [p.command for p in prompts],
+            "lands": [p.lands for p in prompts],
             "skip": [one.skip for one in made],
             "together": max(one.together for one in made),
         }
@@ -231,11 +231,11 @@ class _Clerk:
         rows = [state.state.rows[0] for state in states]
         fields: dict[str, Any] = {
             "state": self._program.keep(states),
-            "stories": [asdict(state.prompts[0]) for state in states],
-            "lanes": [
+            "prompt_states": [asdict(state.prompts[0]) for state in states],
+            "row_states": [
                 {
                     "seed": row.seed,
-                    "flight": asdict(row.window),
+                    "window": asdict(row.window),
                     "clean_pending": row.clean_pending,
                     "start_chunk": row.start_chunk,
                 }

@@ -12,8 +12,8 @@ from magi_world.demos.window import jobs, theme
 from magi_world.demos.window.brush import Brush, Layout
 from magi_world.demos.window.player import Player
 from magi_world.demos.window.state import AppState
-from magi_world.demos.window.story import Notice
 from magi_world.demos.window.theme import Color
+from magi_world.demos.window.watchers import Notice
 from magi_world.demos.window.worker import resident
 from magi_world.language import Reading
 

@@ -18,7 +18,7 @@ from magi_world.demos.steering import HUMAN, Controllers, KeyMap, Steering
 from magi_world.demos.window import jobs
 from magi_world.demos.window.jobs import Futures
 from magi_world.demos.window.playback import CommandDelay, Flashes, Pace, Playback, ShownRate
-from magi_world.demos.window.story import Notices, Watcher
+from magi_world.demos.window.watchers import Notices, Watcher
 from magi_world.demos.window.worker import Worker
 from magi_world.language import Reading, Step
 from magi_world.session.events import Event, Note, Rewind, Said, Save

@@ -13,7 +13,7 @@ from PIL import Image
 from magi_world.demos.steering import RANDOM
 from magi_world.demos.window import jobs
 from magi_world.demos.window.player import Player
-from magi_world.demos.window.story import Film
+from magi_world.demos.window.watchers import Film
 from magi_world.demos.window.widgets import Previews, TextLine
 from magi_world.io.media import VideoConfig, enlarge
 from magi_world.world.spec import Command

@@ -214,8 +214,7 @@ class Engine:
             pixels = load_image(strip)
             if pixels.shape[0] == height and pixels.shape[1] % width == 0:
                 return pixels.reshape(height, -1, width, 3).transpose(1, 0, 2, 3).copy()
-        story, latents = snapshot.prompts[0], snapshot.state.newest_clean
-        chunk = Chunk(latents, (story.steps,), (story.command,), (story.lands,), (0,))
+        chunk = Chunk.of(snapshot.prompts, snapshot.state.newest_clean)
         return world.decode(chunk).frames[0]
 
     def _imagine(self, job: jobs.Imagine) -> jobs.Imagined:

@@ -50,18 +50,20 @@ Gates = list[tuple[Tensor, Tensor]]  # those of every block, each (B or 1, N, 1,
 
 
 class Memo:
-    """Results that several forwards share, by name and key."""
+    """Results that are made once, by key; of more than ``most`` the one unused for longest goes."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, Hashable], tuple[Any, Any]] = {}
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+        self._known: dict[Hashable, tuple[Any, Any]] = {}
 
-    def get(self, name: str, key: Hashable, make: Callable[[], T], alive: object = None) -> T:
+    def get(self, key: Hashable, make: Callable[[], T], alive: object = None) -> T:
         """What ``make`` gave when it was first asked for; ``alive`` is kept with it, so that no
         other object gets its id."""
-        place = (name, key)
-        if place not in self._known:
-            self._known[place] = (make(), alive)
-        found: T = self._known[place][0]
+        entry = self._known.pop(key, None) or (make(), alive)
+        self._known[key] = entry  # the newest is the last
+        if self.most is not None and len(self._known) > self.most:
+            del self._known[next(iter(self._known))]
+        found: T = entry[0]
         return found
 
 
@@ -187,7 +189,7 @@ class DiT(nn.Module):
         own, text, frames = given.own, given.text, given.frames
         tokens = self.embed(x)
         memo = Memo() if given.memo is None else given.memo
-        rope = memo.get("rope", (id(frames), h, w), lambda: self._factors(frames, h, w), frames)
+        rope = memo.get(("rope", id(frames), h, w), lambda: self._factors(frames, h, w), frames)
         gates = given.gates
         if gates is None:
             gates = self.gates(given.t, text, given.conditional, given.interval)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-PROTOCOL = 1
+PROTOCOL = 2
 MOST_BYTES = 512 * 2**20
 _LENGTH = struct.Struct(">I")
 _DTYPES = ("uint8", "float32", "float64", "int64")

@@ -17,18 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from magi_world.checks import at_least_one, per_world, seeds_per_world, world_rows
+from magi_world.checks import at_least_one, world_rows
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.language import CommandQueue, Reading, Step
 from magi_world.remote.connection import Connection
 from magi_world.remote.wire import Parcel
-from magi_world.sampling.stream import (
-    DenoisingWindow,
-    Progress,
-    RowState,
-    StreamConfig,
-    StreamState,
-)
+from magi_world.sampling.denoise import DenoisingWindow, Progress
+from magi_world.sampling.stream import RowState, StreamConfig, StreamState
 from magi_world.world.chunk import Chunk
 from magi_world.world.parts import WorldParts
 from magi_world.world.snapshot import PromptState, Snapshot
@@ -122,9 +117,12 @@ class RemoteWorld(World):
     ) -> None:
         self.parts, self._connection = parts, connection
         sampler, scale = parts.config.sampler, float(opened["noise_scale"])
-        self._config = StreamConfig(
+        self.config = StreamConfig(
             sampler, parts.config.latent_size, count, opened["attention"], scale
         )
+        self.device = torch.device("cpu")  # where frames arrive
+        self.latent_shape = tuple(opened["latent_shape"])
+        self.cache_bytes = int(opened["cache_bytes"]) * count
         self._opened = dict(opened)
         # What was said and is not done yet is kept here; the server is told command by command.
         self._prompts = [PromptState() for _ in range(count)]
@@ -134,23 +132,10 @@ class RemoteWorld(World):
         weakref.finalize(self, connection.forget_world, self._id)
 
     @property
-    def config(self) -> StreamConfig:
-        return self._config
-
-    @property
-    def device(self) -> torch.device:
-        """Where its frames arrive: the CPU of this machine."""
-        return torch.device("cpu")
-
-    @property
     def seeds(self) -> tuple[int, ...]:
         if self._here is None:
             return (0,) * self.num_worlds
         return tuple(row.seed for row in self._here.state.rows)
-
-    @property
-    def cache_bytes(self) -> int:
-        return int(self._opened["cache_bytes"]) * self.num_worlds
 
     @property
     def source(self) -> str:
@@ -160,28 +145,18 @@ class RemoteWorld(World):
     def served(self) -> list[str]:
         return list(self._connection.hello["worlds"])
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return tuple(self._opened["latent_shape"])
-
-    def reset(
+    def _begin(
         self,
-        seed: int | Sequence[int] | None = 0,
-        prompt: str | Sequence[str] | None = None,
-        image: Pixels | None = None,
-        video: Pixels | None = None,
-        start: int | Literal["text"] | None = None,
-        worlds: Sequence[int] | None = None,
+        rows: Sequence[int],
+        seeds: Sequence[int],
+        scenes: Sequence[str | None],
+        image: Pixels | None,
+        video: Pixels | None,
+        start: int | Literal["text"] | None,
     ) -> Chunk:
-        rows = world_rows(worlds, self.num_worlds)
         pixels = {"image": image, "video": video}
         arrays = {n: np.asarray(torch.as_tensor(x)) for n, x in pixels.items() if x is not None}
-        asked = {
-            "rows": rows,
-            "seeds": seeds_per_world(seed, len(rows)),
-            "prompts": per_world("prompt", prompt, len(rows), str),
-            "start": start,
-        }
+        asked = {"rows": rows, "seeds": seeds, "prompts": scenes, "start": start}
         first = self.spec.default_command
         for row in rows:
             self._started[row] = False
@@ -191,24 +166,21 @@ class RemoteWorld(World):
             self._started[row] = True
         return chunk
 
-    def step(
+    def _advance(
         self,
-        command: str | Sequence[str] | None = None,
-        steer: Steer = "now",
-        progress: Progress | None = None,
-        worlds: Sequence[int] | None = None,
+        rows: Sequence[int],
+        due: Sequence[tuple[str | None, CommandQueue]],
+        steer: Steer,
+        progress: Progress | None,
+        decoded: bool,
     ) -> Chunk:
-        rows = self._started_rows(worlds)
-        steps = self.parts.config.sampler.steps_per_stage
-        before, commands = list(self._prompts), []
-        for row, said in zip(rows, per_world("command", command, len(rows), str), strict=True):
-            queue = self._prompts[row].queue
-            due, after = queue.next() if said is None else (said, queue.told(said))
-            commands.append(due)
-            self._prompts[row] = replace(self._prompts[row], queue=after)
+        """The server decodes every chunk, also those of `step_latents`."""
+        steps, before = self.parts.config.sampler.steps_per_stage, list(self._prompts)
+        for row, (_, queue) in zip(rows, due, strict=True):
+            self._prompts[row] = replace(self._prompts[row], queue=queue)
         if progress is not None:
             progress(0, steps)
-        asked = {"rows": rows, "commands": commands, "steer": steer}
+        asked = {"rows": rows, "commands": [command for command, _ in due], "steer": steer}
         try:
             chunk = self._chunk_of(self._ask("step", None, asked))
         except BaseException:
@@ -217,16 +189,6 @@ class RemoteWorld(World):
         if progress is not None:
             progress(steps, steps)
         return chunk
-
-    def step_latents(
-        self,
-        command: str | Sequence[str] | None = None,
-        steer: Steer = "now",
-        progress: Progress | None = None,
-        worlds: Sequence[int] | None = None,
-    ) -> Chunk:
-        """`step`: the server has decoded the chunk already."""
-        return self.step(command, steer, progress, worlds)
 
     def decode(self, chunk: Chunk) -> Chunk:
         if chunk.pixels is not None:
@@ -241,17 +203,7 @@ class RemoteWorld(World):
         rows = world_rows(worlds, self.num_worlds)
         return self._state_of(self._ask("snapshot", None, {"rows": rows}), rows)
 
-    def restore(
-        self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
-    ) -> None:
-        if not isinstance(snapshot, Snapshot):
-            raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
-        targets = world_rows(worlds, self.num_worlds)
-        if worlds is None and row is None and snapshot.num_worlds != self.num_worlds:
-            raise ValueError(
-                f"the snapshot holds {snapshot.num_worlds} worlds, this has {self.num_worlds}"
-            )
-        sources = [target if row is None else row for target in targets]
+    def _continue(self, snapshot: Snapshot, targets: Sequence[int], sources: Sequence[int]) -> None:
         handle = self._handle(snapshot)
         seeds = [row.seed for row in snapshot.state.rows]
         asked = {"state": handle, "targets": targets, "sources": sources, "seeds": seeds}
@@ -261,13 +213,6 @@ class RemoteWorld(World):
             self._prompts[target] = replace(self._prompts[target], queue=queue)
             self._started[target] = True
         self._here = self._state_of(answer, range(self.num_worlds))
-
-    def fork(self, n: int) -> list[World]:
-        forks: list[World] = [self.another(self.num_worlds) for _ in range(at_least_one("n", n))]
-        snapshot = self.snapshot()
-        for twin in forks:
-            twin.restore(snapshot)
-        return forks
 
     def close(self) -> None:
         self._connection.close()
@@ -320,11 +265,11 @@ class RemoteWorld(World):
         states = tuple(
             RowState(
                 row["seed"],
-                DenoisingWindow(**row["flight"]),
+                DenoisingWindow(**row["window"]),
                 clean_pending=row["clean_pending"],
                 start_chunk=row["start_chunk"],
             )
-            for row in got["lanes"]
+            for row in got["row_states"]
         )
         state = RemoteState(states, torch.from_numpy(answer.arrays["newest"]))
         snapshot = RemoteSnapshot(
@@ -332,10 +277,10 @@ class RemoteWorld(World):
             self.parts.config.sampler,
             cast(StreamState, state),
             tuple(
-                PromptState(**{**story, "queue": self._prompts[row].queue})
-                for row, story in zip(rows, got["stories"], strict=True)
+                PromptState(**{**prompt, "queue": self._prompts[row].queue})
+                for row, prompt in zip(rows, got["prompt_states"], strict=True)
             ),
-            self._config.noise_scale,
+            self.config.noise_scale,
             self._connection,
             handle,
         )

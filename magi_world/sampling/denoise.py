@@ -9,9 +9,8 @@ section 4, "Guidance" and "One pass"). A pass whose weight is zero is not run.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +23,51 @@ from magi_world.sampling.kv_cache import Cache, Indices, TextKV, TextReads, take
 
 Progress = Callable[[int, int], None]
 GATES_KEPT = 32
+
+
+@dataclass(frozen=True)
+class DenoisingWindow:
+    """Which consecutive chunks of one world are in flight, oldest (cleanest) first.
+
+    first: index of the oldest chunk, counted from the start of the video.
+    count: chunks in flight.
+    newest_stage: stage of the newest one; each older chunk is one stage further.
+    """
+
+    first: int = 0
+    count: int = 0
+    newest_stage: int = 0
+
+    @property
+    def end(self) -> int:
+        """Index of the next chunk to be admitted."""
+        return self.first + self.count
+
+    def stages(self) -> list[int]:
+        """Stage of every chunk in flight, oldest first."""
+        return [self.newest_stage + i for i in reversed(range(self.count))]
+
+    def admit(self) -> DenoisingWindow:
+        """One more chunk, as pure noise.
+
+        Raises:
+            ValueError: chunks are being drained, so that the new one would leave a gap.
+        """
+        if self.count and self.newest_stage != 1:
+            raise ValueError(
+                f"a chunk cannot be admitted while {self.count} chunks are being drained; "
+                "drain them all or reset the world first"
+            )
+        return replace(self, count=self.count + 1, newest_stage=0)
+
+    def advance(self, size: int) -> tuple[DenoisingWindow, bool]:
+        """One stage on; the flag says that the oldest chunk has become clean and has left."""
+        landed = self.newest_stage + self.count == size
+        return DenoisingWindow(
+            first=self.first + landed,
+            count=self.count - landed,
+            newest_stage=self.newest_stage + 1,
+        ), landed
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +130,7 @@ class Denoiser:
     null: TextKV
     indices: Indices
     plans: dict[tuple[int, ...], list[StepPlan]] = field(default_factory=dict)
-    known: OrderedDict[Hashable, Gates] = field(default_factory=OrderedDict)
+    known: Memo = field(default_factory=lambda: Memo(GATES_KEPT))
 
     def plan(self, stages: Sequence[int], device: torch.device) -> list[StepPlan]:
         """The steps of a stage, for chunks at these stages; there are few different ones."""
@@ -111,12 +155,7 @@ class Denoiser:
         key: tuple[Hashable, ...] = (tuple(times), conditional, interval)
         if self.dit.config.condition == "caption":
             key += tuple(tuple(row) for row in text.texts)
-        if key not in self.known:
-            self.known[key] = self.dit.gates(t, text, conditional, interval)
-            if len(self.known) > GATES_KEPT:
-                self.known.popitem(last=False)
-        self.known.move_to_end(key)
-        return self.known[key]
+        return self.known.get(key, lambda: self.dit.gates(t, text, conditional, interval))
 
 
 def denoise(model: Denoiser, batch: Batch, x: Tensor, progress: Progress | None = None) -> Tensor:
@@ -198,12 +237,12 @@ def velocity(
         conditional: what the ada condition says.
     """
     memo, cache = batch.memo, batch.cache
-    frames = memo.get("frames", (), lambda: frame_index(batch.first, x.shape[1], x))
+    frames = memo.get("frames", lambda: frame_index(batch.first, x.shape[1], x))
     text = TextReads([[row[c] for c in chunks] for row in texts], model.backend, model.indices)
     t, times = taken(step.t, chunks, 1), [step.times[c] for c in chunks]
     given = Pass(
         t,
-        memo.get("places", tuple(chunks), lambda: taken(frames, chunks, 1)),
+        memo.get(("places", *chunks), lambda: taken(frames, chunks, 1)),
         cache.reads(batch.worlds, cache.config.history, ranges[: len(chunks)], model.backend),
         text,
         conditional,

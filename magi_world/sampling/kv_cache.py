@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from magi_world.model.attention import Backend, attend_ranges, attention
-from magi_world.model.dit import SelfAttend
+from magi_world.model.dit import Memo, SelfAttend
 
 INDICES_KEPT = 256
 
@@ -364,7 +363,7 @@ class Indices:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
+        self._kept = Memo(INDICES_KEPT)
 
     def __call__(self, rows: Sequence[int]) -> slice | Tensor:
         """What to index with, to get these rows in this order."""
@@ -372,12 +371,7 @@ class Indices:
         if run is not None:
             return run
         key = tuple(rows)
-        if key not in self._kept:
-            self._kept[key] = upload(torch.tensor(key), self.device)
-            if len(self._kept) > INDICES_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+        return self._kept.get(key, lambda: upload(torch.tensor(key), self.device))
 
 
 def taken(x: Tensor, places: Sequence[int], axis: int) -> Tensor:

@@ -27,6 +27,7 @@ from magi_world.sampling import schedule
 from magi_world.sampling.denoise import (
     Batch,
     Denoiser,
+    DenoisingWindow,
     Progress,
     denoise,
     extra_chunks,
@@ -68,51 +69,6 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
-class DenoisingWindow:
-    """Which consecutive chunks of one world are in flight, oldest (cleanest) first.
-
-    first: index of the oldest chunk, counted from the start of the video.
-    count: chunks in flight.
-    newest_stage: stage of the newest one; each older chunk is one stage further.
-    """
-
-    first: int = 0
-    count: int = 0
-    newest_stage: int = 0
-
-    @property
-    def end(self) -> int:
-        """Index of the next chunk to be admitted."""
-        return self.first + self.count
-
-    def stages(self) -> list[int]:
-        """Stage of every chunk in flight, oldest first."""
-        return [self.newest_stage + i for i in reversed(range(self.count))]
-
-    def admit(self) -> DenoisingWindow:
-        """One more chunk, as pure noise.
-
-        Raises:
-            ValueError: chunks are being drained, so that the new one would leave a gap.
-        """
-        if self.count and self.newest_stage != 1:
-            raise ValueError(
-                f"a chunk cannot be admitted while {self.count} chunks are being drained; "
-                "drain them all or reset the world first"
-            )
-        return replace(self, count=self.count + 1, newest_stage=0)
-
-    def advance(self, size: int) -> tuple[DenoisingWindow, bool]:
-        """One stage on; the flag says that the oldest chunk has become clean and has left."""
-        landed = self.newest_stage + self.count == size
-        return DenoisingWindow(
-            first=self.first + landed,
-            count=self.count - landed,
-            newest_stage=self.newest_stage + 1,
-        ), landed
-
-
-@dataclass(frozen=True)
 class RowState:
     """Everything about one world that is not in the big tensors.
 
@@ -128,6 +84,15 @@ class RowState:
     clean_pending: bool = False
     start: Tensor | None = None
     start_chunk: int = 0
+
+    @property
+    def repeated(self) -> int:
+        """Latent frames of the oldest chunk in flight which only repeat the start."""
+        if self.start is None or self.window.first != self.start_chunk:
+            return 0
+        frames = self.start.shape[1]
+        # A start of a single latent frame is part of the video (reference section 4, "Prefix").
+        return 0 if self.start_chunk == 0 and frames == 1 else frames
 
 
 @dataclass(frozen=True)

@@ -286,13 +286,13 @@ class SessionWriter:
 def step_event(
     facts: Chunk | Sequence[PromptState], steer: Literal["now", "queue"], digest: str | None = None
 ) -> Step:
-    """The event of a step that gave a chunk, or that led to these stories, one a world."""
+    """The event of a step that gave a chunk, or that led to these prompts, one a world."""
     if isinstance(facts, Chunk):
         index, prompts, lands = facts.index, facts.prompts, facts.lands
     else:
-        index = tuple(story.steps for story in facts)
-        prompts = tuple(story.command for story in facts)
-        lands = tuple(story.lands for story in facts)
+        index = tuple(state.steps for state in facts)
+        prompts = tuple(state.command for state in facts)
+        lands = tuple(state.lands for state in facts)
     says = [text or None for text in prompts]
     say = says[0] if len(says) == 1 else tuple(says) if any(says) else None
     return Step(_merged(index), say, steer, _merged(lands), digest)

@@ -5,6 +5,7 @@ Shapes: B worlds, T video frames, H, W pixels, C latent channels, w latent frame
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from magi_world.model.tiling import decode_tiled
 from magi_world.model.vae import video_to_frames
 from magi_world.world.parts import WorldParts
+from magi_world.world.snapshot import PromptState
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,19 @@ class Chunk:
     skip: tuple[int, ...]
     pixels: Tensor | None = None
     ready: torch.cuda.Event | None = None
+
+    @staticmethod
+    def of(
+        prompts: Sequence[PromptState], latents: Tensor, skip: tuple[int, ...] | None = None
+    ) -> Chunk:
+        """The chunk that led to these prompts, one a world, not yet decoded; skips nothing."""
+        return Chunk(
+            latents,
+            index=tuple(p.steps for p in prompts),
+            prompts=tuple(p.command for p in prompts),
+            lands=tuple(p.lands for p in prompts),
+            skip=(0,) * len(prompts) if skip is None else skip,
+        )
 
     @cached_property
     def frames(self) -> np.ndarray:

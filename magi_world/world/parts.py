@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig, MagiConfig
+from magi_world.io.weights import find_nan
 from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
 from magi_world.model.text import TextEncoder
@@ -65,6 +66,12 @@ class WorldParts:
     def interpreter(self) -> Interpreter:
         """What reads texts for these worlds."""
         return Interpreter(self.spec, self.text)
+
+    def not_finite(self) -> ValueError:
+        """The error of a chunk that holds NaN or infinity."""
+        if weight := find_nan(self.dit) or find_nan(self.vae):
+            return ValueError(f"the weights of {self.spec.name} hold NaN or infinity: {weight}")
+        return ValueError(f"{self.spec.name} computed NaN or infinity from finite weights")
 
 
 class SideStream:

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from magi_world.checks import MAX_SEED, check_prompt
 from magi_world.config import SamplerConfig, require
-from magi_world.io.records import build, field, parse_json, value
+from magi_world.io.records import build, field, parse_json
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.language import CommandQueue
-from magi_world.sampling.denoise import extra_chunks
+from magi_world.sampling.denoise import DenoisingWindow, extra_chunks
 from magi_world.sampling.kv_cache import CacheConfig, KeyValueCache, TextKV
-from magi_world.sampling.stream import ChunkStream, DenoisingWindow, RowState, StreamState
+from magi_world.sampling.stream import ChunkStream, RowState, StreamState
 from magi_world.world.spec import WorldSpec
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Snapshot:
             "fingerprint": self.fingerprint,
             "sampler": asdict(self.sampler),
             "noise_scale": self.noise_scale,
-            "stories": [asdict(prompt) for prompt in self.prompts],
-            "lanes": rows,
+            "prompts": [asdict(prompt) for prompt in self.prompts],
+            "rows": rows,
             "captions": len(texts),
-            "flight": cache.config.window,
+            "window": cache.config.window,
             "filled": cache.filled,
         }
         return tensors, {"snapshot": json.dumps(record)}
@@ -118,8 +118,6 @@ class Snapshot:
 
 def check_snapshot(snapshot: Snapshot, spec: WorldSpec, stream: ChunkStream) -> None:
     """Raise ValueError unless the snapshot is of this world and of a stream of this form."""
-    if not isinstance(snapshot, Snapshot):
-        raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
     state, config = snapshot.state, stream.config
     window = config.sampler.window_size
     theirs, mine = state.cache.config, stream.cache.config
@@ -166,7 +164,7 @@ def _row_record(
         tensors[f"start.{index}"] = row.start
     return {
         "seed": row.seed,
-        "flight": asdict(row.window),
+        "window": asdict(row.window),
         "captions": [texts.index(text) for text in row.texts],
         "clean_pending": row.clean_pending,
         "start_chunk": row.start_chunk,
@@ -175,10 +173,10 @@ def _row_record(
 
 @dataclass(frozen=True)
 class _RowRecord:
-    """A row as it lies in a file, under the names of the first version."""
+    """A row as it lies in a file."""
 
     seed: int
-    flight: DenoisingWindow
+    window: DenoisingWindow
     captions: tuple[int, ...]
     clean_pending: bool
     start_chunk: int
@@ -192,9 +190,9 @@ class _Reader:
 
     def snapshot(self) -> Snapshot:
         where = self.where
-        prompts = tuple(self._prompt(s) for s in self._field("stories", list[Any]))
+        prompts = tuple(self._prompt(s) for s in self._field("prompts", list[Any]))
         self.worlds = len(prompts)
-        self._check(self.worlds > 0, "stories is empty")
+        self._check(self.worlds > 0, "prompts is empty")
         sampler = build(SamplerConfig, self._field("sampler", dict[str, Any]), f"{where}: sampler")
         newest = self._tensor("newest_clean", 5, torch.float32)
         latents = self._tensor("latents", 6, torch.float32)
@@ -203,13 +201,12 @@ class _Reader:
             tuple(latents.shape) == shape, f"latents has shape {tuple(latents.shape)}, not {shape}"
         )
         self._check(newest.shape[0] == self.worlds, f"newest_clean is not of {self.worlds} worlds")
-        # Files of before it was kept are of worlds with the usual noise.
-        noise = value(float, self.record.get("noise_scale", 1.0), f"{where}: noise_scale")
+        noise = self._field("noise_scale", float)
         count = self._field("captions", int)
         self._check(0 <= count <= self.worlds * sampler.window_size, f"captions is {count}")
         texts = [self._text(i) for i in range(count)]
-        rows = self._field("lanes", list[_RowRecord])
-        self._check(len(rows) == self.worlds, f"lanes has {len(rows)} entries, not {self.worlds}")
+        rows = self._field("rows", list[_RowRecord])
+        self._check(len(rows) == self.worlds, f"rows has {len(rows)} entries, not {self.worlds}")
         return Snapshot(
             self._field("fingerprint", str),
             sampler,
@@ -224,8 +221,8 @@ class _Reader:
         )
 
     def _prompt(self, record: Any) -> PromptState:
-        prompt = build(PromptState, record, f"{self.where}: story")
-        self._check(min(prompt.steps, prompt.lands) >= 0, "a story counts chunks below 0")
+        prompt = build(PromptState, record, f"{self.where}: prompt")
+        self._check(min(prompt.steps, prompt.lands) >= 0, "a prompt counts chunks below 0")
         for text in filter(None, (prompt.scene, prompt.command)):
             check_prompt(text)
         return prompt
@@ -233,10 +230,10 @@ class _Reader:
     def _row(
         self, index: int, record: _RowRecord, texts: list[TextKV], sampler: SamplerConfig
     ) -> RowState:
-        window, size, name = record.flight, sampler.window_size, f"lane {index}"
+        window, size, name = record.window, sampler.window_size, f"row {index}"
         self._check(
             window.first >= 0 and 0 <= window.count <= size and 0 <= window.newest_stage <= size,
-            f"{name} has an impossible flight, {window}",
+            f"{name} has an impossible window, {window}",
         )
         self._check(
             len(record.captions) == window.count
@@ -262,7 +259,7 @@ class _Reader:
     def _cache(self, sampler: SamplerConfig) -> KeyValueCache:
         k, v = self._tensor("k", 6), self._tensor("v", 6)
         layers, worlds, history, tokens, groups, head_dim = k.shape
-        flight, filled = self._field("flight", int), self._field("filled", list[int])
+        window, filled = self._field("window", int), self._field("filled", list[int])
         self._check(
             (k.shape, k.dtype) == (v.shape, v.dtype), "k and v differ in shape or precision"
         )
@@ -272,12 +269,12 @@ class _Reader:
             f"{sampler.history}",
         )
         right = sampler.window_size + extra_chunks(sampler)
-        self._check(flight == right, f"flight is {flight}, not {right}")
+        self._check(window == right, f"window is {window}, not {right}")
         self._check(
             len(filled) == worlds and all(0 <= n <= history for n in filled), f"filled is {filled}"
         )
         config = CacheConfig(
-            layers, worlds, history, flight, tokens, groups, head_dim, k.dtype, torch.device("cpu")
+            layers, worlds, history, window, tokens, groups, head_dim, k.dtype, torch.device("cpu")
         )
         return KeyValueCache.from_clean(config, filled, k, v)
 

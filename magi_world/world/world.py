@@ -5,26 +5,23 @@ Shapes: B worlds, T video frames, H, W pixels, C latent channels, t latent frame
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from magi_world.checks import at_least_one, check_prompt, per_world, seeds_per_world, world_rows
-from magi_world.io.weights import find_nan
 from magi_world.language import CommandQueue, Interpreter, Reading
-from magi_world.memory import CardFullError
+from magi_world.memory import card_full
 from magi_world.model.attention import Backend
+from magi_world.model.dit import Memo
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.sampling.denoise import Progress
 from magi_world.sampling.kv_cache import TextKV
 from magi_world.sampling.stream import (
     ChunkStream,
-    RowState,
     StageResult,
     StreamConfig,
     uninterrupted,
@@ -37,34 +34,19 @@ from magi_world.world.start import Pixels, choose_start, first_chunk
 
 Steer = Literal["now", "queue"]
 TEXTS_KEPT = 32  # whose keys and values stay in memory
+P, R = ParamSpec("P"), TypeVar("R")
 
 
-W = TypeVar("W")
-P = ParamSpec("P")
-R = TypeVar("R")
+def _on_the_card(method: Callable[Concatenate[World, P], R]) -> Callable[Concatenate[World, P], R]:
+    """A method that computes: without gradients, and a full card is one clear error."""
 
-
-def _told_what_needs_less(
-    method: Callable[Concatenate[W, P], R],
-) -> Callable[Concatenate[W, P], R]:
-    """A method of something with ``parts``: a full card becomes one clear error.
-
-    Raises:
-        CardFullError: instead of torch's own error.
-    """
-
-    @functools.wraps(method)
-    def told(self: W, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    @wraps(method)
+    def told(self: World, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return method(self, *args, **kwargs)
+            with torch.inference_mode():
+                return method(self, *args, **kwargs)
         except torch.OutOfMemoryError as error:
-            parts = self.parts  # type: ignore[attr-defined]
-            first = str(error).split("\n")[0].split(". ")
-            wanted = next((s for s in first if s.startswith("Tried")), first[0]).rstrip(".")
-            raise CardFullError(
-                f"the card has too little memory for {parts.spec.name} ({wanted}); "
-                f"{parts.advice or 'fewer worlds would need less'}"
-            ) from error
+            raise card_full(error, self.spec.name, self.parts.advice) from error
 
     return told
 
@@ -75,6 +57,12 @@ class World:
     Every world has its own seed, prompt, start and history; nothing that happens to one is seen by
     another. The same model, seeds, commands and number of worlds give the same bytes on
     the same device; in a batch of another size a world differs by the rounding of sums at most.
+
+    `magi_world.remote.world.RemoteWorld` overrides what is not written out here: the work itself.
+
+    config: what the worlds run with: sampler, attention, noise scale.
+    device: where the weights are.    latent_shape: (C, t, h, l) of one world's chunk.
+    cache_bytes: memory of the rolling cache; it never grows.
     """
 
     def __init__(
@@ -95,14 +83,16 @@ class World:
             ValueError: an argument out of range.
         """
         self.parts = parts
-        config = StreamConfig(
+        self.config = StreamConfig(
             parts.config.sampler, parts.config.latent_size, num_worlds, attention, noise_scale
         )
         self._stream = ChunkStream(
-            parts.dit, config, make_cache=parts.make_cache, null_front=parts.null_front
+            parts.dit, self.config, make_cache=parts.make_cache, null_front=parts.null_front
         )
+        self.device, self.latent_shape = self._stream.device, self._stream.chunk_shape
+        self.cache_bytes = self._stream.cache.config.nbytes
         self._prompts = [PromptState() for _ in range(num_worlds)]
-        self._texts: OrderedDict[str, TextKV] = OrderedDict()
+        self._texts = Memo(TEXTS_KEPT)
         self._started = [False] * num_worlds
         self._weights_checked = False
 
@@ -117,37 +107,15 @@ class World:
         return self.parts.interpreter
 
     @property
-    def config(self) -> StreamConfig:
-        """What the worlds run with: sampler, attention, noise scale."""
-        return self._stream.config
-
-    @property
     def num_worlds(self) -> int:
         """Worlds in the batch."""
         return self.config.num_worlds
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._stream.device
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """(C, t, h, l) of one world's chunk."""
-        return self._stream.chunk_shape
 
     @property
     def seeds(self) -> tuple[int, ...]:
         """Seed of every world."""
         return tuple(row.seed for row in self._stream.rows)
 
-    @property
-    def cache_bytes(self) -> int:
-        """Memory of the rolling cache; it never grows."""
-        return self._stream.cache.config.nbytes
-
-    @_told_what_needs_less
-    @torch.inference_mode()
     def reset(
         self,
         seed: int | Sequence[int] | None = 0,
@@ -177,6 +145,19 @@ class World:
         rows = world_rows(worlds, self.num_worlds)
         seeds = seeds_per_world(seed, len(rows))
         scenes = per_world("prompt", prompt, len(rows), str)
+        return self._begin(rows, seeds, scenes, image, video, start)
+
+    @_on_the_card
+    def _begin(
+        self,
+        rows: Sequence[int],
+        seeds: Sequence[int],
+        scenes: Sequence[str | None],
+        image: Pixels | None,
+        video: Pixels | None,
+        start: int | Literal["text"] | None,
+    ) -> Chunk:
+        """`reset` of these rows; a scene of None is the world's own."""
         scenes = [self.spec.scene if s is None else self._understood(s) for s in scenes]
         chosen = choose_start(self.parts, seeds, image, video, start)
         first = self.spec.default_command
@@ -190,12 +171,12 @@ class World:
         if chosen is None:
             self._fill_window(rows, captions)
             stage = self._compute(rows, captions, None)
-            chunk = self.decode(self._chunk(states, stage.x[:, 0]))
+            chunk = self.decode(Chunk.of(states, stage.x[:, 0].clone()))
             self._stream.commit(stage)
         else:
             width, length = self.parts.config.sampler.chunk_width, self.spec.frames_per_chunk
             latents, frames = first_chunk(chosen, width, length)
-            chunk = self._chunk(states, latents.to(self.device))
+            chunk = Chunk.of(states, latents.to(self.device).clone())
             chunk = self.decode(chunk) if frames is None else chunk.with_pixels(frames)
         for row in rows:
             self._started[row] = True
@@ -291,8 +272,6 @@ class World:
         """`step` without decoding, so that `decode` can overlap with the next chunk."""
         return self._step(command, steer, progress, worlds, decoded=False)
 
-    @_told_what_needs_less
-    @torch.inference_mode()
     def _step(
         self,
         command: str | Sequence[str] | None,
@@ -304,17 +283,28 @@ class World:
         rows = self._started_rows(worlds)
         if steer not in ("now", "queue"):
             raise ValueError(f"steer is {steer!r}; it must be 'now' or 'queue'")
-        commands = per_world("command", command, len(rows), str)
+        due = []
+        for row, text in zip(rows, per_world("command", command, len(rows), str), strict=True):
+            queue = self._prompts[row].queue
+            due.append(queue.next() if text is None else (text, queue.told(text)))
+        return self._advance(rows, due, steer, progress, decoded)
+
+    @_on_the_card
+    def _advance(
+        self,
+        rows: Sequence[int],
+        due: Sequence[tuple[str | None, CommandQueue]],
+        steer: Steer,
+        progress: Progress | None,
+        decoded: bool,
+    ) -> Chunk:
+        """`step` of these rows: for each what is due, None for nothing new, and what is after."""
         states, captions = [], []
-        for row, text in zip(rows, commands, strict=True):
+        for row, (told, queue) in zip(rows, due, strict=True):
             state = self._prompts[row]
-            if text is None:
-                due, queue = state.queue.next()
-                text = state.command if due is None else self._understood(due)
-            else:
-                text = self._understood(text)
-                queue = state.queue.told(text)
-            lands = state.lands if text == state.command else self._landing(row, steer)
+            text = state.command if told is None else self._understood(told)
+            queued = self._stream.rows[row].window.count if steer == "queue" else 0
+            lands = state.lands if text == state.command else state.steps + 1 + queued
             states.append(PromptState(state.scene, text, state.steps + 1, lands, queue))
             captions.append(self._text_kv(self.spec.caption(state.scene, text)))
         # All that takes time comes before the world moves on, so that an end in the middle of it
@@ -325,8 +315,9 @@ class World:
                 for row, caption in zip(rows, captions, strict=True):
                     self._stream.steer(row, caption)
             stage = self._compute(rows, captions, progress)
-            skip = tuple(self._skip(row) for row in stage.rows)
-            chunk = replace(self._chunk(states, stage.x[:, 0]), skip=skip)
+            length = self.parts.config.vae.patch_length
+            skip = tuple(row.repeated * length for row in stage.rows)
+            chunk = Chunk.of(states, stage.x[:, 0].clone(), skip)
             chunk = self.decode(chunk) if decoded else chunk
         with uninterrupted():
             self._stream.commit(stage)
@@ -334,8 +325,7 @@ class World:
                 self._prompts[row] = state
         return chunk
 
-    @_told_what_needs_less
-    @torch.inference_mode()
+    @_on_the_card
     def decode(self, chunk: Chunk) -> Chunk:
         """The same chunk with its frames. May run while the next chunk is denoised."""
         return decode_chunk(self.parts, chunk)
@@ -351,8 +341,6 @@ class World:
             self.config.noise_scale,
         )
 
-    @_told_what_needs_less
-    @torch.inference_mode()
     def restore(
         self, snapshot: Snapshot, worlds: Sequence[int] | None = None, row: int | None = None
     ) -> None:
@@ -366,7 +354,8 @@ class World:
             ValueError: a snapshot of another world, sampler, precision, noise scale or size; one of
                 another number of worlds without ``worlds`` or ``row``. Nothing changed then.
         """
-        check_snapshot(snapshot, self.spec, self._stream)
+        if not isinstance(snapshot, Snapshot):
+            raise ValueError(f"snapshot is a {type(snapshot).__name__}; it must be a Snapshot")
         count = snapshot.num_worlds
         if worlds is None and row is None and count != self.num_worlds:
             raise ValueError(
@@ -377,8 +366,15 @@ class World:
         sources = targets if row is None else world_rows([row], count) * len(targets)
         if max(sources) >= count:
             raise ValueError(f"the snapshot holds {count} worlds; there is no world {max(sources)}")
+        self._continue(snapshot, targets, sources)
+
+    @_on_the_card
+    def _continue(self, snapshot: Snapshot, targets: Sequence[int], sources: Sequence[int]) -> None:
+        """`restore`: each of the targets continues the row of the snapshot that is its source."""
+        check_snapshot(snapshot, self.spec, self._stream)
+        everything = list(range(self.num_worlds))
         with uninterrupted():
-            if worlds is None and row is None:
+            if targets == sources == everything and snapshot.num_worlds == self.num_worlds:
                 self._stream.set_state(snapshot.state)
             else:
                 for target, source in zip(targets, sources, strict=True):
@@ -422,13 +418,11 @@ class World:
 
     def _text_kv(self, text: str) -> TextKV:
         """Keys and values of a caption, computed once; the empty one is the null caption."""
-        if text not in self._texts:
-            features = self.parts.text.encode(text) if text else None
-            self._texts[text] = self._stream.text_kv(features)
-        self._texts.move_to_end(text)
-        if len(self._texts) > TEXTS_KEPT:
-            self._texts.popitem(last=False)
-        return self._texts[text]
+
+        def make() -> TextKV:
+            return self._stream.text_kv(self.parts.text.encode(text) if text else None)
+
+        return self._texts.get(text, make)
 
     def another(self, num_worlds: int) -> World:
         """A world like this one, of so many rows, not yet reset; weights are shared."""
@@ -449,31 +443,6 @@ class World:
         stage = self._stream.compute(rows, captions, progress)
         assert stage.landed, "a full window always gives a chunk"
         if not self._weights_checked and not torch.isfinite(stage.x[:, 0]).all():
-            name, parts = self.spec.name, self.parts
-            if weight := find_nan(parts.dit) or find_nan(parts.vae):
-                raise ValueError(f"the weights of {name} hold NaN or infinity: {weight}")
-            raise ValueError(f"{name} computed NaN or infinity from finite weights")
+            raise self.parts.not_finite()
         self._weights_checked = True
         return stage
-
-    def _landing(self, row: int, steer: Steer) -> int:
-        queued = self._stream.rows[row].window.count if steer == "queue" else 0
-        return self._prompts[row].steps + 1 + queued
-
-    def _skip(self, row: RowState) -> int:
-        """Frames of the oldest chunk in flight which only repeat the start video."""
-        if row.start is None or row.window.first != row.start_chunk:
-            return 0
-        frames = row.start.shape[1]
-        # A start of a single latent frame is part of the video (reference section 4, "Prefix").
-        image = row.start_chunk == 0 and frames == 1
-        return 0 if image else frames * self.parts.config.vae.patch_length
-
-    def _chunk(self, states: Sequence[PromptState], latents: Tensor) -> Chunk:
-        return Chunk(
-            latents.clone(),
-            index=tuple(s.steps for s in states),
-            prompts=tuple(s.command for s in states),
-            lands=tuple(s.lands for s in states),
-            skip=(0,) * len(states),
-        )

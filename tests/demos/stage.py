@@ -10,7 +10,7 @@ import numpy as np
 from magi_world.agents import Agent
 from magi_world.demos.window import jobs
 from magi_world.demos.window.player import Player, PlayerConfig
-from magi_world.demos.window.story import Watcher
+from magi_world.demos.window.watchers import Watcher
 from magi_world.demos.window.worker import Engine
 from magi_world.world.world import World
 from tests.tiny import tiny_world

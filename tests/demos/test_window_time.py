@@ -10,7 +10,7 @@ import numpy as np
 from magi_world.demos.window import jobs
 from magi_world.demos.window.jobs import suggested_commands
 from magi_world.demos.window.player import PlayerConfig
-from magi_world.demos.window.story import SessionFile
+from magi_world.demos.window.watchers import SessionFile
 from magi_world.session.player import Verdict, verify
 from magi_world.session.session import read_session
 from magi_world.world.spec import Command

@@ -1,12 +1,12 @@
-"""The schedule's tables: times, intervals, and which chunks are in flight at each stage."""
+"""The schedule's tables: times, intervals, and which chunks are in state at each stage."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from magi_world.sampling.denoise import DenoisingWindow
 from magi_world.sampling.schedule import intervals, time_grid
-from magi_world.sampling.stream import DenoisingWindow
 from tests.reference.compare import relative_error
 
 
@@ -32,10 +32,10 @@ def check_tables(case: dict, tensors: dict[str, Tensor]) -> dict[str, float]:
 
 def sequence(chunks: int, window: int, offset: int) -> list[list[int]]:
     """First chunk, end chunk, lowest stage and end stage of every stage of a drained stream."""
-    flight, rows = DenoisingWindow(first=offset), []
-    while flight.end < chunks or flight.count:
-        flight = flight.admit() if flight.end < chunks else flight
-        stages = flight.stages()
-        rows.append([flight.first, flight.end, min(stages), max(stages) + 1])
-        flight, _ = flight.advance(window)
+    state, rows = DenoisingWindow(first=offset), []
+    while state.end < chunks or state.count:
+        state = state.admit() if state.end < chunks else state
+        stages = state.stages()
+        rows.append([state.first, state.end, min(stages), max(stages) + 1])
+        state, _ = state.advance(window)
     return [list(column) for column in zip(*rows, strict=True)]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from magi_world.config import SamplerConfig
 from magi_world.sampling import schedule
-from magi_world.sampling.denoise import seeded_noise
-from magi_world.sampling.stream import DenoisingWindow
+from magi_world.sampling.denoise import DenoisingWindow, seeded_noise
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 12, 16, 32, 64])
@@ -48,14 +47,14 @@ def test_second_time_embedding() -> None:
 
 @given(window=st.integers(1, 6), chunks=st.integers(1, 12))
 def test_every_chunk_takes_window_stages_and_lands_in_order(window: int, chunks: int) -> None:
-    flight, landed, stages = DenoisingWindow(), [], 0
-    while flight.end < chunks or flight.count:
-        if flight.end < chunks:
-            flight = flight.admit()
-        assert flight.count <= window
-        assert max(flight.stages()) < window
-        first = flight.first
-        flight, out = flight.advance(window)
+    state, landed, stages = DenoisingWindow(), [], 0
+    while state.end < chunks or state.count:
+        if state.end < chunks:
+            state = state.admit()
+        assert state.count <= window
+        assert max(state.stages()) < window
+        first = state.first
+        state, out = state.advance(window)
         landed += [first] * out
         stages += 1
     assert landed == list(range(chunks))

@@ -201,7 +201,7 @@ def changed(path: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor
     return path
 
 
-NAMES = ("fingerprint", "sampler", "stories", "lanes", "captions", "flight", "filled", "version")
+NAMES = ("fingerprint", "sampler", "prompts", "rows", "captions", "window", "filled", "version")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -251,8 +251,8 @@ def test_captions_from_a_file_lie_as_those_of_memory_do(tmp_path: Path) -> None:
     for letters in range(1, 9):
         path = tmp_path / "a.safetensors"
         save_tensors(path, *_padded(world.snapshot(), "x" * letters))
-        for lane in Snapshot.load(path).state.rows:
-            for caption in lane.texts:
+        for row in Snapshot.load(path).state.rows:
+            for caption in row.texts:
                 assert caption.features is not None
                 assert caption.features.data_ptr() % 16 == 0
 

@@ -10,7 +10,7 @@ import pytest
 from magi_world.demos.play import script_agent, script_start
 from magi_world.demos.window import jobs
 from magi_world.demos.window.player import PlayerConfig
-from magi_world.demos.window.story import Film, SessionFile
+from magi_world.demos.window.watchers import Film, SessionFile
 from magi_world.io.media import load_video
 from magi_world.session.events import Said
 from magi_world.session.minari import episodes
