@@ -12,7 +12,14 @@ from torch import nn
 
 from magi_world.config import require
 from magi_world.model.dit import DiT
-from magi_world.model.layers import Attention, Float32Linear, Fp8Linear, FusedQKV
+from magi_world.model.layers import (
+    Attention,
+    Float32Linear,
+    Fp8Linear,
+    FusedHeads,
+    FusedQKV,
+    lay_out,
+)
 from magi_world.model.tiling import Together
 from magi_world.world.parts import SideStream, WorldParts
 
@@ -28,12 +35,16 @@ class EngineConfig:
         once, instead of shuffling the activations in every layer.
     fuse_qkv: the four projections in front of attention are one matrix product; of fp8 layers,
         which keep scales of their own, the input is quantised once where the scales agree.
+    fuse_heads: self-attention's queries and keys and the text's queries are one product, one norm
+        and one rotation. Of a float32 stream; elsewhere it changes nothing.
     fast_accumulate: fp8 products sum with the tensor cores' short accumulators, as the released
         code does. GPU only; elsewhere it changes nothing.
     fused_quantise: what fp8 products read is quantised by one kernel of Triton's. GPU only.
     batch_tiles: tiles of the autoencoder that are alike are run in one batch.
     decode_stream: pixels are made on a stream of their own, so that the next chunk can be denoised
         at the same time. GPU only.
+    direct_convolution: the autoencoder's last layer is oneDNN's convolution, of all clips at once.
+        CPU only.
     bfloat16_proj: linear_proj that is stored in float32 is rounded to bfloat16, in a stream of
         bfloat16. In full precision it costs about as much as all other products together.
     """
@@ -41,10 +52,12 @@ class EngineConfig:
     compile: bool = False
     permute_proj: bool = False
     fuse_qkv: bool = False
+    fuse_heads: bool = False
     fast_accumulate: bool = False
     fused_quantise: bool = False
     batch_tiles: bool = False
     decode_stream: bool = False
+    direct_convolution: bool = False
     bfloat16_proj: bool = False
 
     def __post_init__(self) -> None:
@@ -56,14 +69,20 @@ class EngineConfig:
             )
 
 
+# What always pays on a CPU, without a compiler; for worlds of one's own, which have no reference.
+OWN_ON_CPU = EngineConfig(permute_proj=True, fuse_heads=True, direct_convolution=True)
+
+
 def prepare_parts(parts: WorldParts, engine: EngineConfig) -> WorldParts:
-    """The parts of a world as ``engine`` says; its transformer is changed in place.
+    """The parts of a world as ``engine`` says; its models are changed in place.
 
     Raises:
         ValueError: as `prepare_dit`.
     """
     dit = prepare_dit(parts.dit, engine)
     device = dit.final_linear.linear.weight.device
+    if engine.direct_convolution and device.type == "cpu" and torch.backends.mkldnn.is_available():
+        parts.vae.decoder.direct = True
     if engine.batch_tiles:
         parts = replace(parts, spread=Together())
     if engine.decode_stream and device.type == "cuda":
@@ -99,7 +118,9 @@ def prepare_dit(dit: DiT, engine: EngineConfig, compiler: str = "inductor") -> D
             _round(attention.linear_proj)
         if engine.permute_proj:
             _permute(attention)
-        if engine.fuse_qkv:
+        if engine.fuse_heads and FusedHeads.fits(attention):
+            attention.linear_qkv = FusedHeads(attention)  # type: ignore[assignment]
+        elif engine.fuse_qkv:
             attention.linear_qkv = FusedQKV(attention.linear_qkv)  # type: ignore[assignment]
         if engine.compile:
             attention.project = torch.compile(attention.project, backend=compiler)  # type: ignore
@@ -148,4 +169,5 @@ def _permute(attention: Attention) -> None:
     if isinstance(layer, Fp8Linear):
         assert layer.smooth_scale is not None
         layer.smooth_scale = ordered(layer.smooth_scale)
+    lay_out(layer)
     attention.columns_in_order = True

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 
-from magi_world.engine import EngineConfig, prepare_parts, slow_parts
+from magi_world.engine import OWN_ON_CPU, EngineConfig, prepare_parts, slow_parts
 from magi_world.io.package import RECORD, read_package
 from magi_world.io.read_released import Dtype, Offload, Reading, read_released, say_plan
 from magi_world.io.released import PRESETS, preset
@@ -55,7 +55,9 @@ class LoadOptions:
     offload: released weights only: what leaves the card while it is idle, "text" (T5) or "all" (T5
         and the autoencoder, which then comes back for every chunk).
     attention: a kernel (`magi_world.model.attention`): "sdpa", "auto", "flash", "magi", ...
-    engine: how the transformer is laid out for speed (`magi_world.engine`); None changes nothing.
+    engine: how the models are laid out for speed (`magi_world.engine`). "auto" is
+        `magi_world.engine.OWN_ON_CPU` for a world package on a CPU, and nothing for the released
+        weights, a GPU, or several processes; None is nothing.
     noise_scale: standard deviation of the noise that chunks start from.
     threads: of the CPU, for the whole process: a number; "auto", which takes fewer than torch
         does where the machine is busy, once a process; None leaves them.
@@ -83,7 +85,7 @@ class LoadOptions:
     history: int | None = None
     sink: int | None = None
     history_place: str | Path | None = None
-    engine: EngineConfig | None = None
+    engine: EngineConfig | Literal["auto"] | None = "auto"
     text_dtype: Dtype | None = None
     prompt_tokens: PromptTokens | Mapping[str, Any] | None = None
     enhance: Callable[[str], str] | None = None
@@ -152,7 +154,7 @@ def load_world(
     history: int | None = None,
     sink: int | None = None,
     history_place: str | Path | None = None,
-    engine: EngineConfig | None = None,
+    engine: EngineConfig | Literal["auto"] | None = "auto",
     text_dtype: Dtype | None = None,
     prompt_tokens: PromptTokens | Mapping[str, Any] | None = None,
     enhance: Callable[[str], str] | None = None,
@@ -184,9 +186,10 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
     """`load_world`, with its options in one piece."""
     if str(name).startswith(("ws://", "wss://")):
         return _remote(str(name), num_worlds, options)
-    if options.engine is not None and options.parallel is not None:
+    if isinstance(options.engine, EngineConfig) and options.parallel is not None:
         raise ValueError("engine and parallel are both given; a split transformer keeps its layout")
     device = options.chosen_device
+    engine = _engine(name, options, device)
     settle_threads(options.threads, device)
     team = gather_team(options.parallel, device)
     try:
@@ -197,14 +200,26 @@ def open_world(name: str | Path, num_worlds: int, options: LoadOptions) -> World
         raise team.failed(error) from error
     if team is not None:
         parts = team.enter(parts)
-    if options.engine is not None:
-        parts = prepare_parts(parts, options.engine)
+    if engine is not None:
+        parts = prepare_parts(parts, engine)
     if device.type == "cuda" and (slow := slow_parts(parts.dit)):
         warnings.warn(f"{parts.spec.name}: {slow}", stacklevel=2)
     try:
         return World(parts, num_worlds, options.attention, options.noise_scale)
     except torch.OutOfMemoryError as error:
         raise CardFullError(f"{parts.spec.name} does not fit; {parts.advice}") from error
+
+
+def _engine(name: str | Path, options: LoadOptions, device: torch.device) -> EngineConfig | None:
+    """The layout that is meant."""
+    if options.engine is None or isinstance(options.engine, EngineConfig):
+        return options.engine
+    if options.engine != "auto":
+        raise ValueError(
+            f"engine is {options.engine!r:.40}; it must be an EngineConfig, 'auto' or None"
+        )
+    own = str(name) not in PRESETS and device.type == "cpu" and options.parallel is None
+    return OWN_ON_CPU if own else None
 
 
 def _read(

@@ -16,6 +16,7 @@ from magi_world.engine import EngineConfig, prepare_dit, prepare_parts, slow_par
 from magi_world.io.weights import load_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.tiling import TileConfig
+from magi_world.model.vae import Decoder
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from magi_world.world.parts import SideStream
 from magi_world.world.world import World
@@ -68,6 +69,58 @@ def test_columns_and_products_are_really_changed() -> None:
     ]
     with pytest.raises(ValueError, match="before"):
         prepare_dit(dit, EngineConfig())
+
+
+@pytest.mark.parametrize("worlds", [1, 3])
+def test_heads_together_are_the_heads_apart(worlds: int) -> None:
+    """In any batch, with more than one group, and with a text of their own each."""
+    latents = []
+    for switches in ({}, {"fuse_heads": True, "permute_proj": True}):
+        world = World(prepare_parts(tiny_parts(), EngineConfig(**switches)), worlds)
+        world.reset(seed=0)
+        for _ in range(4):
+            chunk = world.step(["turn left", "walk forward", "turn right"][:worlds])
+        latents.append(chunk.latents)
+    assert not torch.equal(*latents)  # another order of sums, so it was taken
+    torch.testing.assert_close(*latents, rtol=1e-4, atol=1e-4)
+
+
+def test_heads_of_mixed_precision_stay_apart() -> None:
+    parts = tiny_parts()
+    half = parts.dit.bfloat16()
+    for block in half.blocks:
+        block.self_attention.q_layernorm.float()
+    prepare_dit(half, EngineConfig(fuse_heads=True))
+    assert type(half.blocks[0].self_attention.linear_qkv).__name__ == "QKV"
+
+
+def test_direct_convolution_gives_a_clip_the_same_pixels_in_any_company() -> None:
+    parts = prepare_parts(tiny_parts(), EngineConfig(direct_convolution=True))
+    decoder = parts.vae.decoder
+    assert decoder.direct
+    latents = torch.randn(5, 8, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        video = decoder(latents)
+        alone = torch.cat([decoder.last_layer(x) for x in _before_last_layer(decoder, latents)])
+        torch.testing.assert_close(video, alone, rtol=1e-5, atol=1e-5)
+        folded = _before_last_layer(decoder, latents)
+        many = _directly(decoder, torch.cat(folded))
+        assert torch.equal(many, torch.cat([_directly(decoder, x) for x in folded]))
+
+
+def _before_last_layer(decoder: Decoder, latents: torch.Tensor) -> list[torch.Tensor]:
+    """What the last layer is given, clip by clip."""
+    seen: list[torch.Tensor] = []
+    hook = decoder.last_layer.register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
+    decoder.direct = False
+    decoder(latents)
+    decoder.direct = True
+    hook.remove()
+    return seen
+
+
+def _directly(decoder: Decoder, x: torch.Tensor) -> torch.Tensor:
+    return decoder.last(x)
 
 
 def test_new_captions_compile_nothing() -> None:

@@ -141,9 +141,11 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, text: bool) -> Tensor:
     # side by side on the row axis. Keys are then neither repeated nor copied.
     b, sq, hq, d = q.shape
     groups = k.shape[2]
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if groups == hq and not q.is_cuda:  # the same without the work of regrouping
+        return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2).contiguous()
     rows = q.view(b, sq, groups, hq // groups, d).permute(0, 2, 3, 1, 4)
     rows = rows.reshape(b, groups, hq // groups * sq, d)
-    k, v = k.transpose(1, 2), v.transpose(1, 2)
     if q.is_cuda:
         with sdpa_kernel(_TEXT if text else _VIDEO, set_priority=True):
             out = F.scaled_dot_product_attention(rows, k, v)
