@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from magi_world.model.heads import Heads
 from magi_world.world.parts import WorldParts
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.spec import WorldSpec
@@ -44,19 +43,24 @@ class Score:
 
 def first_score(parts: WorldParts) -> Score | None:
     """Nothing has happened yet; None where a world foresees no events."""
-    heads = parts.heads
-    return Score(dict.fromkeys(heads.config.events, 0)) if isinstance(heads, Heads) else None
+    worth = _worth(parts)
+    return None if worth is None else Score(dict.fromkeys(worth, 0))
 
 
 @torch.inference_mode()
 def next_score(parts: WorldParts, before: Score | None, latents: Tensor) -> Score | None:
     """After one more chunk; ``latents`` (1, C, t, h, w) are those of the chunk."""
-    heads = parts.heads
-    if before is None or not isinstance(heads, Heads):
+    worth = _worth(parts)
+    if before is None or worth is None:
         return None
-    events = heads(latents)["events"]
-    worth = dict(zip(heads.config.events, heads.config.reward, strict=True))
+    assert parts.heads is not None, "they say what is worth something"
+    events = parts.heads(latents)["events"]
     return before.after({n: worth[n] for n, p in events.items() if float(p[0]) >= LIKELY})
+
+
+def _worth(parts: WorldParts) -> Mapping[str, float] | None:
+    """Event -> worth; None where the predictors, here or on a server, do not say."""
+    return getattr(parts.heads, "worth", None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,6 +101,7 @@ class _Clerk:
             "latent_shape": world.latent_shape,
             "cache_bytes": served.alone.cache_bytes,
             "heads": world.parts.heads is not None,
+            "worth": getattr(world.parts.heads, "worth", None),
         }, {}
 
     async def _reset(self, asked: Parcel) -> Answer:

@@ -68,6 +68,11 @@ class Heads(nn.Module):
         if config.own is not None:
             self.value = nn.Linear(config.width, 1)
 
+    @property
+    def worth(self) -> dict[str, float]:
+        """Event -> what one occurrence of it adds to the reward."""
+        return dict(zip(self.config.events, self.config.reward, strict=True))
+
     def logits(self, latents: Tensor) -> Tensor:
         """Scaled latents of one chunk each, (B, C, T, h, w) -> logits (B, E).
 

@@ -221,7 +221,8 @@ class RemoteWorld(World):
         asked = {"world": self._opened["world"], "num_worlds": num_worlds}
         twin = object.__new__(RemoteWorld)
         opened = self._connection.ask("open", None, asked).fields
-        twin._set_up(self._connection, self.parts, opened, num_worlds)
+        # Parts of its own: its predictors must not ask in the name of a world that may be closed.
+        twin._set_up(self._connection, _parts(self._connection, opened), opened, num_worlds)
         return twin
 
     def _ask(
@@ -291,8 +292,11 @@ class RemoteWorld(World):
 class _Heads:
     """The server's predictors, see `magi_world.envs.rewards.Heads`."""
 
-    def __init__(self, connection: Connection, world: int) -> None:
+    def __init__(
+        self, connection: Connection, world: int, worth: Mapping[str, float] | None
+    ) -> None:
         self._connection, self._world = connection, world
+        self.worth = worth  # event -> what it adds to the reward; None: the server does not say
 
     def __call__(self, latents: Tensor) -> dict[str, Any]:
         arrays = {"latents": latents.float().cpu().numpy()}
@@ -306,7 +310,9 @@ class _Heads:
 def _parts(connection: Connection, opened: Mapping[str, Any]) -> WorldParts:
     """Facts of the world; what computes lies on the server."""
     spec, config = _spec(opened["spec"]), _config(opened["config"])
-    heads = _Heads(connection, int(opened["id"])) if opened["heads"] else None
+    heads = None
+    if opened["heads"]:
+        heads = _Heads(connection, int(opened["id"]), opened.get("worth"))
     nothing = cast(Any, None)
     parts = WorldParts(spec, config, nothing, nothing, nothing, heads=cast(Any, heads))
     # A cached property is looked up here first.

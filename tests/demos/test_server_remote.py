@@ -16,17 +16,21 @@ import magi_world
 from magi_world import RemoteWorld, Snapshot
 from magi_world.demos.cli import main
 from magi_world.demos.window import jobs
+from magi_world.demos.window.panels import score_words
 from magi_world.demos.window.worker import Engine
 from magi_world.language import CommandQueue
+from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.remote.wire import pack, unpack
 from magi_world.world.start import best_start
+from magi_world.world.world import World
 from tests.alike import assert_alike
-from tests.tiny import FRAME_SIZE, tiny_world
+from tests.tiny import FRAME_SIZE, tiny_parts, tiny_world
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from tests.demos.server_stage import Running, running
+from tests.demos.stage import Stage
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +203,31 @@ def test_the_window_runs_on_it(server: Running, tmp_path: Path) -> None:
     loaded = engine.run(jobs.Load(path, 1), lambda *_: None)
     assert isinstance(loaded, jobs.Done)
     assert np.array_equal(loaded.moment.frames, step.moment.frames)
+
+
+def test_the_score_is_that_of_the_world_itself(tmp_path: Path) -> None:
+    config = HeadsConfig(8, 2, (4, 6), ("star", "fall"), (2.0, -1.0), end="fall")
+    heads = Heads(config).requires_grad_(False)
+    heads.fc2.weight.data.zero_()
+    heads.fc2.bias.data = torch.tensor([5.0, -5.0])
+    world = World(replace(tiny_parts(), heads=heads), 4)
+    with running(tmp_path, world, limits={"chunks": None}) as server:
+        stage = Stage(load=lambda name: RemoteWorld(server.ws))
+        player = stage.opened()
+        stage.chunk(3)
+        assert player.moment.score.counts == {"star": 3, "fall": 0}
+        assert player.moment.score.points == 6
+        assert score_words(player) == [("star", "3"), ("points", "6")]
+        far = RemoteWorld(server.ws)
+        far.reset(1)
+        (twin,) = far.fork(1)
+        del far
+        gc.collect()
+        chunk = twin.step("turn left")  # tells the server that the first one is gone
+        said = twin.parts.heads(chunk.latents)
+        assert_alike(said["reward"], heads(chunk.latents)["reward"])
+        twin.close()
+        stage.runner.engine.player.world.close()
 
 
 def test_messages_are_what_they_were_and_damage_is_told() -> None:
