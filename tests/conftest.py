@@ -16,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--device", default="cpu", help="where test_reference computes, e.g. cuda")
     parser.addoption("--weights", type=Path, help="folder of the released MAGI-1 weights")
+    parser.addoption("--openenv", type=Path, help="a Python in which the package openenv is")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,28 +35,32 @@ def picture(text: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
 
 
-def test_openenv(server: Running) -> None:
-    core = pytest.importorskip("openenv.core.generic_client")
-    with core.GenericEnvClient(base_url=server.http).sync() as env:
-        begun = env.reset(seed=5, max_chunks=3)
-        near = tiny_world()
-        assert_alike(picture(begun.observation["image"]), near.reset(5).frames[0, -1])
-        assert begun.observation["commands"] == list(COMMANDS)
-        first = env.step({"text": "turn lfet"})
-        assert_alike(picture(first.observation["image"]), near.step("turn left").frames[0, -1])
-        assert first.observation["understood"]["command"] == "turn left"
-        assert (first.done, first.reward) == (False, 0.0)
-        puzzled = env.step({"text": "open the fridge"})
-        assert "this world has no" in puzzled.observation["text"]
-        assert puzzled.observation["command"] in ("turn left", "stand still")
-        state = env.state()
-        assert (state["step_count"], state["seed"]) == (2, 5)
-        assert env.step({"text": ""}).done
-        with pytest.raises(RuntimeError, match="the episode is over"):
-            env.step({"text": "turn left"})
-        with pytest.raises(RuntimeError, match="must be a text"):
-            env.step({"text": 3})
-        env.reset()
+@pytest.mark.slow
+def test_openenv(server: Running, request: pytest.FixtureRequest) -> None:
+    """Its client may live in an environment of its own: pytest --openenv PYTHON."""
+    python = request.config.getoption("--openenv")
+    if python is None:
+        pytest.importorskip("openenv.core.generic_client")
+        python = sys.executable
+    script = Path(__file__).with_name("openenv_client.py")
+    line = [str(python), str(script), server.http]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    state, begun, first, puzzled, last, over, wrong, again = seen
+    near = tiny_world()
+    assert_alike(picture(begun[0]["image"]), near.reset(5).frames[0, -1])
+    assert begun[0]["commands"] == list(COMMANDS)
+    assert_alike(picture(first[0]["image"]), near.step("turn left").frames[0, -1])
+    assert first[0]["understood"]["command"] == "turn left"
+    assert (first[1], first[2]) == (0.0, False)
+    assert "this world has no" in puzzled[0]["text"]
+    assert puzzled[0]["command"] in ("turn left", "stand still")
+    assert (state["step_count"], state["seed"]) == (2, 5)
+    assert last[2] is True
+    assert "the episode is over" in over
+    assert "must be a text" in wrong
+    assert again[0]["image"] == begun[0]["image"]
 
 
 def test_openenv_over_http(server: Running) -> None:
