@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,10 +19,15 @@ from magi_world.config import DiTConfig
 from magi_world.model.dit import DiT, parameter_dtype
 
 
-def report(what: str, figures: dict[str, Any]) -> None:
-    """Print one line; floats are rounded to four significant digits."""
+def report(what: str, figures: dict[str, Any], done: bool = True) -> None:
+    """Print one line; floats are rounded to four significant digits.
+
+    A long benchmark prints one whenever there is something new, with ``done`` False: whatever cuts
+    it short, the last line is the result so far.
+    """
     line = {
         "what": what,
+        "done": done,
         "hardware": hardware(),
         "load": os.getloadavg()[0],
         "torch": torch.__version__,
@@ -30,6 +36,11 @@ def report(what: str, figures: dict[str, Any]) -> None:
         **figures,
     }
     print(json.dumps(rounded(line)), flush=True)
+
+
+def note(text: str) -> None:
+    """Say on stderr how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def rounded(value: Any) -> Any:

@@ -3,10 +3,11 @@
     python benchmarks/parallel_cpu.py [--ranks 2] [--seconds 120]
 
 A transformer of middle size with random weights takes the steps of a few chunks; torchrun starts
-the processes, on gloo. One JSON line: how many times faster several are ("faster", the best chunk
-of each kind in three turns), what `scale_model` says of it from the seconds of one process and of
-one exchange, and whether the latents are equal. On a machine that does something else at the same
-time the figures mean nothing.
+the processes, on gloo. They take turns until the time is over, and every turn prints a JSON line of
+all so far; the last one counts: how many times faster several are ("faster", the best chunk of each
+kind), what `scale_model` says of it from the seconds of one process and of one exchange, and
+whether the latents are equal. On a machine that does something else at the same time the figures
+mean nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from statistics import median
 
 import torch
-from common import options, report, rounds, timed
+from common import note, options, report, rounds, timed
 from scale_model import predicted_ratio
 
 from magi_world.config import DiTConfig, SamplerConfig
@@ -51,6 +53,7 @@ SAMPLER = SamplerConfig(
 SIDE, TINY = 24, 8  # of a latent frame: 4 x 12 x 12 = 576 tokens a chunk
 EXCHANGES = 20
 FULL = 3
+SHARES = 12  # of the time, that a run of one turn measures
 
 
 def main() -> None:
@@ -63,26 +66,38 @@ def main() -> None:
     if given.worker:
         work(seconds, TINY if given.tiny else SIDE)
         return
-    # Several take turns with one, so that a busy moment hits both.
     told: dict[int, list[dict]] = {1: [], given.ranks: []}
-    for _ in range(1 if given.tiny else 3):
+    end = time.monotonic() + seconds
+    share = 0.0  # the first turn is as short as can be: it tells what starting takes
+    while True:
+        # Several take turns with one, so that a busy moment hits both.
+        begun = time.monotonic()
         for ranks, runs in told.items():
-            runs.append(start(ranks, seconds / 6, given.tiny))
+            runs.append(start(ranks, share, given.tiny))
+            taken = min(runs[-1]["seconds"])
+            note(f"{ranks} of {list(told)} processes: {taken:.3f} s a chunk")
+        turn = time.monotonic() - begun
+        over = time.monotonic() + turn + 2 * (seconds / SHARES - share) > end
+        report("parallel_cpu", compared(told, given.ranks), done=over)
+        if over:
+            return
+        share = seconds / SHARES
+
+
+def compared(told: dict[int, list[dict]], ranks: int) -> dict[str, object]:
     one, many = (min(min(run["seconds"]) for run in runs) for runs in told.values())
-    several = min(told[given.ranks], key=lambda run: run["exchange"])
-    ratio = predicted_ratio(one, several["exchanges"], several["exchange"], given.ranks)
-    report(
-        "parallel_cpu",
-        {
-            "ranks": given.ranks,
-            "faster": one / many,
-            "predicted": ratio,
-            "seconds_one": one,
-            "seconds_several": many,
-            "exchange_ms": 1e3 * several["exchange"],
-            "equal": len({run["sum"] for runs in told.values() for run in runs}) == 1,
-        },
-    )
+    several = min(told[ranks], key=lambda run: run["exchange"])
+    ratio = predicted_ratio(one, several["exchanges"], several["exchange"], ranks)
+    return {
+        "ranks": ranks,
+        "turns": len(told[ranks]),
+        "faster": one / many,
+        "predicted": ratio,
+        "seconds_one": one,
+        "seconds_several": many,
+        "exchange_ms": 1e3 * several["exchange"],
+        "equal": len({run["sum"] for runs in told.values() for run in runs}) == 1,
+    }
 
 
 def start(ranks: int, seconds: float, tiny: bool) -> dict:

@@ -3,33 +3,55 @@
     python benchmarks/serve.py                           1, 4 and 16 visitors, 40 s each
     python benchmarks/serve.py --soak --seconds 600      16 visitors who come and go, 10 minutes
 
-One JSON line. The server runs in a process of its own; visitors are WebSocket clients that only
-count. In the soak every visitor also checks that the seed and the commands of what it sees are its
-own.
+The server runs in a process of its own; visitors are WebSocket clients that only count. Every
+visitor checks that the seed and the commands of what it is told are its own; and of some, pictures
+of their first chunks are kept, and compared in the end with what the world dreams here, alone, from
+that seed under those commands: nobody saw another's world.
+
+A JSON line of all so far every 20 seconds, on stderr how far it is; the last line is the result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import common
 import numpy as np
+from PIL import Image
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+import magi_world
 from magi_world.demos.server.pictures import HEADER
+from magi_world.loading import DEFAULT_WORLD
 
 EVERY = 2.5  # seconds between two commands of a visitor
+TELL = 20.0  # seconds between two lines
+KEPT = 4  # chunks of a visit of which a picture is kept; longer dreams may drift apart by rounding
+COMPARED = 12  # visits
+ALIKE = 12.0  # mean difference of pictures, of 255, up to which they show the same
+
+
+@dataclass
+class Album:
+    """The first chunks of one visit: chunk -> command, and (chunk, frame) -> the picture's file."""
+
+    seed: int
+    commands: dict[int, str] = field(default_factory=dict)
+    pictures: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -42,6 +64,7 @@ class Seen:
     delays: list[float] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     visits: int = 0
+    albums: list[Album] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -94,6 +117,8 @@ async def visit(server: Server, number: int, seed: int, seconds: float, seen: Se
         mine = {welcome["world"]["default_command"]}
         asked: tuple[str, float] | None = None
         shown, index, ready, settled = "", -1, False, False
+        album = Album(seed)
+        seen.albums.append(album)
         next_at = time.monotonic() + 1.0
         while time.monotonic() < end:
             now = time.monotonic()
@@ -109,7 +134,9 @@ async def visit(server: Server, number: int, seed: int, seconds: float, seen: Se
                 continue
             if isinstance(got, bytes):
                 seen.frames += 1
-                chunk = HEADER.unpack(got[: HEADER.size])[4]
+                _, frame, _, _, chunk, _ = HEADER.unpack(got[: HEADER.size])
+                if settled and chunk == index and chunk in album.commands:
+                    album.pictures[chunk, frame] = got[HEADER.size :]
                 if asked is not None and ready and chunk == index:
                     seen.delays.append(time.monotonic() - asked[1])
                     asked = None
@@ -121,6 +148,8 @@ async def visit(server: Server, number: int, seed: int, seconds: float, seen: Se
                 ready = asked is not None and shown == asked[0]
                 if message["seed"] == seed:
                     settled = True
+                    if 0 < index <= KEPT:
+                        album.commands[index] = shown
                     seen.together.append(message["together"])
                 # Until the reset was obeyed it is the world that a visit opens with.
                 if settled and (message["seed"] != seed or shown not in mine):
@@ -132,16 +161,69 @@ async def _say(socket: ClientConnection, kind: str, **fields: object) -> None:
     await socket.send(json.dumps({"type": kind, **fields}))
 
 
-async def load(server: Server, visitors: int, seconds: float) -> dict[str, object]:
-    """So many visitors at once."""
-    seen = [Seen() for _ in range(visitors)]
-    await asyncio.gather(
-        *(visit(server, 1000 * visitors + i, i, seconds, s) for i, s in enumerate(seen))
-    )
+Tell = Callable[[dict[str, object]], None]
+
+
+async def telling(figures: Callable[[], dict[str, object]], tell: Tell) -> None:
+    """Say what there is, again and again."""
+    while True:
+        await asyncio.sleep(TELL)
+        tell(figures())
+
+
+@contextlib.asynccontextmanager
+async def told(figures: Callable[[], dict[str, object]], tell: Tell) -> AsyncIterator[None]:
+    task = asyncio.create_task(telling(figures, tell))
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def compare(world: str, seen: list[Seen]) -> dict[str, object]:
+    """Pictures that visitors saw against those of the world here: how far they are off.
+
+    Args:
+        world: as the server loaded it.
+    """
+    here = magi_world.load_world(world)
+    albums = [a for s in seen for a in s.albums if a.pictures]
+    random.Random(0).shuffle(albums)
+    off: list[float] = []
+    for album in albums[:COMPARED]:
+        here.reset(album.seed)
+        for chunk in range(1, KEPT + 1):
+            if chunk not in album.commands:
+                break
+            frames = here.step(album.commands[chunk]).frames[0]
+            for (number, frame), file in album.pictures.items():
+                if number == chunk:
+                    picture = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"), float)
+                    off.append(float(np.abs(picture - frames[frame]).mean()))
+    return {
+        "pictures_compared": len(off),
+        "pictures_off_mean": float(np.mean(off)) if off else None,
+        "pictures_of_others": sum(x > ALIKE for x in off),
+    }
+
+
+async def load(server: Server, seen: list[Seen], seconds: float, tell: Tell) -> dict[str, object]:
+    """As many visitors at once as there are counters in ``seen``."""
+    begun, visitors = time.monotonic(), len(seen)
+    async with told(lambda: counted(server, seen, time.monotonic() - begun), tell):
+        await asyncio.gather(
+            *(visit(server, 1000 * visitors + i, i, seconds, s) for i, s in enumerate(seen))
+        )
+    return counted(server, seen, seconds)
+
+
+def counted(server: Server, seen: list[Seen], seconds: float) -> dict[str, object]:
     delays = [d for s in seen for d in s.delays]
     rates = [s.frames / seconds for s in seen]
     return {
-        "visitors": visitors,
+        "visitors": len(seen),
+        "seconds": seconds,
+        "strangers": [x for s in seen for x in s.strangers][:5],
         "frames_a_second_each": float(np.mean(rates)),
         "frames_a_second_least": float(min(rates)),
         "words_to_picture_p50": float(np.percentile(delays, 50)) if delays else None,
@@ -153,11 +235,25 @@ async def load(server: Server, visitors: int, seconds: float) -> dict[str, objec
     }
 
 
-async def soak(server: Server, visitors: int, seconds: float) -> dict[str, object]:
+async def soak(server: Server, seen: list[Seen], seconds: float, tell: Tell) -> dict[str, object]:
     """Visitors who come, play a while, hang up without a word, and come again as somebody else."""
-    end = time.monotonic() + seconds
-    seen = [Seen() for _ in range(visitors)]
-    memory: list[float] = []
+    begun = time.monotonic()
+    end = begun + seconds
+    visitors, memory = len(seen), [server.memory()]
+
+    def figures() -> dict[str, object]:
+        third = max(1, len(memory) // 3)
+        return {
+            "visitors": visitors,
+            "seconds": time.monotonic() - begun,
+            "visits": sum(s.visits for s in seen),
+            "frames": sum(s.frames for s in seen),
+            "strangers": [x for s in seen for x in s.strangers][:5],
+            "memory_mib_first": memory[0],
+            "memory_mib_second_third": float(np.mean(memory[third : 2 * third] or memory)),
+            "memory_mib_last_third": float(np.mean(memory[-third:])),
+            "memory_mib_most": max(memory),
+        }
 
     async def regular(row: int) -> None:
         chance, number = random.Random(row), row * 1_000_000
@@ -173,18 +269,9 @@ async def soak(server: Server, visitors: int, seconds: float) -> dict[str, objec
             memory.append(server.memory())
             await asyncio.sleep(min(5.0, seconds / 20))
 
-    await asyncio.gather(*(regular(row) for row in range(visitors)), watch())
-    third = max(1, len(memory) // 3)
-    return {
-        "visitors": visitors,
-        "seconds": seconds,
-        "visits": sum(s.visits for s in seen),
-        "frames": sum(s.frames for s in seen),
-        "strangers": [x for s in seen for x in s.strangers][:5],
-        "memory_mib_second_third": float(np.mean(memory[third : 2 * third] or memory)),
-        "memory_mib_last_third": float(np.mean(memory[-third:])),
-        "memory_mib_most": max(memory),
-    }
+    async with told(figures, tell):
+        await asyncio.gather(*(regular(row) for row in range(visitors)), watch())
+    return figures()
 
 
 def main() -> None:
@@ -195,20 +282,33 @@ def main() -> None:
     parser.add_argument("--soak", action="store_true", help="visitors who come and go")
     parser.add_argument("--threads", type=int, help="of the CPU")
     given = parser.parse_args()
+    # Cut short, it takes the server with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     flags = ["--visitors", "64", *([given.world] if given.world else [])]
     flags += ["--threads", str(given.threads)] if given.threads else []
+    world = given.world or DEFAULT_WORLD
     seconds = 8.0 if given.tiny else given.seconds
+    counts = [2] if given.tiny else given.visitors
     if given.soak:
+        seen = [Seen() for _ in range(max(counts))]
         with serving(flags) as server:
-            figures = asyncio.run(soak(server, max(given.visitors), seconds))
-        common.report("serve: soak", figures)
+            tell = partial(common.report, "serve: soak", done=False)
+            figures = asyncio.run(soak(server, seen, seconds, tell))
+        common.report("serve: soak", {**figures, **compare(world, seen)})
         return
-    counts, loads = [1] if given.tiny else given.visitors, {}
+    loads: dict[str, object] = {}
     for visitors in counts:
+        seen, name = [Seen() for _ in range(visitors)], f"visitors_{visitors}"
+        common.note(f"{visitors} visitors, {seconds / len(counts):.0f} s")
         with serving(flags) as server:
-            figures = asyncio.run(load(server, visitors, seconds / len(counts)))
-        loads[f"visitors_{visitors}"] = figures
-    common.report("serve", loads)
+            now = partial(_with, loads, name)
+            figures = asyncio.run(load(server, seen, seconds / len(counts), now))
+        loads[name] = {**figures, **compare(world, seen)}
+        common.report("serve", loads, done=visitors == counts[-1])
+
+
+def _with(loads: dict[str, object], name: str, figures: dict[str, object]) -> None:
+    common.report("serve", {**loads, name: figures}, done=False)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.killing import KILLS
+
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -35,3 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             # Not `in item.keywords`: the names of folders are among those.
             if item.get_closest_marker(marker) is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if KILLS:
+        jobs = ", ".join(f"{name} {count}" for name, count in sorted(KILLS.items()))
+        terminalreporter.write_line(f"{KILLS.total()} kills: {jobs}")

@@ -180,9 +180,13 @@ class TrainWorld(RunOptions):
         return _stoppable(self._train)
 
     def _train(self) -> int:
+        from magi_world.training.run import alone
         from magi_world.training.train import train_world
 
         device = known_device(self.device)
+        if not self.check:
+            with alone(self.folder):  # said before the rehearsal, not after it
+                pass
         config, problems = self._checked(device)
         if self.check:
             return problems

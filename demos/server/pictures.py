@@ -265,8 +265,9 @@ class Slots:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_bytes(picture)
-        state.save(path)
+        # The picture first: a moment without one could not be gone back to.
         os.replace(part, path.with_suffix(".picture"))
+        state.save(path)
 
     def load(self, slot: int) -> Snapshot:
         """Read a moment. Raises ValueError: the slot is empty, or its file is damaged."""

@@ -6,11 +6,14 @@ refine it are trained again; the transformer and the judge go on from what they 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from magi_world.io.files import only_one
 from magi_world.simulator import RecordConfig
 from magi_world.training.codec import CODEC
 from magi_world.training.collect import record
@@ -23,6 +26,19 @@ BEHIND = {
     "codec": (CODEC, "decoder.ckpt", "distill.ckpt", "heads.ckpt"),
     "dynamics": ("distill.ckpt",),
 }
+
+
+@contextmanager
+def alone(run_dir: str | Path) -> Iterator[None]:
+    """Inside, no other process trains in the folder of this run.
+
+    Raises:
+        BlockingIOError: one does.
+    """
+    folder = Path(run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder / ".lock", str(folder)):
+        yield
 
 
 def go_on(config: WorldTrainConfig, folder: Path) -> list[str]:

@@ -31,7 +31,7 @@ from magi_world.training.heads import fit_heads, labels, measure_dreamed_heads, 
 from magi_world.training.judge import obedience, train_classifier
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.report import Watcher, dream, newest_transformer
-from magi_world.training.run import Run, go_on, open_run
+from magi_world.training.run import Run, alone, go_on, open_run
 from magi_world.training.settings import WorldTrainConfig
 from magi_world.training.text import TEXT, existing_table, make_text_encoder
 from magi_world.world.world import World
@@ -61,18 +61,20 @@ def train_world(
         ValueError: a wrong configuration, or ``resume`` is False and there is something to
             resume, or ``start_from`` is no world or has other sizes than ``config``.
         FileNotFoundError: no such configuration.
+        BlockingIOError: another process trains in ``run_dir``.
         magi_world.training.loop.Stopped: asked to stop by SIGINT or SIGTERM; everything is saved.
     """
     if not resume and list(Path(run_dir).glob("*.ckpt")):
         raise ValueError(f"{run_dir} holds checkpoints; use resume=True or another run_dir")
-    run = open_run(config, run_dir, device)
-    if start_from is not None:
-        inherit(start_from, run.config, run.folder)
-    for stage in go_on(run.config, run.folder):
-        print(f"{stage} goes on; what was trained behind it is trained anew", file=sys.stderr)
-    text = text_encoder(run)
-    with Watcher(run) as watcher:
-        _stages(run, text, watcher)
+    with alone(run_dir):
+        run = open_run(config, run_dir, device)
+        if start_from is not None:
+            inherit(start_from, run.config, run.folder)
+        for stage in go_on(run.config, run.folder):
+            print(f"{stage} goes on; what was trained behind it is trained anew", file=sys.stderr)
+        text = text_encoder(run)
+        with Watcher(run) as watcher:
+            _stages(run, text, watcher)
     return run.world
 
 
