@@ -74,6 +74,8 @@ class ServeConfig:
     batch: worlds that are computed in one forward.
     folder: where sessions and saved moments go.    sessions: record what visitors do.
     picture, quality: how frames are sent to browsers.
+    rest: seconds after which a browser's picture rests when nobody says anything: a world that is
+    left to itself drifts away from what it was, and others may have its time. 0 = never.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +88,7 @@ class ServeConfig:
     sessions: bool = True
     picture: Format = "jpeg"
     quality: int = 90
+    rest: float = 8.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,10 @@ class ServeConfig:
         require(
             1 <= self.quality <= 100,
             f"ServeConfig.quality is {self.quality}; it must be 1 .. 100",
+        )
+        require(
+            self.rest >= 0,
+            f"ServeConfig.rest is {self.rest}; it must be seconds, 0 for never",
         )
         require(
             self.picture in ("jpeg", "webp"),

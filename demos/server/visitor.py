@@ -58,7 +58,7 @@ class Visitor(Told):
         self.outbox = Outbox()
         self.seen = monotonic()
         self.connected = False
-        self.paused = False
+        self.paused = self.resting = False
         self.delay: float | None = None
         self.futures: Strips | None = None
         self.picture: bytes | None = None
@@ -66,6 +66,7 @@ class Visitor(Told):
         self._nudge = asyncio.Event()
         self.single = False
         self._asked_at: float | None = None
+        self._said = monotonic()
         self._ahead: _Ahead | None = None
         self._jobs: list[Any] = []
         self._pace = 0.0
@@ -114,6 +115,9 @@ class Visitor(Told):
 
     def changed(self) -> None:
         self._asked_at = monotonic()
+        if self.resting:
+            self.pause(False)
+            self.tell()
         if self.futures is not None:
             self.drop_futures()
         self.nudge()
@@ -121,18 +125,18 @@ class Visitor(Told):
     def pause(self, on: bool) -> None:
         if not on and self.futures is not None:
             self.drop_futures()
-        self.paused, self.single = on, False
-        self._asked_at = None
+        self.paused, self.single, self.resting = on, False, False
+        self._said, self._asked_at = monotonic(), None
         self.nudge()
 
     def step_once(self) -> None:
-        self.paused = self.single = True
+        self.paused, self.single, self.resting = True, True, False
         self.nudge()
 
     def rewind(self, index: int) -> None:
         """Stop, and go to the kept chunk nearest to ``index``."""
         self.drop_futures()
-        self.paused, self.single = True, False
+        self.paused, self.single, self.resting = True, False, False
         if (moment := self.past.go_to(index)) is not None:
             self._drop_ahead()
             self.show_still(moment)
@@ -144,7 +148,7 @@ class Visitor(Told):
             self.drop_futures()
             return
         self._drop_ahead()
-        self.paused = True
+        self.paused, self.resting = True, False
         self.futures = Strips(self.past.current, commands)
         self.nudge()
 
@@ -204,8 +208,22 @@ class Visitor(Told):
             await self._imagine(self.futures)
         elif not self._going or self.past.current is None:
             await self._nudge.wait()
+        elif self._left_alone(self.past.current):
+            self._drop_ahead()
+            self.paused = self.resting = True
+            self.outbox.say(
+                "note", level="info", text="the world rests until somebody says something"
+            )
+            self.tell()
         else:
             await self._advance(self.past.current)
+
+    def _left_alone(self, moment: Shown) -> bool:
+        """Whether nobody has said anything for so long that the picture rests."""
+        default = self.served.spec.default_command
+        if self.single or default is None or not (moment.command == self.plan.command == default):
+            self._said = monotonic()
+        return 0 < self.config.rest <= monotonic() - self._said
 
     @property
     def _going(self) -> bool:

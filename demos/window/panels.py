@@ -173,7 +173,8 @@ def states(state: AppState) -> list[tuple[str, Color]]:
     elif player.futures is not None:
         found.append(("what if", theme.AGENT))
     elif player.playback.paused and player.moment is not None:
-        found.append(("one chunk" if player.playback.running else "paused", theme.WARN))
+        still = "resting" if player.resting else "paused"
+        found.append(("one chunk" if player.playback.running else still, theme.WARN))
     elif player.playback.waited > 0.4:
         done, total = player.runner.progress
         found.append((f"dreaming {done} / {total}" if total else "dreaming", theme.WARN))

@@ -28,12 +28,15 @@ from magi_world.session.events import Event, Note, Rewind, Said, Save
 class PlayerConfig:
     """ring_chunks, ring_bytes: how far rewinding reaches, whichever is less.
     steer: see `World.step`.    slots: folder of the saved moments.
+    rest: seconds after which the picture rests when nobody says anything: a world that is left to
+    itself drifts away from what it was. 0 = never.
     """
 
     ring_chunks: int = 240
     ring_bytes: int = 1 << 30
     steer: Literal["now", "queue"] = "now"
     slots: Path = Path("recordings/slots")
+    rest: float = 8.0
 
 
 class Player:
@@ -63,6 +66,8 @@ class Player:
         self.histories: dict[int, tuple[jobs.Moment, ...]] = {}
         self.shown, self.delay, self.flashes = ShownRate(), CommandDelay(), Flashes()
         self.now, self.failures = 0.0, 0
+        # Whether the picture stands still because nobody said anything, and since when that is so.
+        self.resting, self._idle = False, 0.0
         self._queue: list[jobs.Job] = []
         self._frame_shown: tuple[jobs.Moment, int] | None = None
         self._ticked: float | None = None
@@ -128,6 +133,7 @@ class Player:
                 if self.delay.waiting and self.controllers.agent is None:
                     self.playback.hurry()
             self._count_frame()
+            self._rest(seconds)
         if self.runner.job is None and (job := self._next_job()) is not None:
             self.runner.submit(job)
 
@@ -229,6 +235,7 @@ class Player:
     def hand_to(self, name: str) -> None:
         if name != self.controllers.name:
             self.reading = self.reading if name == HUMAN else None
+            self._wake()
             self.controllers.give_to(name)
             self.steering.say(None)
             self.delay.forget()
@@ -241,6 +248,7 @@ class Player:
 
     def pause(self, on: bool | None = None) -> None:
         """Stop or go on; None changes over."""
+        self.resting, self._idle = False, 0.0
         self.playback.pause(not self.playback.paused if on is None else on)
         self.delay.forget()
 
@@ -327,7 +335,32 @@ class Player:
         command = self.steering.take() if self.planned is None else self.planned.command
         return jobs.Step(self.moment, command, self.config.steer)
 
+    def _rest(self, seconds: float) -> None:
+        """Stop when nobody has said anything for a while and the world's default is in force."""
+        moment, default = self.moment, self.steering.default
+        left_alone = (
+            self.playback.running
+            and self.controllers.agent is None
+            and moment is not None
+            and default is not None
+            and moment.command == self.command == default
+        )
+        self._idle = self._idle + seconds if left_alone else 0.0
+        if 0 < self.config.rest <= self._idle:
+            # Whatever is said next shapes the very next chunk.
+            self.drop_work()
+            self.playback.ahead = None
+            self.pause(True)
+            self.resting = True
+            self.notices.info("the world rests until somebody says something")
+
+    def _wake(self) -> None:
+        self._idle = 0.0
+        if self.resting:
+            self.pause(False)
+
     def _commanded(self, command: str) -> None:
+        self._wake()
         if self.playback.running and self.moment and command != self.moment.command:
             self.delay.given(command, self.now)
         else:
@@ -414,6 +447,7 @@ class Player:
     def _fresh(self, moment: jobs.Moment) -> None:
         self.futures, self.plan, self.reading, self.failures = None, None, None, 0
         self.steering.say(None)
+        self._wake()
         self.delay.forget()
         self.playback.begin(moment)
 

@@ -42,7 +42,7 @@ class Running:
 def running(folder: Path, world: World | None = None, **options: Any) -> Iterator[Running]:
     """A server of a tiny world; ``options`` of `ServeConfig`, and ``limits`` of `Limits`."""
     limits = Limits(**options.pop("limits", {}))
-    config = ServeConfig(port=0, folder=folder, limits=limits, **{"batch": 4, **options})
+    config = ServeConfig(port=0, folder=folder, limits=limits, **{"batch": 4, "rest": 0, **options})
     world = world or tiny_world(config.batch)
     hub = Hub({"tiny": Served("tiny", world)}, config)
     server = uvicorn.Server(uvicorn.Config(make_app(hub), port=0, log_level="error"))

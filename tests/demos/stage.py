@@ -65,7 +65,9 @@ class Stage:
     ) -> None:
         self.time = 100.0
         self.runner = InlineRunner(Engine(load), lambda: self.time, seconds)
-        self.player = Player(self.runner, agents, watchers, config)  # type: ignore[arg-type]
+        # Most tests watch a world that nobody talks to; only some want it to rest.
+        chosen = config or PlayerConfig(rest=0)
+        self.player = Player(self.runner, agents, watchers, chosen)  # type: ignore[arg-type]
 
     def opened(self, start: jobs.Start | None = None) -> Player:
         self.player.open(jobs.Open("tiny", start or jobs.Start()))

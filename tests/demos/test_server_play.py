@@ -69,6 +69,17 @@ def test_pause_rewind_and_go_on_from_there(tmp_path: Path) -> None:
         assert one.until("state", paused=True, cursor=3)["indices"] == [0, 1, 2, 3]
 
 
+def test_a_world_that_nobody_talks_to_rests(tmp_path: Path) -> None:
+    with running(tmp_path, rest=0.7) as server, page(server) as one:
+        assert one.until("note")["text"] == "the world rests until somebody says something"
+        still = one.until("state", paused=True)
+        one.say("say", text="turn left twice")
+        one.until("state", paused=False)
+        assert one.until("chunk", command="turn left")["index"] == still["cursor"] + 1
+        one.until("note", text="the world rests until somebody says something")
+        one.until("state", paused=True)
+
+
 def test_four_futures_and_one_is_kept(tmp_path: Path) -> None:
     with running(tmp_path) as server, page(server) as one:
         one.until("chunk", index=1)
