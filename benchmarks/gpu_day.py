@@ -47,7 +47,7 @@ from magi_world.model.vae import VAE
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 
 ROOT = Path(__file__).parents[1]
-DRY_SECONDS = 4  # of a training in a dry run
+DRY_SECONDS = 2  # of a training in a dry run
 Figures = dict[str, Any]
 Step = tuple[str, Callable[[], Figures]]
 TINY = DiTConfig(
@@ -61,8 +61,11 @@ LADDER = [
     EngineConfig(),
     EngineConfig(permute_proj=True),
     EngineConfig(permute_proj=True, fuse_qkv=True),
-    EngineConfig(permute_proj=True, fuse_qkv=True, compile=True),
+    EngineConfig(permute_proj=True, fuse_qkv=True, clean_beside=True),
+    EngineConfig(permute_proj=True, fuse_qkv=True, clean_beside=True, compile=True),
 ]
+# Of small worlds, in float32.
+SMALL = EngineConfig(permute_proj=True, fuse_heads=True, clean_beside=True)
 BEST = replace(LADDER[-1], fast_accumulate=True, fused_quantise=True)
 
 
@@ -304,7 +307,9 @@ def third_part(day: Day) -> Iterator[Step]:
     """Shipped worlds in batches, and the comparison that is reported."""
     for name in list_worlds()[: 1 if day.dry else None]:
         for worlds in (1,) if day.dry else (1, 16, 64):
-            yield f"{name} x{worlds}", partial(small_world, day, name, worlds)
+            for engine in (EngineConfig(), SMALL):
+                step = f"{name} x{worlds} {switches(engine)}"
+                yield step, partial(small_world, day, name, worlds, engine)
     for size in day.sizes:
         yield f"plain and best {size}", partial(compared, day, size)
     config = training_config(day)
@@ -343,9 +348,9 @@ def trained(day: Day, config: Path, limit: float, *flags: str) -> Figures:
     return {"seconds": time.monotonic() - begin, "stopped": over, "last_lines": lines[-20:]}
 
 
-def small_world(day: Day, name: str, worlds: int) -> Figures:
+def small_world(day: Day, name: str, worlds: int, engine: EngineConfig) -> Figures:
     """Frames a second of a shipped world, decoded."""
-    world = load_world(name, worlds, device=day.device)
+    world = load_world(name, worlds, device=day.device, engine=engine)
     world.reset(seed=0)
     seconds = day.timed(world.step, 2 if day.dry else 10)
     frames = worlds * world.spec.frames_per_chunk
@@ -354,9 +359,10 @@ def small_world(day: Day, name: str, worlds: int) -> Figures:
 
 def compared(day: Day, size: int) -> Figures:
     """The plain layout and the best one in turn, in one process."""
+    best = replace(BEST, compile=not day.dry)  # of a dry run the second part has compiled enough
     works = {
         name: streaming(day, day.model, size, engine)[0]
-        for name, engine in (("plain", EngineConfig()), ("best", BEST))
+        for name, engine in (("plain", EngineConfig()), ("best", best))
     }
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(day.repeats):

@@ -37,6 +37,8 @@ class EngineConfig:
         which keep scales of their own, the input is quantised once where the scales agree.
     fuse_heads: self-attention's queries and keys and the text's queries are one product, one norm
         and one rotation. Of a float32 stream; elsewhere it changes nothing.
+    clean_beside: the keys of the chunk that became clean are made in the first forward of the
+        chunks in flight, instead of one of their own.
     fast_accumulate: fp8 products sum with the tensor cores' short accumulators, as the released
         code does. GPU only; elsewhere it changes nothing.
     fused_quantise: what fp8 products read is quantised by one kernel of Triton's. GPU only.
@@ -53,6 +55,7 @@ class EngineConfig:
     permute_proj: bool = False
     fuse_qkv: bool = False
     fuse_heads: bool = False
+    clean_beside: bool = False
     fast_accumulate: bool = False
     fused_quantise: bool = False
     batch_tiles: bool = False
@@ -70,7 +73,9 @@ class EngineConfig:
 
 
 # What always pays on a CPU, without a compiler; for worlds of one's own, which have no reference.
-OWN_ON_CPU = EngineConfig(permute_proj=True, fuse_heads=True, direct_convolution=True)
+OWN_ON_CPU = EngineConfig(
+    permute_proj=True, fuse_heads=True, clean_beside=True, direct_convolution=True
+)
 
 
 def prepare_parts(parts: WorldParts, engine: EngineConfig) -> WorldParts:
@@ -111,7 +116,7 @@ def prepare_dit(dit: DiT, engine: EngineConfig, compiler: str = "inductor") -> D
         not (engine.fused_quantise and on_card and importlib.util.find_spec("triton") is None),
         "EngineConfig.fused_quantise is True, but triton is not installed: pip install triton",
     )
-    dit.prepared = True
+    dit.prepared, dit.clean_beside = True, engine.clean_beside
     for block in dit.blocks:
         attention = block.self_attention
         if engine.bfloat16_proj and dit.dtype == torch.bfloat16:

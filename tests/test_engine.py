@@ -85,6 +85,36 @@ def test_heads_together_are_the_heads_apart(worlds: int) -> None:
     torch.testing.assert_close(*latents, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"window_size": 1},
+        {"window_size": 2},
+        {"window_size": 4, "clean_kv_range": 2},
+        {"window_size": 2, "passes": 3, "distilled": False},
+        {"window_size": 1, "passes": 3, "distilled": False},
+    ],
+)
+def test_clean_chunks_beside_those_in_flight_leave_the_same_keys(kind: dict[str, int]) -> None:
+    """One forward less for each chunk, the same latents, and the same keys in the cache."""
+    seen, forwards = [], []
+    for beside in (False, True):
+        parts = prepare_parts(tiny_parts(**kind), EngineConfig(clean_beside=beside))
+        world = World(parts, 2)
+        world.reset(seed=0)
+        world.step(["turn left", "walk forward"])
+        # One world begins anew, so that for a while only the other one has a clean chunk to write.
+        world.reset(seed=5, start="text", worlds=[1])
+        hook = parts.dit.register_forward_hook(lambda *given: forwards.append(beside))  # noqa: B023
+        chunks = [world.step(["turn left", "turn right"]).latents for _ in range(4)]
+        hook.remove()
+        keys, values = world._stream.cache.clean()
+        seen.append((torch.cat(chunks), keys.clone(), values.clone()))
+    for ours, theirs in zip(*seen, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert forwards.count(True) < forwards.count(False)
+
+
 def test_heads_of_mixed_precision_stay_apart() -> None:
     parts = tiny_parts()
     half = parts.dit.bfloat16()

@@ -165,6 +165,7 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.prepared = False  # laid out for speed (`magi_world.engine`)
+        self.clean_beside = False  # clean chunks run in a forward of those in flight
         patch = (1, config.patch, config.patch)
         self.x_embedder = nn.Conv3d(config.channels, config.hidden, patch, patch, bias=False)
         self.t_embedder = TimeEmbedder(config.condition_width)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
@@ -178,13 +179,15 @@ def one_pass(
     model: Denoiser, batch: Batch, x: Tensor, step: StepPlan, unwritten: Sequence[int]
 ) -> Tensor:
     """Distilled weights: guidance is in the weights; the oldest chunk may also run alone."""
-    if unwritten:
+    beside = cleans_beside(model, batch, unwritten)
+    if unwritten and not beside:
         write_newest_clean(model, batch, unwritten, step, conditional=True)
     chunks, ranges = list(range(x.shape[1])), step.ranges
+    if step.solo:
+        chunks, ranges = [*chunks, 0], [*ranges, 1]
+    v = velocity(model, batch, x, step, chunks, ranges, batch.texts, True, beside)
     if not step.solo:
-        return velocity(model, batch, x, step, chunks, ranges, batch.texts, conditional=True)
-    chunks, ranges = [*chunks, 0], [*ranges, 1]
-    v = velocity(model, batch, x, step, chunks, ranges, batch.texts, conditional=True)
+        return v
     v, alone = v[:, :-1], v[:, -1]
     weight = model.config.solo_weight
     v[:, 0] = (1 - weight) * v[:, 0] + weight * alone
@@ -198,24 +201,33 @@ def three_passes(
     none, prev, text = step.scales
     none_w, prev_w, text_w = step.weights
     null = [(model.null,) * x.shape[1]] * len(x)
-    v = torch.zeros_like(x)
+    v, beside = torch.zeros_like(x), cleans_beside(model, batch, unwritten)
     # Newer chunks read the keys of older ones, so a pass runs from the oldest chunk to the newest
     # that needs it. The text pass comes first: the clean keys that stay in the cache are those of
     # the pass without captions.
     if chunks := _until_last(text):
-        if unwritten:
+        if unwritten and not beside:
             write_newest_clean(model, batch, unwritten, step, conditional=True)
-        part = velocity(model, batch, x, step, chunks, step.ranges, batch.texts, conditional=True)
+        part = velocity(model, batch, x, step, chunks, step.ranges, batch.texts, True, beside)
         add_weighted(v, text_w, chunks, part)
-    if unwritten:
+    chunks = _until_last(prev)
+    if unwritten and not (beside and chunks):
         write_newest_clean(model, batch, unwritten, step, conditional=False)
-    if chunks := _until_last(prev):
-        part = velocity(model, batch, x, step, chunks, step.ranges, null, conditional=False)
+    if chunks:
+        part = velocity(model, batch, x, step, chunks, step.ranges, null, False, beside)
         add_weighted(v, prev_w, chunks, part)
     if chunks := [i for i, w in enumerate(none) if w]:
         part = velocity(model, batch, x, step, chunks, [1] * len(chunks), null, conditional=False)
         add_weighted(v, none_w, chunks, part)
     return v
+
+
+def cleans_beside(model: Denoiser, batch: Batch, unwritten: Sequence[int]) -> bool:
+    """Whether the keys of the newest clean chunks are written by a forward of those in flight.
+
+    That is so only where every world of the batch has such a chunk.
+    """
+    return model.dit.clean_beside and len(unwritten) == len(batch.worlds)
 
 
 def velocity(
@@ -227,6 +239,7 @@ def velocity(
     ranges: Sequence[int],
     texts: Sequence[Sequence[TextKV]],
     conditional: bool,
+    with_clean: bool = False,
 ) -> Tensor:
     """One forward: velocity (B, len(chunks), C, W, H, W') of some chunks in flight.
 
@@ -235,22 +248,35 @@ def velocity(
         ranges: what each of them sees, in the order of ``chunks``.
         texts: per world, of all chunks in flight.
         conditional: what the ada condition says.
+        with_clean: the newest clean chunks go in front of them; layer by layer their keys are
+            written before they are read, so this is `write_newest_clean` in the same forward.
     """
-    memo, cache = batch.memo, batch.cache
+    memo, cache, config = batch.memo, batch.cache, model.config
     frames = memo.get("frames", lambda: frame_index(batch.first, x.shape[1], x))
-    text = TextReads([[row[c] for c in chunks] for row in texts], model.backend, model.indices)
+    places = memo.get(("places", *chunks), lambda: taken(frames, chunks, 1))
     t, times = taken(step.t, chunks, 1), [step.times[c] for c in chunks]
+    captions = [[row[c] for c in chunks] for row in texts]
+    x, ranges, slot = taken(x, chunks, 1), list(ranges[: len(chunks)]), cache.config.history
+    if with_clean:
+        before = frame_index([first - 1 for first in batch.first], 1, x)
+        places = torch.cat([before, places], 1)
+        t, times = F.pad(t, (1, 0), value=config.clean_t), [config.clean_t, *times]
+        captions = [[model.null, *row] for row in captions]
+        x = torch.cat([batch.newest_clean[:, None], x], 1)
+        ranges, slot = [config.clean_range, *ranges], slot - 1
+    text = TextReads(captions, model.backend, model.indices)
     given = Pass(
         t,
-        memo.get(("places", *chunks), lambda: taken(frames, chunks, 1)),
-        cache.reads(batch.worlds, cache.config.history, ranges[: len(chunks)], model.backend),
+        places,
+        cache.reads(batch.worlds, slot, ranges, model.backend),
         text,
         conditional,
         step.interval,
         memo=memo,
         gates=model.gates(times, t, text, conditional, step.interval),
     )
-    return model.dit(taken(x, chunks, 1), given)
+    v = model.dit(x, given)
+    return v[:, 1:] if with_clean else v
 
 
 def add_weighted(v: Tensor, weights: Tensor, chunks: Sequence[int], part: Tensor) -> None:
