@@ -307,7 +307,7 @@ def third_part(day: Day) -> Iterator[Step]:
     """Shipped worlds in batches, and the comparison that is reported."""
     for name in list_worlds()[: 1 if day.dry else None]:
         for worlds in (1,) if day.dry else (1, 16, 64):
-            for engine in (EngineConfig(), SMALL):
+            for engine in (EngineConfig(), SMALL, replace(SMALL, graphs=True)):
                 step = f"{name} x{worlds} {switches(engine)}"
                 yield step, partial(small_world, day, name, worlds, engine)
     for size in day.sizes:

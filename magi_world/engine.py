@@ -39,6 +39,9 @@ class EngineConfig:
         and one rotation. Of a float32 stream; elsewhere it changes nothing.
     clean_beside: the keys of the chunk that became clean are made in the first forward of the
         chunks in flight, instead of one of their own.
+    graphs: forwards of the chunks in flight are recorded and replayed as CUDA graphs. For small
+        worlds, whose kernels take less time than their launches; a snapshot moves the history, so
+        that they are recorded anew.
     fast_accumulate: fp8 products sum with the tensor cores' short accumulators, as the released
         code does. GPU only; elsewhere it changes nothing.
     fused_quantise: what fp8 products read is quantised by one kernel of Triton's. GPU only.
@@ -56,6 +59,7 @@ class EngineConfig:
     fuse_qkv: bool = False
     fuse_heads: bool = False
     clean_beside: bool = False
+    graphs: bool = False
     fast_accumulate: bool = False
     fused_quantise: bool = False
     batch_tiles: bool = False
@@ -116,7 +120,7 @@ def prepare_dit(dit: DiT, engine: EngineConfig, compiler: str = "inductor") -> D
         not (engine.fused_quantise and on_card and importlib.util.find_spec("triton") is None),
         "EngineConfig.fused_quantise is True, but triton is not installed: pip install triton",
     )
-    dit.prepared, dit.clean_beside = True, engine.clean_beside
+    dit.prepared, dit.clean_beside, dit.graphs = True, engine.clean_beside, engine.graphs
     for block in dit.blocks:
         attention = block.self_attention
         if engine.bfloat16_proj and dit.dtype == torch.bfloat16:

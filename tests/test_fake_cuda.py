@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from magi_world.engine import EngineConfig, prepare_parts
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from magi_world.world.parts import WorldParts
 from magi_world.world.world import World
@@ -44,6 +45,18 @@ def test_one_world_never_waits(kind: str) -> None:
     assert traffic.downloads == []
     # The noise of the chunk that is admitted, and nothing else.
     assert len(traffic.uploads) == 1
+
+
+@pytest.mark.parametrize("worlds", [1, 3])
+def test_recorded_forwards_neither_wait_nor_copy(worlds: int) -> None:
+    parts = tiny_parts(num_steps=2)
+    engine = EngineConfig(graphs=True, clean_beside=True, permute_proj=True)
+    with fake_cuda() as traffic:
+        deep = prepare_parts(cuda_parts(parts), engine)
+        world = stepped(deep, worlds, traffic, steps=6)
+        assert world._stream.denoiser.graphs.known  # type: ignore[union-attr]
+    assert traffic.waits == traffic.downloads == []
+    assert len(traffic.uploads) == worlds  # the noise of each
 
 
 @pytest.mark.parametrize("kind", ["distilled", "three passes"])

@@ -166,6 +166,7 @@ class DiT(nn.Module):
         self.config = config
         self.prepared = False  # laid out for speed (`magi_world.engine`)
         self.clean_beside = False  # clean chunks run in a forward of those in flight
+        self.graphs = False  # forwards are recorded and replayed
         patch = (1, config.patch, config.patch)
         self.x_embedder = nn.Conv3d(config.channels, config.hidden, patch, patch, bias=False)
         self.t_embedder = TimeEmbedder(config.condition_width)

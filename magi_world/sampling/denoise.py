@@ -20,7 +20,16 @@ from magi_world.config import SamplerConfig
 from magi_world.model.attention import Backend
 from magi_world.model.dit import DiT, Gates, Memo, Pass
 from magi_world.sampling import schedule
-from magi_world.sampling.kv_cache import Cache, Indices, TextKV, TextReads, taken, upload
+from magi_world.sampling.graphs import Graphs
+from magi_world.sampling.kv_cache import (
+    Cache,
+    Indices,
+    KeyValueCache,
+    TextKV,
+    TextReads,
+    taken,
+    upload,
+)
 
 Progress = Callable[[int, int], None]
 GATES_KEPT = 32
@@ -122,7 +131,8 @@ class StepPlan:
 class Denoiser:
     """What all stages of a stream share.
 
-    null: the null caption.    plans, known: the numbers of steps, the gates of recent forwards.
+    null: the null caption.    graphs: what replays forwards, or None.
+    plans, known: the numbers of steps, the gates of recent forwards.
     """
 
     dit: DiT
@@ -130,6 +140,7 @@ class Denoiser:
     backend: Backend
     null: TextKV
     indices: Indices
+    graphs: Graphs | None = None
     plans: dict[tuple[int, ...], list[StepPlan]] = field(default_factory=dict)
     known: Memo = field(default_factory=lambda: Memo(GATES_KEPT))
 
@@ -275,7 +286,14 @@ def velocity(
         memo=memo,
         gates=model.gates(times, t, text, conditional, step.interval),
     )
-    v = model.dit(x, given)
+    if model.graphs is None or not isinstance(cache, KeyValueCache):
+        v = model.dit(x, given)
+    else:
+        seen = (slot, *ranges, *(cache.filled[world] for world in batch.worlds))
+        told = (*times, step.interval, conditional, *(text for row in captions for text in row))
+        key = (x.shape, tuple(batch.worlds), seen, told)
+        kept = [text.indices(rows) for rows in text.groups.values()]
+        v = model.graphs.forward(model.dit, x, given, key, cache.k, kept)
     return v[:, 1:] if with_clean else v
 
 

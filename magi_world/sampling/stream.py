@@ -35,6 +35,7 @@ from magi_world.sampling.denoise import (
     seeded_noise,
     write_clean,
 )
+from magi_world.sampling.graphs import Graphs
 from magi_world.sampling.kv_cache import (
     Cache,
     CacheConfig,
@@ -219,7 +220,8 @@ class ChunkStream:
         self.rows = [RowState() for _ in range(worlds)]
         self.indices = Indices(self.device)
         self.null = self._null(null_front)
-        self.denoiser = Denoiser(dit, sampler, self.backend, self.null, self.indices)
+        graphs = Graphs(self.device) if dit.graphs else None
+        self.denoiser = Denoiser(dit, sampler, self.backend, self.null, self.indices, graphs)
 
     @torch.inference_mode()
     def text_kv(self, features: Tensor | None) -> TextKV:
