@@ -18,6 +18,7 @@ SCRIPTS = (
     "latency",
     "long_history",
     "parallel_cpu",
+    "rllib_cpu",
     "serve",
     "training_cpu",
 )
@@ -28,6 +29,8 @@ SCRIPTS = (
 def test_a_tiny_run_gets_to_its_end(name: str) -> None:
     if name == "serve" and find_spec("websockets") is None:
         pytest.skip("websockets is not installed")
+    if name == "rllib_cpu" and (find_spec("ray") is None or find_spec("stable_baselines3") is None):
+        pytest.skip("Ray or Stable-Baselines3 is not installed")
     command = [sys.executable, f"benchmarks/{name}.py", "--tiny"]
     dummy = {"SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
     environment = {**os.environ, **dummy, "PYTHONPATH": str(ROOT)}
