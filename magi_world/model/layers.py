@@ -328,7 +328,7 @@ class FusedHeads(nn.Module):
         qkv = parts.linear_qkv
         self.layer_norm, self.v = qkv.layer_norm, qkv.v
         self.head_dim = hd = parts.head_dim
-        layers = (qkv.q, qkv.k, qkv.qx)
+        layers: list[Any] = [qkv.q, qkv.k, qkv.qx]
         norms = (parts.q_layernorm, parts.k_layernorm, parts.q_layernorm_xattn)
         self.eps = norms[0].eps
         self.queries, keys, _ = counts = [layer.weight.shape[0] // hd for layer in layers]
@@ -397,8 +397,9 @@ class Attention(nn.Module):
 
         ``rope``: `full_width` factors of the tokens' positions.
         """
-        if isinstance(self.linear_qkv, FusedHeads):
-            return self.linear_qkv(x, rope)
+        layer: nn.Module = self.linear_qkv
+        if isinstance(layer, FusedHeads):
+            return layer(x, rope)
         q, qx, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in self.linear_qkv(x))
         q = rotate(self.q_layernorm(q), rope).to(v.dtype)
         k = rotate(self.k_layernorm(k), rope).to(v.dtype)

@@ -34,7 +34,8 @@ from magi_world.world.start import Pixels, choose_start, first_chunk
 
 Steer = Literal["now", "queue"]
 TEXTS_KEPT = 32  # whose keys and values stay in memory
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def _on_the_card(method: Callable[Concatenate[World, P], R]) -> Callable[Concatenate[World, P], R]:
@@ -158,11 +159,11 @@ class World:
         start: int | Literal["text"] | None,
     ) -> Chunk:
         """`reset` of these rows; a scene of None is the world's own."""
-        scenes = [self.spec.scene if s is None else self._understood(s) for s in scenes]
+        own = [self.spec.scene if s is None else self._understood(s) for s in scenes]
         chosen = choose_start(self.parts, seeds, image, video, start)
         first = self.spec.default_command
         queue = CommandQueue(command=first, rest=first)
-        states = [PromptState(scene, first or "", queue=queue) for scene in scenes]
+        states = [PromptState(scene, first or "", queue=queue) for scene in own]
         captions = [self._text_kv(self.spec.caption(s.scene, s.command)) for s in states]
         for row, state in zip(rows, states, strict=True):
             # Whoever interrupts this has to reset these again.
