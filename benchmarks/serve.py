@@ -42,7 +42,9 @@ EVERY = 2.5  # seconds between two commands of a visitor
 TELL = 20.0  # seconds between two lines
 KEPT = 4  # chunks of a visit of which a picture is kept; longer dreams may drift apart by rounding
 COMPARED = 12  # visits
-ALIKE = 12.0  # mean difference of pictures, of 255, up to which they show the same
+# Mean difference of pictures, of 255, up to which they show the same. JPEG makes 1; pictures of the
+# courtyard from other seeds under the same command are 60 apart (median of 66), 3 of 66 below 12.
+ALIKE = 5.0
 
 
 @dataclass
@@ -203,6 +205,7 @@ def compare(world: str, seen: list[Seen]) -> dict[str, object]:
     return {
         "pictures_compared": len(off),
         "pictures_off_mean": float(np.mean(off)) if off else None,
+        "pictures_off_most": max(off, default=None),
         "pictures_of_others": sum(x > ALIKE for x in off),
     }
 
