@@ -13,8 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
-from dataclasses import field as default
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,7 +27,7 @@ from magi_world.envs.env import MagiWorldEnv
 from magi_world.envs.real import RealWorldEnv
 from magi_world.io.files import only_one, write_text
 from magi_world.io.media import VideoConfig, VideoWriter
-from magi_world.io.records import build, field, read_json
+from magi_world.io.records import field_of, read_json
 from magi_world.training.settings import WorldTrainConfig
 
 SCHEMA = 1  # of a file of results
@@ -80,7 +79,7 @@ class Episode:
     chunks: int
     survived: bool
     seconds: float
-    cost: Mapping[str, float] = default(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -367,11 +366,11 @@ class Results:
     def _read(self, path: Path) -> None:
         try:
             record = read_json(path)
-            schema = field(record, "schema", int, str(path))
+            schema = field_of(record, "schema", int, str(path))
             if schema != SCHEMA:
                 raise ValueError(f"{path} has schema {schema}; this reads {SCHEMA}")
-            setting = build(Setting, field(record, "setting", dict[str, Any], str(path)), "setting")
-            for name, entry in field(record, "agents", dict[str, _Entry], str(path)).items():
+            setting = field_of(record, "setting", Setting, str(path))
+            for name, entry in field_of(record, "agents", dict[str, _Entry], str(path)).items():
                 self._digests[name] = entry.digest
                 self._episodes[name] = {episode.seed: episode for episode in entry.episodes}
         except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ import torch
 
 from magi_world.config import require
 from magi_world.remote.world import RemoteWorld
+from magi_world.threads import load_of_others, usable_cores
 from magi_world.world.world import World
 
 WARM_UP = 3
@@ -143,7 +143,7 @@ def choose_threads(world: World, most: int | None = None) -> int | None:
     if world.device.type != "cpu" or most <= 1:
         return None
     chosen = 1
-    if not _busy():
+    if load_of_others() <= BUSY * usable_cores():
         world.reset(0)
         chosen = quickest((1, most), lambda threads, limit: _seconds(world, threads, limit))
     torch.set_num_threads(chosen)
@@ -188,11 +188,3 @@ def _seconds(world: World, threads: int, limit: float) -> float:
     except _HopelessError:
         return float("inf")
     return time.perf_counter() - begun
-
-
-def _busy() -> bool:
-    """Whether more wants to run than there are cores for, where the system tells."""
-    try:
-        return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
-    except (AttributeError, OSError):
-        return False

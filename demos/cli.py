@@ -12,13 +12,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from magi_world.demos.commands import agents, machine, play, record, worlds
+from magi_world.demos.commands import agents, dream, machine, play, record, worlds
 from magi_world.demos.commands.options import Command
 
 COMMANDS: tuple[type[Command], ...] = (
     play.Play, play.Serve, record.Record, record.Replay, worlds.Worlds, machine.Doctor,
     worlds.NewWorld, worlds.TrainWorld, worlds.EvalWorld, worlds.ExportRecording,
-    agents.TrainAgent, agents.EvalAgent, agents.DreamDataset, worlds.Download, worlds.PushWorld,
+    agents.TrainAgent, agents.EvalAgent, dream.DreamDataset, worlds.Download, worlds.PushWorld,
     machine.Bench, machine.Completion,
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from magi_world.config import require
 from magi_world.io.files import only_one, write_text
-from magi_world.io.records import build, field, parse_json, read_json
+from magi_world.io.records import build, field_of, parse_json, read_json
 from magi_world.io.weights import load_tensors, read_metadata
 from magi_world.session.events import Reset, Step, to_record
 from magi_world.session.session import Session
@@ -85,7 +85,7 @@ class ResumeFolder:
             "recording is complete)",
         )
         require(
-            field(read_json(plan), "plan", str, str(plan)) == self._plan,
+            field_of(read_json(plan), "plan", str, str(plan)) == self._plan,
             f"{self.path} is of another script, world, device or version; give --overwrite to "
             "begin anew",
         )

@@ -274,3 +274,14 @@ def begin_episodes(
     if len(chunks) == 1:
         return chunks[0]
     return joined(chunks, sorted(range(len(order)), key=lambda k: order[k]))
+
+
+def check_shown(snapshot: Snapshot, rows: Sequence[int]) -> None:
+    """Raise ValueError unless the last chunk of these worlds can be decoded from the snapshot."""
+    for row in rows:
+        prompt = snapshot.prompts[row] if row < snapshot.num_worlds else None
+        if prompt is not None and prompt.steps == 0 and not snapshot.state.rows[row].clean_pending:
+            raise ValueError(
+                "snapshot was taken right after a reset and holds no frames of its start; take it "
+                "with env.unwrapped.snapshot(), or after a step"
+            )

@@ -19,7 +19,13 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from magi_world.config import require
-from magi_world.envs.reset import EpisodeStart, begin_episodes, check_snapshot, scenes_per_world
+from magi_world.envs.reset import (
+    EpisodeStart,
+    begin_episodes,
+    check_shown,
+    check_snapshot,
+    scenes_per_world,
+)
 from magi_world.envs.rewards import Moment, Prediction, RewardLike, Score, make_reward, reward_terms
 from magi_world.envs.spaces import check_choice, commands_of, is_int
 from magi_world.envs.state import EnvSnapshot, joined, rows_of
@@ -65,11 +71,8 @@ class EnvConfig:
             check_choice(name, getattr(self, name), get_args(kind))
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
         check_choice("strict", self.strict, (True, False))
-        for name, least, or_none in (
-            ("max_chunks", 1, True),
-            ("frames", 1, False),
-            ("seed", 0, True),
-        ):
+        numbers = (("max_chunks", 1, True), ("frames", 1, False), ("seed", 0, True))
+        for name, least, or_none in numbers:
             value = getattr(self, name)
             require(
                 (or_none and value is None) or (is_int(value) and value >= least),
@@ -320,7 +323,7 @@ class Rollout:
             )
         sources = [0 if alone else row for row in rows]
         if isinstance(snapshot, Snapshot):
-            _check_shown(snapshot, sources)
+            check_shown(snapshot, sources)
         whole = state.num_worlds == self.num_worlds == len(rows)
         self.world.restore(state, None if whole else rows, 0 if alone and not whole else None)
         part = snapshot.chunk if isinstance(snapshot, EnvSnapshot) else self._newest(state)
@@ -445,14 +448,3 @@ class Rollout:
         self.world = self.factory.make(num_worlds)
         if snapshot is not None:
             self.world.restore(snapshot)
-
-
-def _check_shown(snapshot: Snapshot, rows: Sequence[int]) -> None:
-    """Raise ValueError unless the last chunk of these worlds can be decoded from the snapshot."""
-    for row in rows:
-        prompt = snapshot.prompts[row] if row < snapshot.num_worlds else None
-        if prompt is not None and prompt.steps == 0 and not snapshot.state.rows[row].clean_pending:
-            raise ValueError(
-                "snapshot was taken right after a reset and holds no frames of its start; take it "
-                "with env.unwrapped.snapshot(), or after a step"
-            )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from gymnasium.utils.seeding import np_random as seeded
 
-from magi_world.io.records import field, parse_json
+from magi_world.io.records import field_of, parse_json
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
@@ -96,7 +96,7 @@ def load_snapshot(path: str | Path) -> EnvSnapshot | Snapshot:
         return world
     where = f"{path}: env"
     record = parse_json(text, where)
-    version = field(record, "version", int, where)
+    version = field_of(record, "version", int, where)
     if version != STATE_VERSION:
         raise ValueError(
             f"{path} is an environment's snapshot of version {version}; this package "
@@ -105,7 +105,7 @@ def load_snapshot(path: str | Path) -> EnvSnapshot | Snapshot:
     count = world.num_worlds
 
     def each(name: str, kind: Any) -> tuple[Any, ...]:
-        values: tuple[Any, ...] = field(record, name, tuple[kind, ...], where)
+        values: tuple[Any, ...] = field_of(record, name, tuple[kind, ...], where)
         if len(values) != count:
             raise ValueError(f"{where}: {name} has {len(values)} entries, not {count}")
         if kind is int and min(values) < 0:

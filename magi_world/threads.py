@@ -46,12 +46,12 @@ def settle_threads(threads: Threads | None, device: torch.device | None = None) 
         torch.set_num_threads(int(threads))  # type: ignore[arg-type]
     elif threads == "auto" and not (gpu or _settled or _chosen_outside()):
         torch.set_num_threads(
-            choose_threads(torch.get_num_threads(), usable_cores(), load_of_others())
+            free_threads(torch.get_num_threads(), usable_cores(), load_of_others())
         )
     _settled = _settled or threads is not None
 
 
-def choose_threads(usual: int, cores: int, load: float) -> int:
+def free_threads(usual: int, cores: int, load: float) -> int:
     """``usual`` threads, or fewer where other programs leave fewer cores.
 
     Args:

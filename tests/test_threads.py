@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from magi_world import threads
-from magi_world.threads import choose_threads, load_of_others, settle_threads, usable_cores
+from magi_world.threads import free_threads, load_of_others, settle_threads, usable_cores
 from tests.tiny import write_tiny_package
 
 
@@ -42,7 +42,7 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> object:
 def test_no_more_threads_than_cores_that_are_free(
     usual: int, cores: int, load: float, chosen: int
 ) -> None:
-    assert choose_threads(usual, cores, load) == chosen
+    assert free_threads(usual, cores, load) == chosen
 
 
 def test_a_busy_machine_gives_one_thread_once(monkeypatch: pytest.MonkeyPatch) -> None:

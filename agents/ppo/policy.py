@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from dataclasses import field as default
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from magi_world.agents.basic import info_field
 from magi_world.envs.wrappers import Batch, Stacking
 from magi_world.io.files import write_text
-from magi_world.io.records import build, field, read_json
+from magi_world.io.records import build, field_of, read_json
 from magi_world.io.weights import load_into, save_tensors
 
 SCHEMA = 1
@@ -116,8 +115,8 @@ class PolicyRecord:
     world: str = ""
     fingerprint: str = ""
     steps: int = 0
-    training: Mapping[str, Any] = default(default_factory=dict)
-    figures: Mapping[str, Any] = default(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def network(self) -> NetworkConfig:
@@ -170,8 +169,8 @@ def _read_record(path: Path) -> tuple[PolicyRecord, str]:
         raise FileNotFoundError(f"{path.parent} is no policy: there is no {RECORD} in it")
     try:
         stored = read_json(path)
-        schema = field(stored, "schema", int, str(path))
-        checksum = field(stored, "weights", str, str(path))
+        schema = field_of(stored, "schema", int, str(path))
+        checksum = field_of(stored, "weights", str, str(path))
         if schema != SCHEMA:
             raise ValueError(f"{path} has schema {schema}; this package reads {SCHEMA}")
         rest = {name: v for name, v in stored.items() if name not in ("schema", "weights")}

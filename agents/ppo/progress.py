@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from magi_world.agents.ppo.config import TrainAgentConfig
 from magi_world.agents.ppo.policy import PolicyRecord, save_policy
 from magi_world.interrupts import Stopped
-from magi_world.io.records import field as record_field
-from magi_world.io.records import read_json
+from magi_world.io.records import field_of, read_json
 from magi_world.io.weights import load_tensors, save_tensors
 
 SCHEMA = 1  # of a run's state
@@ -257,11 +256,11 @@ class RunFolder:
         place = max(found, key=lambda path: int(path.name[5:]))
         path = place / "state.json"
         record = read_json(path)
-        schema = record_field(record, "schema", int, str(path))
+        schema = field_of(record, "schema", int, str(path))
         if schema != SCHEMA:
             raise ValueError(f"{place} has schema {schema}; this package reads {SCHEMA}")
         for name, kind in kinds.items():
-            record_field(record, name, kind, str(path))
+            field_of(record, name, kind, str(path))
         tensors = {n: t.clone() for n, t in load_tensors(place / "learner.safetensors").items()}
         return place, tensors, record
 

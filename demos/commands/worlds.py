@@ -293,7 +293,7 @@ class ExportRecording(RunOptions):
 def _stoppable(job: Callable[[], int]) -> int:
     try:
         from magi_world.interrupts import Stopped
-        from magi_world.training.yaml_lines import Mistakes
+        from magi_world.io.records import Mistakes
 
         return job()
     except ModuleNotFoundError as error:

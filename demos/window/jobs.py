@@ -121,6 +121,14 @@ class Keep:
 Job = Open | Begin | Ask | Step | Save | Load | Imagine | Keep
 
 
+def doing(job: Job | None) -> str:
+    """A job that takes its time, for people; empty for the others."""
+    if isinstance(job, Open):
+        return f"opening {job.world if isinstance(job.world, str) else job.world.spec.name}"
+    names: dict[type, str] = {Begin: "starting", Load: "loading", Save: "saving"}
+    return names.get(type(job), "")
+
+
 @dataclass(frozen=True, eq=False)
 class Done:
     """What was asked for has happened.

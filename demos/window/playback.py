@@ -82,9 +82,13 @@ class ShownRate:
         """``window`` in seconds."""
         self.window = window
         self._times: deque[float] = deque()
+        self._last: object = None
 
-    def shown(self, now: float) -> None:
-        self._times.append(now)
+    def shown(self, frame: object, now: float) -> None:
+        """``frame`` is on show now; it counts once for as long as it stays."""
+        if frame != self._last:
+            self._last = frame
+            self._times.append(now)
 
     def fps(self, now: float) -> float:
         while self._times and self._times[0] <= now - self.window:

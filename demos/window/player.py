@@ -69,7 +69,6 @@ class Player:
         # Whether the picture stands still because nobody said anything, and since when that is so.
         self.resting, self._idle = False, 0.0
         self._queue: list[jobs.Job] = []
-        self._frame_shown: tuple[jobs.Moment, int] | None = None
         self._ticked: float | None = None
 
     @property
@@ -105,11 +104,7 @@ class Player:
     @property
     def work(self) -> str:
         """What the worker is doing, for people; empty while it only makes the next chunk."""
-        job = self.runner.job or (self._queue[0] if self._queue else None)
-        if isinstance(job, jobs.Open):
-            return f"opening {job.world if isinstance(job.world, str) else job.world.spec.name}"
-        names = {jobs.Begin: "starting", jobs.Load: "loading", jobs.Save: "saving"}
-        return names.get(type(job), "")
+        return jobs.doing(self.runner.job or (self._queue[0] if self._queue else None))
 
     def tick(self, now: float) -> None:
         """The time is ``now``, in seconds."""
@@ -132,7 +127,8 @@ class Player:
                     self.flashes.add(event, now)
                 if self.delay.waiting and self.controllers.agent is None:
                     self.playback.hurry()
-            self._count_frame()
+            if self.moment is not None:
+                self.shown.shown((self.moment, self.playback.frame_number), now)
             self._rest(seconds)
         if self.runner.job is None and (job := self._next_job()) is not None:
             self.runner.submit(job)
@@ -383,12 +379,6 @@ class Player:
         self.drop_work()
         return True
 
-    def _count_frame(self) -> None:
-        moment, number = self.moment, self.playback.frame_number
-        if moment is not None and (moment, number) != self._frame_shown:
-            self._frame_shown = (moment, number)
-            self.shown.shown(self.now)
-
     # What the worker's answers do
 
     def _take(self, answer: jobs.Answer) -> None:
@@ -487,8 +477,7 @@ class Player:
                     self.notices.error(f"{self.controllers.name} failed; you steer again")
                 self.hand_to(HUMAN)
                 self.steering.say(None)
-                # Once more with the command that was in force; if that fails too, wait for the
-                # person.
+                # Once more with the command in force; if that fails too, wait for the person.
                 if self.failures > 1:
                     self.pause(True)
             case jobs.Imagine():

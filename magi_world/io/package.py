@@ -23,7 +23,7 @@ from torch import nn
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.io.checkpoint import WeightsError
 from magi_world.io.files import write_text
-from magi_world.io.records import build, field, read_json
+from magi_world.io.records import build, field_of, read_json
 from magi_world.io.weights import find_nan, load_into, load_tensors, save_tensors
 from magi_world.model.dit import parameter_dtype
 from magi_world.model.layers import settle
@@ -287,7 +287,7 @@ def _build(kind: type[Config], values: Any, name: str, folder: Path) -> Config:
 
 def _field(record: dict[str, Any], name: str, kind: Any, folder: Path) -> Any:
     try:
-        return field(record, name, kind, str(folder / RECORD))
+        return field_of(record, name, kind, str(folder / RECORD))
     except ValueError as error:
         raise WeightsError(str(error)) from error
 

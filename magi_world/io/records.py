@@ -1,20 +1,105 @@
-"""JSON records, read strictly: what is wrong is named, with its place, its value and what is right.
+"""JSON and YAML into dataclasses, read strictly: what is wrong is named, with its place, its value
+and what is right; in YAML with its line, and all of it at once.
 
 Used for every file that may come from somebody else: nothing in it is believed, nothing is run.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import re
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 MAX_BYTES = 64 * 2**20  # a record is a few kilobytes; more is no record
+MAX_DEPTH = 64
 T = TypeVar("T")
+Place = tuple[str | int, ...]  # keys and indices from the root to a value
+FAILED: Any = object()  # stands where a value could not be built
+
+
+@dataclass(frozen=True)
+class Right:
+    """What a value must be beside its type: ``Annotated[int, Right(check, "a number from 1")]``."""
+
+    holds: Callable[[Any], bool]
+    says: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong, and the line of the file it stands on; 0: on none."""
+
+    line: int
+    text: str
+
+
+class Mistakes(ValueError):
+    """Everything that is wrong with a file, in the order of its lines."""
+
+    def __init__(self, path: Path, found: Sequence[Mistake]) -> None:
+        self.path, self.found = path, sorted(set(found), key=lambda m: m.line)
+        super().__init__("\n".join(self._told(mistake) for mistake in self.found))
+
+    def _told(self, mistake: Mistake) -> str:
+        where = f"{self.path}, line {mistake.line}" if mistake.line else str(self.path)
+        return f"{where}: {mistake.text}"
+
+
+@dataclass
+class Source:
+    """The values of a file, where each stands, and what was found wrong so far.
+
+    where: the file, as messages begin.    lines: () is the root's; empty for JSON.
+    """
+
+    where: str
+    values: Any
+    lines: Mapping[Place, int] = field(default_factory=dict)
+    found: list[Mistake] = field(default_factory=list)
+
+    def line(self, place: Place) -> int:
+        """The line of a value, or of the nearest one around it that the file has."""
+        while place and place not in self.lines:
+            place = place[:-1]
+        return self.lines.get(place, 0)
+
+    def wrong(self, place: Place, text: str) -> None:
+        """Something is wrong there; ``text`` says of itself with what."""
+        self.found.append(Mistake(self.line(place), text))
+
+    def is_wrong(self, place: Place, what: str) -> None:
+        """The value there is wrong, and ``what`` goes on after its name."""
+        self.wrong(place, f"{self.subject(place)} {what}")
+
+    def subject(self, place: Place) -> str:
+        """What a message begins with; where there are lines, they name the file."""
+        name = self.name(place)
+        if self.lines:
+            return name or Path(self.where).name
+        return ": ".join(filter(None, (self.where, name)))
+
+    def name(self, place: Place) -> str:
+        """How messages call a value; "" is the root."""
+        parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in place]
+        return "".join(parts).lstrip(".")
+
+    def done(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            Mistakes: there was something.
+        """
+        if self.found:
+            raise Mistakes(Path(self.where), self.found)
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -27,10 +112,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
-    if not path.is_file():
-        raise ValueError(f"{path} is no plain file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a record is far smaller")
+    _check_file(path)
     return parse_json(path.read_bytes(), str(path))
 
 
@@ -49,38 +131,101 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     return record
 
 
-def build(kind: type[T], record: Any, where: str) -> T:
+def compose_yaml(path: Path, anchors: bool = False) -> yaml.Node | None:
+    """The nodes of a YAML file, each with its line; None: the file says nothing.
+
+    Args:
+        anchors: allow values that refer to others.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Mistakes: no plain file, far too large or deep, not UTF-8, or not YAML.
+    """
+    try:
+        if path.exists():
+            _check_file(path)
+        text = path.read_text(encoding="utf-8")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            line = event.start_mark.line + 1
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise Mistakes(path, [Mistake(line, f"is nested deeper than {MAX_DEPTH}")])
+            # A file that refers to itself would have no end.
+            if not anchors and getattr(event, "anchor", None):
+                raise Mistakes(path, [Mistake(line, "anchors and aliases are not supported")])
+        return yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise Mistakes(path, [Mistake(0, f"is not UTF-8 text: {error.reason}")]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        text = f"not valid YAML: {error.problem or error.context}"
+        raise Mistakes(path, [Mistake(mark.line + 1 if mark else 0, text)]) from None
+    except yaml.YAMLError as error:
+        raise Mistakes(path, [Mistake(0, f"not valid YAML: {error}")]) from None
+
+
+def read_yaml(path: Path) -> Source:
+    """Read a YAML file whose root is a mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Mistakes: as `compose_yaml`; it is no mapping, or a key occurs twice.
+    """
+    node = compose_yaml(path, anchors=True)
+    loader = yaml.SafeLoader("")
+    try:
+        values = {} if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        text = f"not valid YAML: {error.problem}"
+        raise Mistakes(path, [Mistake(mark.line + 1 if mark else 0, text)]) from None
+    if not isinstance(values, dict):
+        raise Mistakes(path, [Mistake(1, f"must be keys and values, not {_shown(values)}")])
+    lines: dict[Place, int] = {(): 1}
+    source = Source(str(path), values, lines)
+    if node is not None:
+        _walk(node, (), lines, source, frozenset())
+    source.done()
+    return source
+
+
+def _walk(
+    node: yaml.Node, place: Place, lines: dict[Place, int], source: Source, seen: frozenset[int]
+) -> None:
+    if id(node) in seen:  # an alias of something around it
+        return
+    seen = seen | {id(node)}
+    lines.setdefault(place, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for key, value in node.value:
+            inner = (*place, str(key.value))
+            lines[inner] = key.start_mark.line + 1
+            if inner[-1] in names:
+                source.is_wrong(inner, "is there twice")
+            names.add(str(key.value))
+            _walk(value, inner, lines, source, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            _walk(value, (*place, i), lines, source, seen)
+
+
+def build(kind: type[T], record: Any, where: str, place: Place = ()) -> T:
     """A dataclass from a JSON object, every field of the type that it is declared with.
 
     Whole numbers pass for floats, lists for tuples; nothing else passes for anything.
 
     Raises:
         ValueError: a missing or unknown field, or a value of the wrong type; or what the
-            dataclass itself refuses. ``where`` begins the message.
+            dataclass itself refuses. ``where`` begins the message, and then comes the place.
     """
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{where} is {_shown(record)}; it must be a JSON object")
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(str(name) for name in set(record) - set(known)):
-        raise ValueError(f"{where} has unknown fields {unknown}; it has {', '.join(known)}")
-    needed = (
-        name
-        for name, f in known.items()
-        if f.default is MISSING and f.default_factory is MISSING and name not in record
-    )
-    if lost := list(needed):
-        raise ValueError(f"{where} lacks {', '.join(lost)}")
-    hints = get_type_hints(kind)
-    values = {name: value(hints[name], record[name], f"{where}: {name}") for name in record}
-    try:
-        return kind(**values)
-    except (TypeError, ArithmeticError) as error:
-        raise ValueError(f"{where}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+    made: T = value(kind, record, where, place)
+    return made
 
 
-def field(record: Mapping[str, Any], name: str, kind: Any, where: str) -> Any:
+def field_of(record: Mapping[str, Any], name: str, kind: Any, where: str) -> Any:
     """One field of a JSON object, of a type as annotations write it.
 
     Raises:
@@ -88,43 +233,91 @@ def field(record: Mapping[str, Any], name: str, kind: Any, where: str) -> Any:
     """
     if name not in record:
         raise ValueError(f"{where} lacks {name}")
-    return value(kind, record[name], f"{where}: {name}")
+    return value(kind, record[name], where, (name,))
 
 
-def value(kind: Any, given: Any, where: str) -> Any:
+def value(kind: Any, given: Any, where: str, place: Place = ()) -> Any:
     """``given`` as ``kind``, a type as annotations write it.
 
     Raises:
         ValueError: it is of another type.
     """
+    source = Source(where, given)
+    made = read(kind, given, place, source)
+    if source.found:
+        raise ValueError(source.found[0].text)
+    return made
+
+
+def read(kind: Any, given: Any, place: Place, source: Source) -> Any:
+    """The value at a place as ``kind``, or FAILED where `Source.found` says why."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return given
+    if origin is Annotated:
+        return _right(inner[0], inner[1], given, place, source)
     if origin in (Union, types.UnionType):
-        return _one_of(inner, given, where, kind)
+        return _one_of(inner, given, place, source)
     if origin is Literal:
         if any(type(given) is type(choice) and given == choice for choice in inner):
             return given
-        raise ValueError(f"{where} is {_shown(given)}; it must be one of {inner}")
+        return _wrong(f"is {_shown(given)}; it must be one of {inner}", place, source)
     if origin in (tuple, list):
-        return _several(origin, inner, given, where)
-    if origin in (dict, Mapping) or kind is dict:
-        if not isinstance(given, dict):
-            raise ValueError(f"{where} is {_shown(given)}; it must be a JSON object")
-        of = inner[1] if inner else Any
-        return {name: value(of, one, f"{where}.{name}") for name, one in given.items()}
+        return _several(origin, inner, given, place, source)
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _dataclass(kind, given, place, source)
+    if kind is dict or (origin is not None and issubclass(origin, Mapping)):
+        values = _mapping(given, place, source)
+        if values is FAILED or not inner:
+            return values
+        made = {
+            str(name): read(inner[1], one, (*place, str(name)), source)
+            for name, one in values.items()
+        }
+        return FAILED if any(one is FAILED for one in made.values()) else made
     if kind is float and isinstance(given, int | float) and not isinstance(given, bool):
         try:
             number = float(given)
         except OverflowError:
             number = math.inf
         if math.isfinite(number):
-            return given
-    elif isinstance(kind, type) and is_dataclass(kind):
-        return build(kind, given, where)
+            return number if source.lines else given  # a record is written again as it was
     elif isinstance(kind, type) and type(given) is kind:
         return given
-    raise ValueError(f"{where} is {_shown(given)}; it must be {_NAMES.get(kind, str(kind))}")
+    return _wrong(f"is {_shown(given)}; it must be {described(kind)}", place, source)
+
+
+def merged(values: Any, defaults: Any) -> Any:
+    """``values`` of a file, and where it lacks some, those of ``defaults``."""
+    if not isinstance(defaults, Mapping):
+        return values
+    if values is None:
+        return defaults  # a section whose every line was deleted
+    if not isinstance(values, Mapping):
+        return values
+    filled = {name: merged(one, defaults.get(name)) for name, one in values.items()}
+    return filled | {name: one for name, one in defaults.items() if name not in values}
+
+
+def field_name(f: Any) -> str:
+    """What a field is called in the file: "from" is no name that Python allows."""
+    return str(f.metadata.get("yaml", f.name))
+
+
+def described(kind: Any) -> str:
+    """A type as messages write it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return str(inner[1].says)
+    if origin in (Union, types.UnionType):
+        return " or ".join(described(one) for one in inner)
+    if origin is Literal:
+        return " or ".join(json.dumps(choice) for choice in inner)
+    if origin in (tuple, list):
+        return "a list"
+    if isinstance(kind, type) and is_dataclass(kind):
+        return "keys and values"
+    return _NAMES.get(kind, str(kind))
 
 
 _NAMES: dict[Any, str] = {
@@ -136,27 +329,112 @@ _NAMES: dict[Any, str] = {
 }
 
 
-def _one_of(inner: tuple[Any, ...], given: Any, where: str, kind: Any) -> Any:
-    first: ValueError | None = None
-    for one in inner:
-        try:
-            return value(one, given, where)
-        except ValueError as error:
-            if first is None and one is not type(None):
-                first = error
-    assert first is not None, f"{kind} allows nothing but null"
-    raise first
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
-def _several(origin: Any, inner: tuple[Any, ...], given: Any, where: str) -> Any:
+def _dataclass(kind: type[Any], given: Any, place: Place, source: Source) -> Any:
+    values = _mapping(given, place, source)
+    if values is FAILED:
+        return FAILED
+    known = {field_name(f): f for f in fields(kind)}
+    unknown = [str(name) for name in values if name not in known]
+    for name in unknown:
+        near = difflib.get_close_matches(name, list(known), 1)
+        right = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+        source.wrong((*place, name), f"{source.subject(place)} has no field {name!r}; {right}")
+    needed = (
+        name
+        for name, f in known.items()
+        if f.default is MISSING and f.default_factory is MISSING and name not in values
+    )
+    if lost := list(needed):
+        source.is_wrong(place, f"lacks {', '.join(lost)}")
+    made = {
+        f.name: read(_hints(kind)[f.name], values[name], (*place, name), source)
+        for name, f in known.items()
+        if name in values
+    }
+    if lost or any(one is FAILED for one in made.values()):
+        return FAILED
+    try:
+        whole = kind(**made)
+        return FAILED if unknown else whole
+    except (TypeError, ArithmeticError, ValueError) as error:
+        # It may name the field, as in "Loop.steps is 0".
+        named = re.match(r"\w+\.(\w+)", str(error))
+        at = (*place, named[1]) if named else place
+        alone = not place and source.lines
+        source.wrong(at, str(error) if alone else f"{source.subject(place)}: {error}")
+        return FAILED
+
+
+def _mapping(given: Any, place: Place, source: Source) -> Any:
+    if given is None and source.lines:
+        return {}  # a section whose every line was deleted
+    if isinstance(given, Mapping):
+        return given
+    return _wrong(f"is {_shown(given)}; it must be keys and values", place, source)
+
+
+def _right(kind: Any, right: Right, given: Any, place: Place, source: Source) -> Any:
+    made = read(kind, given, place, Source(source.where, given, source.lines))
+    if made is FAILED or not right.holds(made):
+        return _wrong(f"is {_shown(given)}; it must be {right.says}", place, source)
+    return made
+
+
+def _one_of(kinds: tuple[Any, ...], given: Any, place: Place, source: Source) -> Any:
+    """The first kind that fits; else what is wrong with the only one, or the one of this shape."""
+    some = [kind for kind in kinds if kind is not type(None)]
+    refused: list[Mistake] = []
+    for kind in kinds:
+        trial = Source(source.where, given, source.lines)
+        made = read(kind, given, place, trial)
+        if made is not FAILED:
+            return made
+        if kind in some and (len(some) == 1 or _alike(kind, given)):
+            refused = refused or trial.found
+    if refused:
+        source.found += refused
+        return FAILED
+    right = " or ".join(map(described, some))
+    return _wrong(f"is {_shown(given)}; it must be {right}", place, source)
+
+
+def _alike(kind: Any, given: Any) -> bool:
+    """Whether a value is a list where lists are asked for, or keys and values where these are."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _alike(get_args(kind)[0], given)
+    if origin in (tuple, list):
+        return isinstance(given, list | tuple)
+    return isinstance(given, Mapping) and (isinstance(kind, type) and is_dataclass(kind))
+
+
+def _several(origin: Any, inner: tuple[Any, ...], given: Any, place: Place, source: Source) -> Any:
     if not isinstance(given, list | tuple):
-        raise ValueError(f"{where} is {_shown(given)}; it must be a list")
+        return _wrong(f"is {_shown(given)}; it must be a list", place, source)
     endless = origin is list or (len(inner) == 2 and inner[1] is Ellipsis)
     kinds = [inner[0] if inner else Any] * len(given) if endless else list(inner)
     if len(kinds) != len(given):
-        raise ValueError(f"{where} has {len(given)} entries; it must have {len(kinds)}")
+        return _wrong(f"has {len(given)} entries; it must have {len(kinds)}", place, source)
     pairs = zip(kinds, given, strict=True)
-    return origin(value(k, one, f"{where}[{i}]") for i, (k, one) in enumerate(pairs))
+    made = [read(kind, one, (*place, i), source) for i, (kind, one) in enumerate(pairs)]
+    return FAILED if any(one is FAILED for one in made) else origin(made)
+
+
+def _wrong(what: str, place: Place, source: Source) -> Any:
+    source.is_wrong(place, what)
+    return FAILED
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path} is no plain file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a record is far smaller")
 
 
 def _shown(given: Any) -> str:

@@ -7,17 +7,33 @@ compared with, and it is never needed to replay.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
+from magi_world.io.records import Right, build
 from magi_world.language import Reading
 
-PerWorld = int | tuple[int, ...]
 MAX_FUTURES = 1024
+
+
+def _is_text(given: str) -> bool:
+    # Lone surrogates can be written nowhere.
+    return bool(given.strip()) and not any("\ud800" <= c <= "\udfff" for c in given)
+
+
+Whole = Annotated[int, Right(lambda n: n >= 0, "a whole number from 0 on")]
+Wholes = Annotated[tuple[Whole, ...], Right(bool, "a list of whole numbers from 0 on")]
+Line = Annotated[str, Right(_is_text, "a text that is not empty")]
+Lines = Annotated[tuple[Line | None, ...], Right(bool, "a list of texts")]
+PerWorld = Whole | Wholes
+Futures = Annotated[
+    int, Right(lambda n: 1 <= n <= MAX_FUTURES, f"a whole number from 1 to {MAX_FUTURES:,}")
+]
+Chance = Annotated[float, Right(lambda x: 0 <= x <= 1, "a number from 0 to 1")]
 
 
 @dataclass(frozen=True)
@@ -28,8 +44,8 @@ class StartFile:
     """
 
     kind: Literal["image", "video"]
-    path: str
-    sha256: str
+    path: Line
+    sha256: Line
 
     @staticmethod
     def of(path: str | Path, kind: Literal["image", "video"]) -> StartFile:
@@ -46,11 +62,11 @@ class Reset:
     """
 
     kind: ClassVar[str] = "reset"
-    seeds: tuple[int, ...]
-    scene: str | tuple[str | None, ...] | None = None
-    start: int | Literal["text"] | StartFile | None = None
-    worlds: tuple[int, ...] | None = None
-    digest: str | None = None
+    seeds: Wholes
+    scene: Line | Lines | None = None
+    start: Whole | Literal["text"] | StartFile | None = None
+    worlds: Wholes | None = None
+    digest: Line | None = None
 
 
 @dataclass(frozen=True)
@@ -64,10 +80,10 @@ class Step:
 
     kind: ClassVar[str] = "step"
     chunk: PerWorld
-    say: str | tuple[str | None, ...] | None = None
+    say: Line | Lines | None = None
     steer: Literal["now", "queue"] = "now"
     lands: PerWorld | None = None
-    digest: str | None = None
+    digest: Line | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +91,7 @@ class Rewind:
     """Back to where the world stood when chunk `chunk` had been made (0: just reset)."""
 
     kind: ClassVar[str] = "rewind"
-    chunk: int
+    chunk: Whole
 
 
 @dataclass(frozen=True)
@@ -83,8 +99,8 @@ class Save:
     """The state was put into a slot: the one of now, or of when chunk `chunk` had been made."""
 
     kind: ClassVar[str] = "save"
-    slot: str
-    chunk: int | None = None
+    slot: Line
+    chunk: Whole | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +108,9 @@ class Load:
     """The state of a slot was taken up; of an earlier session, it lies in a snapshot file."""
 
     kind: ClassVar[str] = "load"
-    slot: str
-    path: str | None = None
-    sha256: str | None = None
+    slot: Line
+    path: Line | None = None
+    sha256: Line | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ class Fork:
     """From here the world goes on `futures` ways at once; steps are for all of them."""
 
     kind: ClassVar[str] = "fork"
-    futures: int
+    futures: Futures
 
 
 @dataclass(frozen=True)
@@ -110,7 +126,7 @@ class Keep:
     """One future of the fork goes on, the others are gone."""
 
     kind: ClassVar[str] = "keep"
-    future: int
+    future: Whole
 
 
 @dataclass(frozen=True)
@@ -123,12 +139,12 @@ class Said:
     """
 
     kind: ClassVar[str] = "said"
-    text: str
-    command: str | None = None
-    confidence: float = 0.0
+    text: Line
+    command: Line | None = None
+    confidence: Chance = 0.0
     answer: str = ""
-    steps: tuple[tuple[str, int | None], ...] = ()
-    world: int | None = None
+    steps: tuple[tuple[Line, Whole | None], ...] = ()
+    world: Whole | None = None
 
     @staticmethod
     def of(reading: Reading, world: int | None = None) -> Said:
@@ -143,7 +159,7 @@ class Note:
     """A remark, e.g. who took over; it changes nothing."""
 
     kind: ClassVar[str] = "note"
-    text: str
+    text: Line
 
 
 Event = Reset | Step | Rewind | Save | Load | Fork | Keep | Said | Note
@@ -176,124 +192,14 @@ def from_record(record: Mapping[str, Any]) -> Event:
     """The event of a JSON record.
     Raises ValueError: an unknown event, a missing or unknown field, a value of the wrong kind.
     """
-    kinds = {kind.kind: kind for kind in _EVENTS}
+    kinds = {kind.kind: kind for kind in get_args(Event)}
     name = record.get("event")
     if not isinstance(name, str) or name not in kinds:
         raise ValueError(f"event is {name!r}; it must be one of {', '.join(kinds)}")
-    kind = kinds[name]
-    known = {f.name: f for f in fields(kind)}
-    given = {key: value for key, value in record.items() if key != "event"}
-    for key in given:
-        if key not in known:
-            raise ValueError(f"{name} has no field {key!r}; it has {', '.join(known)}")
-    values = {key: _checked(f"{name}.{key}", value) for key, value in given.items()}
-    try:
-        return kind(**values)
-    except TypeError:
-        missing = [k for k, f in known.items() if f.default is f.default_factory and k not in given]
-        raise ValueError(f"{name} lacks {', '.join(missing)}") from None
-
-
-_EVENTS: tuple[type[Event], ...] = (Reset, Step, Rewind, Save, Load, Fork, Keep, Said, Note)
-
-
-def _checked(field: str, value: Any) -> Any:
-    """One value of a record, its lists as tuples."""
-    read, right = _KINDS.get(field) or _KINDS[field.split(".")[1]]
-    try:
-        return read(value)
-    except (ValueError, TypeError, KeyError, IndexError):
-        raise ValueError(f"{field} is {value!r:.80}; it must be {right}") from None
-
-
-def _whole(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError
-    return value
-
-
-def _futures(value: Any) -> int:
-    if not 1 <= _whole(value) <= MAX_FUTURES:
-        raise ValueError
-    return int(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    value.encode()  # lone surrogates can be written nowhere
-    return value
-
-
-def _maybe(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else read(value)
-
-
-def _several(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def tuple_of(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list | tuple) or not value:
-            raise ValueError
-        return tuple(read(one) for one in value)
-
-    return tuple_of
-
-
-def _one_or_several(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: (_several(read) if isinstance(value, list | tuple) else read)(value)
-
-
-def _start(value: Any) -> int | str | StartFile | None:
-    if value is None or value == "text":
-        return value
-    if not isinstance(value, dict):
-        return _whole(value)
-    kind: Literal["image", "video"] = "image" if "image" in value else "video"
-    if set(value) != {kind, "sha256"}:
-        raise ValueError
-    return StartFile(kind, _text(value[kind]), _text(value["sha256"]))
-
-
-def _chance(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError
-    return float(value)
-
-
-def _lengths(value: Any) -> tuple[tuple[str, int | None], ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError
-    return tuple((_text(command), _maybe(_whole)(chunks)) for command, chunks in value)
-
-
-def _steer(value: Any) -> str:
-    return ("now", "queue")[("now", "queue").index(value)]
-
-
-_TEXTS = (_maybe(_one_or_several(_maybe(_text))), "a text, a list of texts, or null")
-_NUMBER = (_whole, "a whole number from 0 on")
-_NUMBERS = (_one_or_several(_whole), "a whole number from 0 on, or a list of them")
-_LINE = (_text, "a text that is not empty")
-_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "seeds": (_several(_whole), "a list of whole numbers from 0 on"),
-    "scene": _TEXTS,
-    "say": _TEXTS,
-    "start": (_start, 'a number, "text", {"image": path, "sha256": ...}, a video, or null'),
-    "worlds": (_maybe(_several(_whole)), "a list of worlds, or null"),
-    "chunk": _NUMBERS,
-    "rewind.chunk": _NUMBER,
-    "save.chunk": (_maybe(_whole), _NUMBER[1] + ", or null"),
-    "lands": (_maybe(_NUMBERS[0]), _NUMBERS[1] + ", or null"),
-    "steer": (_steer, '"now" or "queue"'),
-    "slot": _LINE,
-    "text": _LINE,
-    "command": (_maybe(_text), "a command, or null"),
-    "confidence": (_chance, "a number from 0 to 1"),
-    "answer": (str, "a text"),
-    "steps": (_lengths, "a list of [command, chunks or null]"),
-    "world": (_maybe(_whole), "the number of a world, or null"),
-    "path": (_maybe(_text), "the path of a file"),
-    "sha256": (_maybe(_text), "the SHA-256 of a file"),
-    "digest": (_maybe(_text), "a checksum"),
-    "futures": (_futures, f"a whole number from 1 to {MAX_FUTURES:,}"),
-    "future": _NUMBER,
-}
+    values = {key: value for key, value in record.items() if key != "event"}
+    start = values.get("start")
+    if isinstance(start, Mapping) and len(start) == 2 and "sha256" in start:
+        (kind,) = set(start) - {"sha256"}
+        values["start"] = {"kind": kind, "path": start[kind], "sha256": start["sha256"]}
+    event: Event = build(kinds[name], values, "", (name,))
+    return event

@@ -10,15 +10,7 @@ from pathlib import Path
 import yaml
 
 from magi_world.config import require
-
-MAX_BYTES, MAX_DEPTH = 8 * 2**20, 64
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+from magi_world.io.records import compose_yaml
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,36 +107,14 @@ class Node:
         return "a list" if isinstance(self.node, yaml.SequenceNode) else "keys and values"
 
 
-def read_yaml(path: Path) -> Node:
+def read_nodes(path: Path) -> Node:
     """The root of a YAML file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not YAML, is empty, or uses anchors; with the line.
     """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is no plain file")
-    if path.exists() and path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a script is far smaller")
-    try:
-        text = path.read_text(encoding="utf-8")
-        depth = 0
-        for token in yaml.scan(text, yaml.SafeLoader):
-            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
-            require(depth <= MAX_DEPTH, f"{path} is nested deeper than {MAX_DEPTH}")
-            # A file that refers to itself would have no end.
-            line = token.start_mark.line + 1
-            anchored = isinstance(token, yaml.AliasToken | yaml.AnchorToken)
-            require(not anchored, f"{path}, line {line}: anchors and aliases are not supported")
-        root = yaml.compose(text, yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason}") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise ValueError(f"{path}, line {line}: not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    root = compose_yaml(path)
     if root is None:
         raise ValueError(f"{path} is empty")
     return Node(path, root)

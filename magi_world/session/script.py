@@ -31,7 +31,7 @@ from typing import Any, Literal
 from magi_world.config import require
 from magi_world.language import CommandQueue, Interpreter
 from magi_world.session.events import Event, Fork, Keep, Note, Reset, Said, StartFile, Step
-from magi_world.session.marked_yaml import Node, read_yaml
+from magi_world.session.marked_yaml import Node, read_nodes
 from magi_world.session.session import Header, Session
 from magi_world.world.start import best_start
 from magi_world.world.world import World
@@ -187,7 +187,7 @@ def read_script(path: str | Path) -> Script:
         ValueError: what is wrong, with the line.
     """
     path = Path(path)
-    root = read_yaml(path)
+    root = read_nodes(path)
     top = root.mapping("a script", _TOP)
     require("world" in top, f"{root.where}: a script needs a world")
     require("script" in top, f"{root.where}: a script needs a script: a list of what happens")

@@ -19,12 +19,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from magi_world.config import VAEConfig
-from magi_world.io.weights import save_tensors
+from magi_world.io.weights import load_tensors, save_tensors
 from magi_world.model.vae import PROJECTED_CHANNELS, VAE, frames_to_video, video_to_frames
 from magi_world.training.data import ChunkDataset
 from magi_world.training.loop import LoopConfig, computing, train, training_attention
@@ -269,7 +268,7 @@ def train_codec(
     torch.manual_seed(config.loop.seed)
     model, finished = VAE(config.vae), folder / CODEC
     if finished.exists():
-        model.load_state_dict(load_file(finished))
+        model.load_state_dict(load_tensors(finished))
         return model.to(device)
     video, mean = mean_picture(data)
     bound = start_from_pca(model, video)

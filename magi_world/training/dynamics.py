@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from magi_world.config import DiTConfig
+from magi_world.io.weights import load_tensors
 from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT, Pass, velocity_to
 from magi_world.training.data import LatentDataset
@@ -324,7 +324,7 @@ def train_dynamics(
     model = DiT(config.dit)
     start(model, config.loop.seed)
     if (folder / TRANSFORMER).exists():
-        model.load_state_dict(load_file(folder / TRANSFORMER))
+        model.load_state_dict(load_tensors(folder / TRANSFORMER))
     model.to(device)
     weight = channel_weights(config, data).to(device)
     amp = mixed(config.autocast, device)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from magi_world.io.records import Mistake, Mistakes, Source, read_yaml
 from magi_world.simulator import RecordConfig
 from magi_world.training.collect import Played, play
 from magi_world.training.data import shard_path
 from magi_world.training.settings import WorldTrainConfig, read_settings
-from magi_world.training.yaml_lines import Lines, Mistake, Mistakes, read_lines
 
 LONGEST = 64  # chunks of the longest dream that is held against the real episode
 
@@ -38,7 +38,7 @@ class Preflight:
     """The configuration, what was found, and what was played (None where that failed)."""
 
     config: WorldTrainConfig
-    lines: Lines
+    lines: Source
     findings: tuple[Finding, ...]
     played: Played | None
 
@@ -51,7 +51,7 @@ class Preflight:
         found = [f for f in self.findings if f.fatal]
         if found:
             told = [Mistake(self.lines.line(f.place), f.text) for f in found]
-            raise Mistakes(self.lines.path, told)
+            raise Mistakes(Path(self.lines.where), told)
 
 
 def preflight(path: str | Path, run_dir: str | Path, play_seconds: float = 5.0) -> Preflight:
@@ -62,7 +62,7 @@ def preflight(path: str | Path, run_dir: str | Path, play_seconds: float = 5.0) 
         Mistakes: what the file says cannot be; with every mistake and its line.
     """
     config = read_settings(path)
-    lines = read_lines(Path(path))
+    lines = read_yaml(Path(path))
     findings = [*missing_packages(config), *room(config, Path(run_dir)), *sizes(config)]
     played: Played | None = None
     if not any(f.fatal for f in findings):
@@ -247,8 +247,8 @@ def small_recording(config: RecordConfig, played: Played, folder: Path) -> Path:
     return path
 
 
-def shown(finding: Finding, lines: Lines) -> str:
+def shown(finding: Finding, lines: Source) -> str:
     """A finding for people, with file and line where it has a place."""
     line = lines.line(finding.place) if finding.place else 0
-    where = f"{lines.path}, line {line}: " if line else ""
+    where = f"{lines.where}, line {line}: " if line else ""
     return f"{'error' if finding.fatal else 'note'}: {where}{finding.text}"

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from magi_world.io.files import replacing, write_text
 from magi_world.io.package import read_package, read_record
+from magi_world.io.weights import load_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
@@ -213,7 +213,7 @@ def newest_vae(run: Run) -> VAE:
     if not (run.folder / CODEC).exists():
         raise ValueError(f"{run.folder} has no finished autoencoder yet; train first")
     vae = VAE(run.config.codec.vae)
-    vae.load_state_dict(load_file(run.folder / CODEC))
+    vae.load_state_dict(load_tensors(run.folder / CODEC))
     decoder = run.folder / "decoder.ckpt"
     if decoder.exists():
         vae.load_state_dict(torch.load(decoder, map_location="cpu", weights_only=True)["ema"])

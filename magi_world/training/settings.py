@@ -8,11 +8,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig
+from magi_world.io.records import FAILED, Source, merged, read, read_yaml
 from magi_world.simulator import RecordConfig
 from magi_world.training.codec import CodecConfig
 from magi_world.training.data import mirror_command
@@ -23,7 +24,6 @@ from magi_world.training.judge import ClassifierConfig
 from magi_world.training.phrases import CommandConfig, worded
 from magi_world.training.rollout import EvaluateConfig
 from magi_world.training.text import TextConfig
-from magi_world.training.yaml_lines import FAILED, build, built_sections, read_lines
 
 TEXT_CHANNELS = 96
 LATENT_CHANNELS = 64
@@ -369,7 +369,7 @@ def read_settings(path: str | Path) -> WorldTrainConfig:
             unknown field, a value that is not allowed, sections that do not fit together.
     """
     path = Path(path)
-    source = read_lines(path)
+    source = read_yaml(path)
     importable(path.resolve().parent)
     record = source.values.get("record")
     if isinstance(record, dict) and record.get("env") and not record.get("actions"):
@@ -382,14 +382,29 @@ def read_settings(path: str | Path) -> WorldTrainConfig:
             source.done()
     defaults = default_sections(source.values, path.stem)
     _complete_commands(source.values, defaults)
-    config = build(WorldTrainConfig, source, defaults)
+    values = merged(source.values, defaults)
+    config = read(WorldTrainConfig, values, (), source)
     if config is FAILED:
         # What could be built is still held against the rest.
-        sections = built_sections(WorldTrainConfig, source, defaults)
-        for where, text in disagreements(sections):
+        for where, text in disagreements(_sections(values, source)):
             source.wrong(tuple(where.split(".")), text)
     source.done()
-    return config
+    made: WorldTrainConfig = config
+    return made
+
+
+def _sections(values: Mapping[str, Any], source: Source) -> dict[str, Any]:
+    """Those fields that can be built, by name; says nothing of the others."""
+    hints, quiet = get_type_hints(WorldTrainConfig), replace(source, found=[])
+    built = {
+        f.name: read(hints[f.name], values[f.name], (f.name,), quiet)
+        if f.name in values
+        else f.default
+        if f.default_factory is MISSING
+        else f.default_factory()
+        for f in fields(WorldTrainConfig)
+    }
+    return {name: one for name, one in built.items() if one is not FAILED and one is not MISSING}
 
 
 def importable(folder: Path) -> None:

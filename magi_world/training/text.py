@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
+from magi_world.io.weights import save_tensors
 from magi_world.model.static_text import TABLE, TOKENIZER, StaticTextEncoder
 
 TEXT = "text"  # folder of the text table
@@ -107,5 +107,5 @@ def make_text_encoder(config: TextConfig, phrases: Iterable[str], folder: str | 
     spec["post_processor"] = None
     spec["truncation"] = spec["padding"] = None
     (folder / TOKENIZER).write_text(json.dumps(spec, ensure_ascii=False))
-    save_file({"features": table.half()}, folder / TABLE)
+    save_tensors(folder / TABLE, {"features": table.half()})
     return folder

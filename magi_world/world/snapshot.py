@@ -17,7 +17,7 @@ from torch import Tensor
 
 from magi_world.checks import MAX_SEED, check_prompt
 from magi_world.config import SamplerConfig, require
-from magi_world.io.records import build, field, parse_json
+from magi_world.io.records import build, field_of, parse_json
 from magi_world.io.weights import load_tensors, read_metadata, save_tensors
 from magi_world.language import CommandQueue
 from magi_world.sampling.denoise import DenoisingWindow, extra_chunks
@@ -104,7 +104,7 @@ class Snapshot:
             raise ValueError(f"{path} is not a snapshot: its header has no 'snapshot' record")
         where = f"{path}: snapshot"
         record = parse_json(text, where)
-        version = field(record, "version", int, where)
+        version = field_of(record, "version", int, where)
         if version != SNAPSHOT_VERSION:
             raise ValueError(
                 f"{path} is a snapshot of version {version}; this package reads "
@@ -293,7 +293,7 @@ class _Reader:
         return tensor
 
     def _field(self, name: str, kind: Any) -> Any:
-        return field(self.record, name, kind, self.where)
+        return field_of(self.record, name, kind, self.where)
 
     def _check(self, right: bool, message: str) -> None:
         if not right:

@@ -128,7 +128,7 @@ def test_wrong_missing_and_extra_tensors(package: Path) -> None:
         ({"schema": "x"}, "integer field 'schema'"),
         ({"dit": {"layers": 2}}, "dit lacks hidden, ffn"),
         ({"sampler": {"num_steps": 7}}, "num_steps is 7"),
-        ({"vae": {"colour": 1}}, r"vae has unknown fields \['colour'\]"),
+        ({"vae": {"colour": 1}}, "vae has no field 'colour'"),
         ({"schema": True}, "integer field 'schema'"),
         ({"fps": 0}, "fps is 0; it must be above 0"),
         ({"fps": -5}, "fps is -5"),

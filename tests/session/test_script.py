@@ -128,7 +128,7 @@ TOP = "world: tiny\nscript:\n"
         (TOP + "- {say: x, for: 3}\nlength: 2\n", 4, "length is 2, but chunk 3 is used"),
         (TOP + "- {say: x, for: 100001}\n", 3, "more than 100,000 chunks"),
         (TOP + "- &a {say: x}\n- *a\n", 3, "anchors and aliases are not supported"),
-        (TOP + "- {say: x\n", 4, "not YAML"),
+        (TOP + "- {say: x\n", 4, "not valid YAML"),
         (TOP + "- {}\n", 3, "an entry needs one of"),
         ("world: tiny\nscript: []\n", 2, "the list is empty"),
         ("world: tiny\n", 1, "a script needs a script"),
@@ -138,7 +138,7 @@ TOP = "world: tiny\nscript:\n"
         ("world: a\nseed: -1\nscript: []\n", 2, "seed must be a whole number from 0 on, not '-1'"),
         ("world: a\nframe_size: [1]\nscript: []\n", 2, "frame_size must be [height, width]"),
         ("just words\n", 1, "a script must be keys and values"),
-        ("a: b: c\n", 1, "not YAML: mapping values are not allowed here"),
+        ("a: b: c\n", 1, "not valid YAML: mapping values are not allowed here"),
     ],
 )
 def test_mistakes_are_pointed_at(tmp_path: Path, text: str, line: int, message: str) -> None:

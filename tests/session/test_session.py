@@ -160,7 +160,7 @@ def test_never_written_over(tmp_path: Path) -> None:
         (
             '"steer": "queue"',
             '"steer": "later"',
-            "line 4: step.steer is 'later'; it must be \"now\"",
+            "line 4: step.steer is 'later'; it must be one of ('now', 'queue')",
         ),
         ('{"event": "rewind"', '{"event" "rewind"', "line 7: not JSON"),
         ('"session": 1', '"session": 2', "line 1: session version is 2; this package reads 1"),

@@ -13,6 +13,7 @@ from toy import record_config
 from toy_world import write_config
 
 from magi_world.demos import cli
+from magi_world.io.records import Mistakes
 from magi_world.training.collect import record_shard
 from magi_world.training.data import shard_path
 from magi_world.training.loop import steps_done
@@ -21,7 +22,6 @@ from magi_world.training.progress import STAGES, Estimate, duration, read_estima
 from magi_world.training.rehearse import quick_config, rehearse
 from magi_world.training.run import BEHIND, drop_short_shards, go_on
 from magi_world.training.settings import WorldTrainConfig, read_settings
-from magi_world.training.yaml_lines import Mistakes
 
 # Checking and reporting need all of what training needs.
 for needed in ("matplotlib", "model2vec", "transformers", "h5py"):
@@ -191,7 +191,7 @@ def test_the_command_line_says_all_of_it(
     path = write_config(tmp_path / "bar.yaml", ("starts: 2", "starts: two"))
     line = ["train-world", str(path), "--run", str(tmp_path / "run"), "--device", "cpu", "--check"]
     assert cli.main(line) == 2
-    assert "bar.yaml, line 5: starts is 'two'; it must be of type int" in capsys.readouterr().err
+    assert "bar.yaml, line 5: starts is 'two'; it must be a whole number" in capsys.readouterr().err
     write_config(path, ("age: 100000}", "age: 16}"))
     assert cli.main(line) == 1
     assert "error: " in capsys.readouterr().err

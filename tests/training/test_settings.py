@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from magi_world.io.records import Mistakes
 from magi_world.simulator import load_object
 from magi_world.training.settings import read_settings
-from magi_world.training.yaml_lines import Mistakes
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "courtyard.yaml"
 
@@ -39,13 +39,13 @@ def test_the_shipped_configuration_is_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("starts: 32", "starts: many", r"starts is 'many'; it must be of type int"),
+        ("starts: 32", "starts: many", r"starts is 'many'; it must be a whole number"),
         ("starts: 32", "start: 48", r"line 17: .* has no field 'start'; did you mean 'starts'\?"),
-        ("\nheads:\n", "\nheads: 7\nclassify:\n", "heads must be keys and values, not 7"),
+        ("\nheads:\n", "\nheads: 7\nclassify:\n", "heads is 7; it must be keys and values"),
         ("chunk_width: 2", "chunk_width: 3", "chunk_width is 3"),
         ("default_command: stand still", "default_command: fly", "default_command is 'fly'"),
         ("copies: 3", "copies: {}", "copies is {}"),
-        ("num_steps: [4, 8]", "num_steps: 4", "num_steps must be a list"),
+        ("num_steps: [4, 8]", "num_steps: 4", "num_steps is 4; it must be a list"),
         ("copies: 3", "copies: [", "not valid YAML"),
     ],
 )
@@ -176,7 +176,7 @@ best_start: 32
         ("- a", "line 1: must be keys and values"),
         ("name: a\nname: b\nrecord: {env: x}", "line 2: name is there twice"),
         ("x: &a {b: *a}", "has no field 'x'"),
-        ("", "record.* lacks the field 'env'"),
+        ("", "record.* lacks env"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, text: str, message: str) -> None:
