@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -90,10 +89,6 @@ class WeightsReport:
         parts = [p for p in self.parts if p.part in wanted]
         parts += [p for p in self.parts if p.part == "transformer" and p.name == preset][:1]
         return sum(p.memory_bytes.get(dtype, 0) + p.cache_bytes.get(dtype, 0) for p in parts)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
-        return {**asdict(self), "problems": list(self.problems)}
 
     def lines(self) -> list[str]:
         """The report as text, for a terminal."""

@@ -14,10 +14,11 @@ import torch
 import magi_world
 from magi_world.config import MagiConfig
 from magi_world.io.read_released import Reading, read_released
-from magi_world.io.released import PRESETS, config_from_released
+from magi_world.io.released import PRESETS
 from magi_world.model.text import save_captions
 from magi_world.world.world import World
 from tests.checkpoints import golden_case, write_dit, write_special_tokens, write_t5, write_vae
+from tests.reference.released import config_from_released
 
 CPU = torch.device("cpu")
 

@@ -186,7 +186,7 @@ def open_dit(
 
     Args:
         source: its folder, file or index.
-        config: its sizes, of a preset or of ``dit_config_from_released``.
+        config: its sizes.
         device: where it goes.
         dtype: precision of the stream, float32 or bfloat16.
         progress: True shows a bar; or a function of (bytes done, bytes in all).

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from magi_world.io.files import replacing, write_text
-from magi_world.io.package import read_package, read_record
+from magi_world.io.package import read_package
 from magi_world.io.weights import load_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
@@ -236,14 +236,6 @@ def pack_unfinished(run: Run, starts: int = 4) -> str:
     text = StaticTextEncoder(run.folder / TEXT)
     make_package(config, dit, vae, text, clips, None, run.world, {UNFINISHED: where})
     return where
-
-
-def is_finished(world: Path) -> bool:
-    """Whether a package was packed by the last stage."""
-    try:
-        return UNFINISHED not in read_record(world).get("quality", {})
-    except (ValueError, OSError):
-        return False
 
 
 def dream(run: Run, chunks: int = 10, worlds: int = 4, seed: int = 0) -> Path:

@@ -11,7 +11,6 @@ import torch
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig
 from magi_world.io.layout import find_layout, open_dit, open_text, open_vae
-from magi_world.io.released import dit_config_from_released
 from magi_world.io.weights import WeightsError, load_tensors
 from magi_world.model.dit import parameter_dtype
 from magi_world.model.text import save_captions
@@ -25,6 +24,7 @@ from tests.checkpoints import (
     write_t5,
     write_vae,
 )
+from tests.reference.released import dit_config_from_released
 
 GELU = dit_config_from_released(golden_case("forward_gelu")["config"])
 SWIGLU = dit_config_from_released(golden_case("forward_swiglu_24b_like")["config"])

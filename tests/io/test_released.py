@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from magi_world.io.released import (
-    DISTILLED_STEPS,
-    PRESETS,
-    config_from_released,
-    dit_config_from_released,
-    preset,
-    sampler_config_from_released,
-)
+from magi_world.io.released import DISTILLED_STEPS, PRESETS, preset
 from magi_world.model.dit import DiT
 from tests.checkpoints import golden_case
+from tests.reference.released import (
+    config_from_released,
+    dit_config_from_released,
+    sampler_config_from_released,
+)
 
 
 def released(name: str = "sampler_t2v_base", **changes: Any) -> dict[str, Any]:

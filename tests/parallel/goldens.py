@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from magi_world.io.released import dit_config_from_released
 from magi_world.model.vae import VAE
 from magi_world.parallel.channel import Channel, next_orders
 from magi_world.parallel.dit import RankDiT
@@ -22,6 +21,7 @@ from magi_world.parallel.ranks import Ranks, torchrun_place
 from magi_world.parallel.split import parse_split, part_of
 from magi_world.sampling.kv_cache import CacheConfig
 from tests.reference.forward import check_forward, load_reference_dit
+from tests.reference.released import dit_config_from_released
 from tests.reference.sampler import check_sampler
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from magi_world.config import DiTConfig, SamplerConfig
-from magi_world.io.released import dit_config_from_released
 from magi_world.io.weights import load_tensors
 from magi_world.model.attention import attention
 from magi_world.model.dit import DiT, Pass, parameter_dtype
 from magi_world.sampling.schedule import step_embedding
 from tests.reference.compare import relative_error
+from tests.reference.released import dit_config_from_released
 
 
 def check_forward(

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from magi_world.config import DiTConfig
-from magi_world.io.released import sampler_config_from_released
 from magi_world.model.dit import DiT
 from magi_world.sampling.kv_cache import KeyValueCache, MakeCache
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from tests.reference.compare import relative_error
 from tests.reference.forward import load_reference_dit
+from tests.reference.released import sampler_config_from_released
 
 
 def check_sampler(

@@ -9,12 +9,13 @@ import torch
 from toy_world import write_config, write_text
 
 from magi_world import load_world
+from magi_world.io.package import read_record
 from magi_world.io.weights import save_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.vae import VAE
 from magi_world.training.codec import CODEC
 from magi_world.training.dynamics import start
-from magi_world.training.report import Watcher, is_finished, pack_unfinished
+from magi_world.training.report import Watcher, pack_unfinished
 from magi_world.training.run import Run, open_run
 from magi_world.training.text import TEXT
 
@@ -33,7 +34,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_an_unfinished_run_plays(run: Run) -> None:
     assert pack_unfinished(run) == "dynamics, step 2 of 4"
-    assert not is_finished(run.world)
+    assert read_record(run.world)["quality"] == {"unfinished": "dynamics, step 2 of 4"}
     world = load_world(run.folder, device="cpu")
     world.reset(seed=0)
     assert world.step("go left").frames.shape == (1, 8, 16, 16, 3)
