@@ -147,7 +147,7 @@ def compose_yaml(path: Path, anchors: bool = False) -> yaml.Node | None:
         text = path.read_text(encoding="utf-8")
         depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 0
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
@@ -330,7 +330,7 @@ _NAMES: dict[Any, str] = {
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 

@@ -68,13 +68,13 @@ def test_a_chunk_that_would_take_far_too_long_is_given_up(monkeypatch: pytest.Mo
 
 
 def test_on_a_busy_machine_one_thread_is_taken_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magi_world.demos.bench.os.getloadavg", lambda: (99.0, 1.0, 1.0))
+    monkeypatch.setattr("magi_world.demos.bench.load_of_others", lambda: 99.0)
     monkeypatch.setattr(threads_module, "_seconds", lambda *given: pytest.fail("it was measured"))
     assert choose_threads(tiny_world(), most=2) == 1
 
 
 def test_the_world_is_stepped_with_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("magi_world.demos.bench.os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr("magi_world.demos.bench.load_of_others", lambda: 0.0)
     assert choose_threads(tiny_world(), most=1) is None
     chosen = choose_threads(tiny_world(), most=2)
     assert chosen in (1, 2)
