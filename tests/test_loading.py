@@ -181,3 +181,17 @@ def test_options_that_cannot_be_are_refused(
         magi_world.load_world(config.name, weights=distilled, device="cpu", **options)
     with pytest.raises(ValueError, match=f"{next(iter(options))} is for magi-1"):
         magi_world.load_world(magi_world.list_worlds()[0], **options)
+
+
+def test_loading_and_stepping_need_no_compiler() -> None:
+    """torch's takes seconds to import, which nobody should wait for who does not use it."""
+    code = (
+        "import sys, magi_world;"
+        "world = magi_world.load_world(magi_world.list_worlds()[0]);"
+        "world.reset(seed=0); world.step().frames;"
+        "print([m for m in ('torch._dynamo', 'torch._inductor', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+    )
+    assert done.stdout.split() == ["[]"]

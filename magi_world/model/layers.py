@@ -49,7 +49,10 @@ class Rope(nn.Module):
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         count = head_dim // 8
-        self.bands = nn.Parameter(10000 ** -(torch.arange(count) / count))
+        bands = torch.empty(count)
+        if not bands.is_meta:  # of shapes alone torch would load its compiler for it, for seconds
+            bands = 10000 ** -(torch.arange(count) / count)
+        self.bands = nn.Parameter(bands)
 
     def forward(self, frames: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Sine and cosine, each (B, N, S, 1, 3K) float32, for tokens in (t, h, w) order.
@@ -139,7 +142,9 @@ class CaptionEmbedder(nn.Module):
         self.y_proj_adaln = nn.Sequential(
             nn.Linear(config.caption_channels, config.condition_width)
         )
-        table = torch.randn(config.caption_length, config.caption_channels) * 0.02
+        table = torch.empty(config.caption_length, config.caption_channels)
+        if not table.is_meta:
+            table = table.normal_() * 0.02
         self.null_caption_embedding = nn.Parameter(table)
 
     def null_row(self, conditional: bool | Tensor) -> Tensor:

@@ -292,7 +292,7 @@ def velocity(
         seen = (slot, *ranges, *(cache.filled[world] for world in batch.worlds))
         told = (*times, step.interval, conditional, *(text for row in captions for text in row))
         key = (x.shape, tuple(batch.worlds), seen, told)
-        kept = [text.indices(rows) for rows in text.groups.values()]
+        kept = [model.indices(rows) for rows in text.groups.values()]
         v = model.graphs.forward(model.dit, x, given, key, cache.k, kept)
     return v[:, 1:] if with_clean else v
 
