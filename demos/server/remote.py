@@ -41,7 +41,7 @@ async def remote_socket(socket: WebSocket, hub: Hub) -> None:
         await socket.send_json({"type": "refused", "field": "visitors", "message": str(error)})
         await socket.close(4001, str(error)[:120])
         return
-    clerk = _Clerk(program, hub, socket.query_params.get("world"))
+    responder = _Responder(program, hub, socket.query_params.get("world"))
     try:
         while True:
             idle = hub.config.limits.idle
@@ -50,7 +50,7 @@ async def remote_socket(socket: WebSocket, hub: Hub) -> None:
             except TimeoutError:
                 await socket.close(4003, f"nothing was asked for {idle / 60:g} minutes")
                 return
-            await socket.send_bytes(await clerk.answer(message))
+            await socket.send_bytes(await responder.answer(message))
     except (WebSocketDisconnect, RuntimeError, KeyError):
         pass
     finally:
@@ -59,7 +59,7 @@ async def remote_socket(socket: WebSocket, hub: Hub) -> None:
             await socket.close()
 
 
-class _Clerk:
+class _Responder:
     """Does what a program asks."""
 
     def __init__(self, program: Program, hub: Hub, world: str | None) -> None:

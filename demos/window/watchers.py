@@ -17,7 +17,7 @@ from magi_world.world.spec import WorldSpec
 
 
 class Watcher:
-    """Told what became part of the story, in order: each chunk when it is first shown."""
+    """Told what was played, in order: each chunk when it is first shown."""
 
     def opened(self, opened: Opened) -> None:
         """Another world is open; its reset follows."""
