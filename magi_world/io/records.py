@@ -334,7 +334,7 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 
-def _dataclass(kind: type[Any], given: Any, place: Place, source: Source) -> Any:
+def _dataclass(kind: Any, given: Any, place: Place, source: Source) -> Any:
     values = _mapping(given, place, source)
     if values is FAILED:
         return FAILED
