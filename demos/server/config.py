@@ -88,7 +88,7 @@ class ServeConfig:
     sessions: bool = True
     picture: Format = "jpeg"
     quality: int = 90
-    rest: float = 8.0
+    rest: float = 5.0
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class PlayerConfig:
     ring_bytes: int = 1 << 30
     steer: Literal["now", "queue"] = "now"
     slots: Path = Path("recordings/slots")
-    rest: float = 8.0
+    rest: float = 5.0
 
 
 class Player:

@@ -76,15 +76,18 @@ def distance(one: str, other: str, limit: int) -> int:
 def respell(word: str, known: frozenset[str]) -> str | None:
     """The one known word that a misspelt one must be, or None.
 
-    One slip in words of three letters and more, two in words of seven and more; the first letter
-    must be right where there are two, and in words of three and four letters.
+    One slip in words of four letters and more, two in words of seven and more, letters that changed
+    places in words of three; the first letter must be right where there are two slips, and in words
+    of three and four letters.
     """
     if len(word) < 3 or not word.isalpha():
         return None
     found: dict[int, list[str]] = {}
     for right in sorted(known):
         limit = 2 if min(len(right), len(word)) >= 7 else 1
-        if len(right) < 4 or (min(len(right), len(word)) <= 4 and right[0] != word[0]):
+        if len(right) < 4 and sorted(right) != sorted(word):
+            continue
+        if min(len(right), len(word)) <= 4 and right[0] != word[0]:
             continue
         slips = distance(word, right, limit)
         if slips < 2 or (slips <= limit and right[0] == word[0]):

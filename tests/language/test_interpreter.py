@@ -167,6 +167,8 @@ def test_a_typo_costs_confidence() -> None:
     reading = WORLD.read("turn lfet", NOW)
     assert (reading.command, reading.confidence) == ("turn left", 0.93)
     assert reading.answer == "turn left"
+    swapped = WORLD.read("turn left adn stop", NOW)
+    assert [step.command for step in swapped.steps] == ["turn left", "stand still"]
 
 
 def test_what_goes_on_and_what_comes_again() -> None:
