@@ -63,7 +63,9 @@ def test_a_snapshot_of_one_process_is_continued_by_two(
         assert torch.equal(latents, expected[name])
 
 
-@pytest.mark.parametrize(("size", "split"), [(2, "2"), (4, "4"), (4, "2x2")])
+@pytest.mark.parametrize(
+    ("size", "split"), [(2, "2"), pytest.param(4, "4", marks=pytest.mark.slow), (4, "2x2")]
+)
 def test_reference_cases(size: int, split: str, tmp_path: Path) -> None:
     out = tmp_path / "errors.json"
     for done in run_ranks(size, [str(HERE / "goldens.py"), split, str(out)], patience=300):

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from toy_world import write_config, write_text
 
+import pytest
+
 from magi_world.training.text import TEXT
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "recipe_grid.py"
 
 
+@pytest.mark.slow
 def test_arms_are_trained_and_taken_up_again(recording: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(recording)
     write_text(tmp_path / TEXT)
