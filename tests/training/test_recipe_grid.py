@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from toy_world import write_config, write_text
-
 import pytest
+from toy_world import write_config, write_text
 
 from magi_world.training.text import TEXT
 
