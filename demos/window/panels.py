@@ -173,7 +173,7 @@ def states(state: AppState) -> list[tuple[str, Color]]:
     elif player.futures is not None:
         found.append(("what if", theme.AGENT))
     elif player.playback.paused and player.moment is not None:
-        still = "resting" if player.resting else "paused"
+        still = "resting" if player.playback.resting else "paused"
         found.append(("one chunk" if player.playback.running else still, theme.WARN))
     elif player.playback.waited > 0.4:
         done, total = player.runner.progress

@@ -160,6 +160,7 @@ class Playback:
     the end of the one that is shown: it comes at the next latent frame.
 
     waited: seconds that the picture has now stood still because the next chunk is not ready.
+    resting: whether it is paused because nobody has said anything for a while.
     """
 
     def __init__(self, pace: Pace, ring: int, frames_per_latent: int = 1) -> None:
@@ -170,7 +171,8 @@ class Playback:
         self.pace = pace
         self.timeline: Timeline[np.ndarray] = Timeline(ring)
         self.ahead: jobs.Done | None = None
-        self.paused = False
+        self.paused = self.resting = False
+        self._idle = 0.0
         self._stepping: Literal["no", "wanted", "shown"] = "no"
         self._frames_per_latent = frames_per_latent
         self._hurry = False
@@ -256,8 +258,26 @@ class Playback:
         return stepped
 
     def pause(self, on: bool) -> None:
-        self._hurry = False
+        self._hurry = self.resting = False
+        self._idle = 0.0
         self.paused, self._stepping = on, "no"
+
+    def idle(self, seconds: float, patience: float) -> bool:
+        """Nobody says anything; whether the picture now rests, which it does after ``patience``
+        seconds of that (0 = never). What was made ahead is dropped: the next word shapes the very
+        next chunk."""
+        self._idle += seconds if self.running else -self._idle
+        if not 0 < patience <= self._idle:
+            return False
+        self.pause(True)
+        self.ahead, self.resting = None, True
+        return True
+
+    def wake(self) -> None:
+        """Somebody says something."""
+        self._idle = 0.0
+        if self.resting:
+            self.pause(False)
 
     def step_once(self) -> None:
         self.paused, self._stepping = True, "wanted"

@@ -66,8 +66,6 @@ class Player:
         self.histories: dict[int, tuple[jobs.Moment, ...]] = {}
         self.shown, self.delay, self.flashes = ShownRate(), CommandDelay(), Flashes()
         self.now, self.failures = 0.0, 0
-        # Whether the picture stands still because nobody said anything, and since when that is so.
-        self.resting, self._idle = False, 0.0
         self._queue: list[jobs.Job] = []
         self._ticked: float | None = None
 
@@ -231,7 +229,7 @@ class Player:
     def hand_to(self, name: str) -> None:
         if name != self.controllers.name:
             self.reading = self.reading if name == HUMAN else None
-            self._wake()
+            self.playback.wake()
             self.controllers.give_to(name)
             self.steering.say(None)
             self.delay.forget()
@@ -244,7 +242,6 @@ class Player:
 
     def pause(self, on: bool | None = None) -> None:
         """Stop or go on; None changes over."""
-        self.resting, self._idle = False, 0.0
         self.playback.pause(not self.playback.paused if on is None else on)
         self.delay.forget()
 
@@ -334,29 +331,15 @@ class Player:
     def _rest(self, seconds: float) -> None:
         """Stop when nobody has said anything for a while and the world's default is in force."""
         moment, default = self.moment, self.steering.default
-        left_alone = (
-            self.playback.running
-            and self.controllers.agent is None
-            and moment is not None
-            and default is not None
-            and moment.command == self.command == default
-        )
-        self._idle = self._idle + seconds if left_alone else 0.0
-        if 0 < self.config.rest <= self._idle:
-            # Whatever is said next shapes the very next chunk.
+        quiet = moment is not None and moment.command == self.command == default
+        if not quiet or self.controllers.agent is not None:
+            self.playback.wake()
+        elif self.playback.idle(seconds, self.config.rest):
             self.drop_work()
-            self.playback.ahead = None
-            self.pause(True)
-            self.resting = True
             self.notices.info("the world rests until somebody says something")
 
-    def _wake(self) -> None:
-        self._idle = 0.0
-        if self.resting:
-            self.pause(False)
-
     def _commanded(self, command: str) -> None:
-        self._wake()
+        self.playback.wake()
         if self.playback.running and self.moment and command != self.moment.command:
             self.delay.given(command, self.now)
         else:
@@ -437,7 +420,7 @@ class Player:
     def _fresh(self, moment: jobs.Moment) -> None:
         self.futures, self.plan, self.reading, self.failures = None, None, None, 0
         self.steering.say(None)
-        self._wake()
+        self.playback.wake()
         self.delay.forget()
         self.playback.begin(moment)
 

@@ -242,35 +242,6 @@ def test_agents_are_offered_in_worlds_whose_commands_they_know() -> None:
     assert stage.opened().controllers.names == ("human", "walker", "random")
 
 
-def test_a_world_that_nobody_talks_to_rests_until_somebody_does() -> None:
-    stage = Stage(config=PlayerConfig(rest=2.0))
-    player = stage.opened()
-    stage.run(1.8)
-    player.say("turn left")
-    stage.run(4)
-    assert not player.resting
-    assert player.moment.command == "turn left"
-    player.say("stand still")
-    stage.until(lambda p: p.resting)
-    assert [n.text for n in player.notices.shown] == [
-        "the world rests until somebody says something"
-    ]
-    stage.run(1)
-    index = player.moment.index
-    stage.run(3)
-    assert player.moment.index == index
-    assert not player.playback.running
-    player.press("left")
-    player.release("left")
-    stage.until(lambda p: p.moment.index > index)
-    assert player.moment.command == "turn left"
-    assert player.playback.running
-    stage.until(lambda p: p.resting)
-    player.pause()
-    assert player.playback.running
-    assert not player.resting
-
-
 def test_what_the_heads_see_is_counted_and_goes_back_with_time() -> None:
     parts = tiny_parts()
     config = HeadsConfig(8, 2, (4, 6), ("star", "fall"), (2.0, -1.0), end="fall")

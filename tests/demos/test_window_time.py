@@ -173,3 +173,32 @@ def test_slots_bring_the_moment_back_with_its_picture(tmp_path: Path) -> None:
     player.load(player.slot_path(2), 2)
     stage.until(lambda p: p.moment.frames is not saved and p.moment.index == 3)
     assert np.abs(player.moment.frames.astype(int) - saved).max() <= 1
+
+
+def test_a_world_that_nobody_talks_to_rests_until_somebody_does() -> None:
+    stage = Stage(config=PlayerConfig(rest=2.0))
+    player = stage.opened()
+    stage.run(1.8)
+    player.say("turn left")
+    stage.run(4)
+    assert not player.playback.resting
+    assert player.moment.command == "turn left"
+    player.say("stand still")
+    stage.until(lambda p: p.playback.resting)
+    assert [n.text for n in player.notices.shown] == [
+        "the world rests until somebody says something"
+    ]
+    stage.run(1)
+    index = player.moment.index
+    stage.run(3)
+    assert player.moment.index == index
+    assert not player.playback.running
+    player.press("left")
+    player.release("left")
+    stage.until(lambda p: p.moment.index > index)
+    assert player.moment.command == "turn left"
+    assert player.playback.running
+    stage.until(lambda p: p.playback.resting)
+    player.pause()
+    assert player.playback.running
+    assert not player.playback.resting
