@@ -152,7 +152,9 @@ class Interpreter:
             if len(parts) > MAX_STEPS:
                 raise GrammarError(f"that is more than {MAX_STEPS} steps; say it in parts")
         if not parts or ahead is not None:
-            raise GrammarError("no command was said")
+            names = [c for c in self._commands if c != self.spec.default_command]
+            example = f'; say for example "{names[0]}"' if names else ""
+            raise GrammarError(f"no command was said{example}")
         return parts
 
     def _piece(

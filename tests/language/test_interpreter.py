@@ -132,7 +132,7 @@ def test_back_is_the_opposite_that_is_declared(command: str) -> None:
         ("turn left forever twice", "has an end and has none"),
         ("turn left for 3 seconds, for 2 chunks", "second duration"),
         ("walk forward for 99999 hours", "more than 100,000 chunks"),
-        ("please", "no command was said"),
+        ("please", 'no command was said; say for example "turn left"'),
         ("   ", "nothing was said"),
         ("what is this place", "is a question"),
         ("the other way", "nothing was said before"),
