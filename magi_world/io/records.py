@@ -21,6 +21,7 @@ import yaml
 
 MAX_BYTES = 64 * 2**20  # a record is a few kilobytes; more is no record
 MAX_DEPTH = 64
+MAX_VALUES = 100_000  # a few aliases of aliases make billions
 T = TypeVar("T")
 Place = tuple[str | int, ...]  # keys and indices from the root to a value
 FAILED: Any = object()  # stands where a value could not be built
@@ -171,7 +172,7 @@ def read_yaml(path: Path) -> Source:
 
     Raises:
         FileNotFoundError: there is no such file.
-        Mistakes: as `compose_yaml`; it is no mapping, or a key occurs twice.
+        Mistakes: as `compose_yaml`; it is no mapping, has too many values, or a key occurs twice.
     """
     node = compose_yaml(path, anchors=True)
     loader = yaml.SafeLoader("")
@@ -197,7 +198,11 @@ def _walk(
     if id(node) in seen:  # an alias of something around it
         return
     seen = seen | {id(node)}
-    lines.setdefault(place, node.start_mark.line + 1)
+    line = node.start_mark.line + 1
+    lines.setdefault(place, line)
+    if len(lines) > MAX_VALUES:
+        text = f"has more than {MAX_VALUES:,} values, with what its aliases repeat"
+        raise Mistakes(Path(source.where), [Mistake(line, text)])
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, value in node.value:

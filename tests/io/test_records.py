@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from magi_world.io.records import build, parse_json, read_json
+from magi_world.io.records import Mistakes, build, parse_json, read_json, read_yaml
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,16 @@ def test_files_that_are_no_record(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(ValueError, match="no plain file"):
         read_json(tmp_path)
+
+
+def test_aliases_are_followed_but_not_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text("base: &b {x: 1}\nother: *b\n")
+    assert read_yaml(path).values == {"base": {"x": 1}, "other": {"x": 1}}
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]" for m, n in zip("abcdef", "bcdefg", strict=True)
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(Mistakes, match="more than 100,000 values"):
+        read_yaml(path)
