@@ -290,10 +290,6 @@ class Playback:
         self._cut, self._playhead = None, self._length
         return moved
 
-    def seek(self, position: int) -> bool:
-        """`rewind` to a place in the timeline, 0 the oldest; whether it moved."""
-        return self.rewind(self.timeline.position - position)
-
     def extend(self, moments: tuple[jobs.Moment, ...]) -> None:
         """Go on from the end of these; they were seen already."""
         for moment in moments:
