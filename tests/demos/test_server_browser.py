@@ -76,7 +76,8 @@ class Browser:
         return 60 * int(minutes) + float(seconds)
 
     def click(self, selector: str) -> None:
-        self.driver.execute_script("arguments[0].click()", self.find(selector))
+        # In one go: between finding and clicking the page may have drawn it anew.
+        self.driver.execute_script("document.querySelector(arguments[0]).click()", selector)
 
     def type(self, words: str) -> None:
         self.find("#text").send_keys(words + "\n")

@@ -31,7 +31,9 @@ def alone(package: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     return story.tell(str(package), None, str(tmp_path_factory.mktemp("alone") / "one"))
 
 
-@pytest.mark.parametrize(("size", "parallel"), [(2, "auto"), (4, "4"), (4, "2x2")])
+@pytest.mark.parametrize(
+    ("size", "parallel"), [(2, "auto"), pytest.param(4, "4", marks=pytest.mark.slow), (4, "2x2")]
+)
 def test_the_story_is_the_same_to_the_bit_and_goes_on_elsewhere(
     size: int, parallel: str, package: Path, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:

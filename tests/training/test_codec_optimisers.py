@@ -19,6 +19,7 @@ from magi_world.training.settings import read_settings
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "codec_optimisers.py"
 
 
+@pytest.mark.slow
 def test_both_ways_from_one_start(recording: Path, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(recording)
     changes = ("loop: {steps: 4, batch: 4, ", "loop: {steps: 6, batch: 4, muon_lr: 0.01, ")
