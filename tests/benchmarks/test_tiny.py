@@ -17,6 +17,7 @@ SCRIPTS = (
     "env_cpu",
     "latency",
     "long_history",
+    "memory",
     "parallel_cpu",
     "rllib_cpu",
     "serve",
