@@ -25,7 +25,7 @@ from magi_world.agents.loading import load_agent
 from magi_world.config import require
 from magi_world.envs.rewards import LearnedReward
 from magi_world.envs.vector import MagiWorldVectorEnv, split_infos
-from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
 from magi_world.loading import LoadOptions
 from magi_world.loading import open_world as load
 from magi_world.world.spec import WorldSpec

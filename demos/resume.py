@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from magi_world.config import require
 from magi_world.io.files import only_one, write_text
 from magi_world.io.records import build, field_of, parse_json, read_json
-from magi_world.io.weights import load_tensors, read_metadata
+from magi_world.io.safetensors_io import load_tensors, read_metadata
 from magi_world.session.events import Reset, Step, to_record
 from magi_world.session.session import Session
 from magi_world.world.chunk import Chunk

@@ -17,7 +17,7 @@ import torch
 from gymnasium.utils.seeding import np_random as seeded
 
 from magi_world.io.records import field_of, parse_json
-from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
 

@@ -14,23 +14,22 @@ from pathlib import Path
 import torch
 
 from magi_world.config import MagiConfig
-from magi_world.io.layout import (
+from magi_world.io.read_released import read_vae_config
+from magi_world.io.released import (
     LOOKED_FOR,
+    PRESETS,
     CheckpointLayout,
     DitFolder,
     dit_folder_name,
     dit_sizes,
     find_layout,
-    read_vae_config,
 )
-from magi_world.io.released import PRESETS
-from magi_world.io.weights import TensorInfo, differences, inspect_checkpoint
+from magi_world.io.safetensors_io import TensorInfo, differences, inspect_checkpoint
+from magi_world.memory import cache_bytes
 from magi_world.model.dit import DiT, parameter_dtype
 from magi_world.model.t5 import DECODER_PREFIXES
 from magi_world.model.text import SpecialTokens
 from magi_world.model.vae import VAE
-from magi_world.sampling.denoise import extra_chunks
-from magi_world.sampling.kv_cache import CacheConfig
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -184,30 +183,16 @@ def _report_dit(folder: DitFolder, configs: Mapping[str, MagiConfig]) -> PartRep
     )
     if config:
         name = config.name
-        cache = {key: cache_bytes(config, dtype) for key, dtype in _DTYPES.items()}
+        cache = {
+            key: cache_bytes(config, 1, config.sampler.history, dtype)
+            for key, dtype in _DTYPES.items()
+        }
         with torch.device("meta"):
             problems += differences(DiT(config.dit).state_dict(), stored)
     elif stored:
         problems.append(f"{folder.path.name} with {name} is none of {', '.join(configs)}")
     memory = _memory(stored, parameter_dtype)
     return _part("transformer", name, folder.path, stored, memory, problems, cache)
-
-
-def cache_bytes(config: MagiConfig, dtype: torch.dtype) -> int:
-    """Memory of one world's keys and values, of the history and of the chunks in flight."""
-    height, width = config.latent_size
-    sampler, dit = config.sampler, config.dit
-    return CacheConfig(
-        layers=dit.layers,
-        worlds=1,
-        history=sampler.history,
-        window=sampler.window_size + extra_chunks(sampler),
-        tokens=sampler.chunk_width * (height // dit.patch) * (width // dit.patch),
-        kv_groups=dit.kv_groups,
-        head_dim=dit.head_dim,
-        dtype=dtype,
-        device=torch.device("meta"),
-    ).nbytes
 
 
 def _report_vae(folder: Path) -> PartReport:

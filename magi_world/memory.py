@@ -106,7 +106,7 @@ def plan_memory(
         transformer=_transformer(config.dit, dtype, proj),
         autoencoder=_autoencoder(config.vae, dtype),
         text=text,
-        history=_history(config, num_worlds, history, dtype),
+        history=cache_bytes(config, num_worlds, history, dtype),
         work=max(_forward(config, num_worlds, dtype), _decode(config, num_worlds, tile, dtype)),
         offload=offload,
     )
@@ -138,7 +138,8 @@ def _in_flight(config: MagiConfig) -> int:
     return config.sampler.window_size + extra_chunks(config.sampler)
 
 
-def _history(config: MagiConfig, worlds: int, chunks: int, dtype: torch.dtype) -> int:
+def cache_bytes(config: MagiConfig, worlds: int, chunks: int, dtype: torch.dtype) -> int:
+    """The keys and values of ``chunks`` clean chunks, and of those in flight."""
     slots = chunks + _in_flight(config)
     row = config.dit.layers * config.dit.kv_groups * config.dit.head_dim
     return 2 * worlds * slots * _chunk_tokens(config) * row * dtype.itemsize

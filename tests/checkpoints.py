@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 
 GOLDEN = Path(__file__).parent / "golden"
 WORDS = "turn left right walk forward stop open the door now look up down and a dog runs far away"

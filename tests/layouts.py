@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 from tests.checkpoints import pack, write_shards
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import magi_world.io.checkpoint
+import magi_world.io.safetensors_io
 from magi_world.config import MagiConfig, SamplerConfig
-from magi_world.doctor import cache_bytes, report_weights
-from magi_world.io.layout import open_dit
+from magi_world.doctor import report_weights
+from magi_world.io.read_released import open_dit
 from magi_world.io.released import PRESETS
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
+from magi_world.memory import cache_bytes
 from magi_world.model.dit import DiT
 from magi_world.sampling.stream import ChunkStream, StreamConfig
 from tests.checkpoints import (
@@ -90,8 +91,9 @@ def test_the_cache_is_as_large_as_the_stream_makes_it() -> None:
             dit = DiT(chosen.dit).to(torch.float32)
         stream = ChunkStream(dit.to_empty(device="cpu"), stream_config(chosen))
         held = stream.cache.k.nbytes + stream.cache.v.nbytes
-        assert cache_bytes(chosen, torch.float32) == held
-        assert cache_bytes(chosen, torch.float32) == 2 * cache_bytes(chosen, torch.bfloat16)
+        chunks = chosen.sampler.history
+        assert cache_bytes(chosen, 1, chunks, torch.float32) == held
+        assert cache_bytes(chosen, 1, chunks, torch.bfloat16) == held // 2
 
 
 def stream_config(config: MagiConfig) -> StreamConfig:
@@ -122,8 +124,8 @@ def test_no_tensor_is_read(complete: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(*args: object) -> None:
         raise AssertionError("a tensor was read")
 
-    monkeypatch.setattr(magi_world.io.checkpoint, "safe_open", refuse)
-    monkeypatch.setattr(magi_world.io.checkpoint, "read_tensors", refuse)
+    monkeypatch.setattr(magi_world.io.safetensors_io, "safe_open", refuse)
+    monkeypatch.setattr(magi_world.io.safetensors_io, "read_tensors", refuse)
     assert report_weights(complete, presets=TINY).problems == ()
 
 

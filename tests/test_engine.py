@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 import tests.reference.forward as forward
 from magi_world.engine import EngineConfig, prepare_dit, prepare_parts, slow_parts
-from magi_world.io.weights import load_tensors
+from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.tiling import TileConfig
 from magi_world.model.vae import Decoder

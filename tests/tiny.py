@@ -15,7 +15,7 @@ from torch import Tensor
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
 from magi_world.io.package import write_package
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE

@@ -20,7 +20,7 @@ from magi_world.envs.real import make_real_vector
 from magi_world.envs.rewards import LearnedReward, Reward, UncertaintyPenalty
 from magi_world.envs.vector import MagiWorldVectorEnv
 from magi_world.envs.wrappers import VectorChunkToImage, VectorDiscreteCommands
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 from magi_world.loading import Dtype, load_world
 from magi_world.training.data import ChunkDataset, split_shards
 from magi_world.training.settings import read_settings

@@ -23,7 +23,7 @@ from magi_world.agents.basic import info_field
 from magi_world.envs.wrappers import Batch, Stacking
 from magi_world.io.files import write_text
 from magi_world.io.records import build, field_of, read_json
-from magi_world.io.weights import load_into, save_tensors
+from magi_world.io.safetensors_io import load_into, save_tensors
 
 SCHEMA = 1
 RECORD, WEIGHTS = "policy.json", "policy.safetensors"

@@ -20,7 +20,7 @@ from magi_world.agents.ppo.config import TrainAgentConfig
 from magi_world.agents.ppo.policy import PolicyRecord, save_policy
 from magi_world.interrupts import Stopped
 from magi_world.io.records import field_of, read_json
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 
 SCHEMA = 1  # of a run's state
 _FLOOR = 0.1  # share of the learning rate that is left at the end

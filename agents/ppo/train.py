@@ -35,7 +35,7 @@ from magi_world.envs.sb3 import SB3VecEnv
 from magi_world.envs.state import MAX_SEED, EnvSnapshot
 from magi_world.interrupts import clean_stop
 from magi_world.io.files import only_one
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 
 try:
     from stable_baselines3 import PPO

@@ -21,10 +21,15 @@ import torch
 from torch import nn
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, VAEConfig
-from magi_world.io.checkpoint import WeightsError
 from magi_world.io.files import write_text
 from magi_world.io.records import build, field_of, read_json
-from magi_world.io.weights import find_nan, load_into, load_tensors, save_tensors
+from magi_world.io.safetensors_io import (
+    WeightsError,
+    find_nan,
+    load_into,
+    load_tensors,
+    save_tensors,
+)
 from magi_world.model.dit import parameter_dtype
 from magi_world.model.layers import settle
 from magi_world.model.static_text import StaticTextEncoder

@@ -1,25 +1,37 @@
-"""The released weights as the parts of a world, and what they will need of a card."""
+"""The released weights, opened part by part and as a world, and what they will need of a card."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from magi_world.config import MagiConfig
-from magi_world.io.checkpoint import inspect_checkpoint
-from magi_world.io.layout import find_layout, open_dit, open_text, open_vae
+from magi_world.config import DiTConfig, MagiConfig, VAEConfig, require
 from magi_world.io.package import DTYPES
+from magi_world.io.released import CheckpointLayout, find_layout
+from magi_world.io.safetensors_io import inspect_checkpoint, load_into
 from magi_world.memory import check_card, plan_memory, what_needs_less
-from magi_world.model.t5 import DECODER_PREFIXES
-from magi_world.model.text import PromptTokens, SpecialTokens, TextEncoder
+from magi_world.model.dit import DiT, parameter_dtype
+from magi_world.model.offload import offload as leave_when_idle
+from magi_world.model.t5 import DECODER_PREFIXES, T5TextEncoder
+from magi_world.model.text import (
+    CaptionCache,
+    EnhancedEncoder,
+    PromptTokens,
+    SavedCaptions,
+    SpecialTokenEncoder,
+    SpecialTokens,
+    TextEncoder,
+)
 from magi_world.model.tiling import TileConfig
+from magi_world.model.vae import VAE
 from magi_world.sampling.long_history import NEAR
 from magi_world.world.parts import MakeDiT, WorldParts, whole_dit
 from magi_world.world.spec import WorldSpec
@@ -156,3 +168,131 @@ class NoText:
         RuntimeError: always.
         """
         raise RuntimeError(f"this process reads no text, and was asked for {prompt!r}")
+
+
+def open_dit(
+    source: str | Path,
+    config: DiTConfig,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    progress: bool = False,
+    make_dit: MakeDiT = whole_dit,
+) -> DiT:
+    """Load a released transformer; each parameter in its own precision (`parameter_dtype`).
+
+    Args:
+        source: its folder, file or index.
+        config: its sizes.
+        device: where it goes.
+        dtype: precision of the stream, float32 or bfloat16.
+        progress: True shows a bar.
+        make_dit: of a process that has a part of the transformer only.
+
+    Raises:
+        FileNotFoundError, WeightsError: see :func:`magi_world.io.safetensors_io.load_into`.
+        ValueError: another dtype.
+    """
+    require(
+        dtype in (torch.float32, torch.bfloat16),
+        f"dtype is {dtype}; it must be torch.float32 or torch.bfloat16",
+    )
+    with torch.device("meta"):
+        dit, foreign = make_dit(config)
+    load_into(
+        dit, source, device, lambda n, i: parameter_dtype(n, i.dtype, dtype), progress, foreign
+    )
+    return dit.eval().requires_grad_(False)
+
+
+def open_vae(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    progress: bool = False,
+    offload: bool = False,
+) -> VAE:
+    """Load a released autoencoder: ``config.json`` with its ``ddconfig``, and its weights.
+
+    Args:
+        folder: where both lie.
+        device: where it goes.
+        dtype: precision that it is held in and computes in.
+        progress: True shows a bar.
+        offload: encoder and decoder are on ``device`` only while they run.
+
+    Raises:
+        FileNotFoundError, WeightsError: see :func:`magi_world.io.safetensors_io.load_into`.
+        ValueError: the configuration is not one of a ViTVAE that this package knows.
+    """
+    config = read_vae_config(folder)
+    with torch.device("meta"):
+        vae = VAE(config)
+    load_into(vae, folder, "cpu" if offload else device, lambda name, info: dtype, progress)
+    vae.eval().requires_grad_(False)
+    if offload:
+        for half in (vae.encoder, vae.decoder):
+            leave_when_idle(half, torch.device(device))
+    return vae
+
+
+def open_text(
+    layout: CheckpointLayout,
+    caption_length: int = 800,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    saved: str | Path | None = None,
+    progress: bool = False,
+    tokens: PromptTokens = PromptTokens(),  # noqa: B008 - it is frozen
+    enhance: Callable[[str], str] | None = None,
+    offload: bool = False,
+) -> TextEncoder:
+    """Prompts to captions as MAGI-1 reads them, special features in front, each encoded once.
+
+    Args:
+        layout: where T5 and the special tokens are.
+        caption_length: rows of a caption at most (``DiTConfig.caption_length``).
+        device, dtype: of T5; the features are float32.
+        saved: a file of :func:`magi_world.model.text.save_captions`; T5 is then not loaded.
+        progress: True shows a bar while T5 is loaded.
+        tokens: which special features stand in front.
+        enhance: rewrites a prompt before T5 reads it.
+        offload: T5 is on ``device`` only while it reads.
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError: as the parts raise them.
+    """
+    special = SpecialTokens.load(layout.part("special_tokens"), device)
+    encoder: TextEncoder
+    if saved is not None:
+        encoder = SavedCaptions(saved, device)
+    else:
+        folder = layout.part("t5")
+        encoder = T5TextEncoder(folder, device, dtype, caption_length, progress, offload)
+    if enhance is not None:
+        encoder = EnhancedEncoder(encoder, enhance)
+    return CaptionCache(SpecialTokenEncoder(encoder, special, caption_length, tokens))
+
+
+def read_vae_config(folder: str | Path) -> VAEConfig:
+    """Sizes of a released autoencoder.
+
+    Raises:
+        FileNotFoundError: no config.json in the folder.
+        ValueError: it is not of a ViTVAE, or has a size or switch that is not supported.
+    """
+    file = Path(folder) / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no VAE at {folder}: config.json is looked for there")
+    try:
+        values: Any = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    require(
+        isinstance(values, dict) and values.get("_class_name") == "ViTVAE",
+        f"{file} is not of a VAE: its _class_name must be 'ViTVAE'",
+    )
+    require(isinstance(values.get("ddconfig"), dict), f"{file} has no section ddconfig")
+    try:
+        return VAEConfig.from_ddconfig(values["ddconfig"])
+    except KeyError as error:
+        raise ValueError(f"{file}: ddconfig.{error.args[0]} is missing") from error

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 
 TOKENIZER = "tokenizer.json"
 TABLE = "features.safetensors"

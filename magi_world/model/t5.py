@@ -26,7 +26,7 @@ from torch import Tensor
 
 from magi_world.checks import check_prompt
 from magi_world.config import require
-from magi_world.io.weights import WeightsError, find_nan, inspect_checkpoint, load_into
+from magi_world.io.safetensors_io import WeightsError, find_nan, inspect_checkpoint, load_into
 from magi_world.model.offload import offload as leave_when_idle
 
 # The released file is that of the whole model; only its encoder is wanted.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from magi_world.checks import check_prompt
 from magi_world.config import require
-from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
 
 
 class TextEncoder(Protocol):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from magi_world.config import MagiConfig
 from magi_world.io.package import read_package, write_package
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 from magi_world.loading import find_package
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from magi_world.config import VAEConfig
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 from magi_world.model.vae import PROJECTED_CHANNELS, VAE, frames_to_video, video_to_frames
 from magi_world.training.data import ChunkDataset
 from magi_world.training.loop import LoopConfig, computing, train, training_attention

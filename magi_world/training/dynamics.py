@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from magi_world.config import DiTConfig
-from magi_world.io.weights import load_tensors
+from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT, Pass, velocity_to
 from magi_world.training.data import LatentDataset

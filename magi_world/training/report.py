@@ -22,7 +22,7 @@ from PIL import Image
 
 from magi_world.io.files import replacing, write_text
 from magi_world.io.package import read_package
-from magi_world.io.weights import load_tensors
+from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE

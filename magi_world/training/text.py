@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 from magi_world.model.static_text import TABLE, TOKENIZER, StaticTextEncoder
 
 TEXT = "text"  # folder of the text table

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig, MagiConfig
-from magi_world.io.weights import find_nan
+from magi_world.io.safetensors_io import find_nan
 from magi_world.language import Interpreter
 from magi_world.model.dit import DiT
 from magi_world.model.text import TextEncoder

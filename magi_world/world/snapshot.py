@@ -18,7 +18,7 @@ from torch import Tensor
 from magi_world.checks import MAX_SEED, check_prompt
 from magi_world.config import SamplerConfig, require
 from magi_world.io.records import build, field_of, parse_json
-from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
 from magi_world.language import CommandQueue
 from magi_world.sampling.denoise import DenoisingWindow, extra_chunks
 from magi_world.sampling.kv_cache import CacheConfig, KeyValueCache, TextKV

@@ -19,7 +19,7 @@ from magi_world.agents.ppo.envs import dream_env
 from magi_world.agents.ppo.policy import PolicyAgent, read_policy
 from magi_world.agents.ppo.progress import Episodes, ProgressFile, read_rows
 from magi_world.agents.ppo.train import make_learner, policy_weights, train_agent
-from magi_world.io.weights import load_tensors
+from magi_world.io.safetensors_io import load_tensors
 from magi_world.training.loop import Stopped
 from tests.agents.learning_worlds import SMALL, figures, sign_env, tiny_dream
 

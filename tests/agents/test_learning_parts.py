@@ -35,7 +35,7 @@ from magi_world.demos.commands.agents import TrainAgent
 from magi_world.envs.rewards import Moment, Reward, UncertaintyConfig, UncertaintyPenalty
 from magi_world.io.media import load_image
 from magi_world.io.package import write_package
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 from magi_world.world.world import World
 from tests.agents.learning_worlds import SMALL, sign_env
 from tests.envs.real_toy import SHIPPED, toy_config

@@ -19,7 +19,7 @@ from magi_world.envs.state import load_snapshot
 from magi_world.envs.wrappers import Stacking
 from magi_world.io.media import load_image, load_video
 from magi_world.io.package import read_package
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import load_tensors, save_tensors
 from magi_world.session.player import replay
 from magi_world.session.script import read_script
 from magi_world.session.session import SessionWriter, read_session

@@ -14,7 +14,7 @@ import torch
 
 from magi_world.envs import MagiWorldEnv
 from magi_world.envs.state import EnvSnapshot, load_snapshot, rng_from, rng_state
-from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
 from tests.envs.worlds import fast_world, together
 
 

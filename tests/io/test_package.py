@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import magi_world
-from magi_world.io.checkpoint import WeightsError
 from magi_world.io.package import check_package, read_package, read_record, write_package
-from magi_world.io.weights import load_tensors, save_tensors
+from magi_world.io.safetensors_io import WeightsError, load_tensors, save_tensors
 from magi_world.world.world import World
 from tests.tiny import tiny_parts, write_tiny_package
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from magi_world.checks import MAX_PROMPT_CHARACTERS
-from magi_world.io.weights import WeightsError, save_tensors
+from magi_world.io.safetensors_io import WeightsError, save_tensors
 from magi_world.model.t5 import T5TextEncoder, clean_caption
 from tests.checkpoints import write_t5
 

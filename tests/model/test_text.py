@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from magi_world.checks import MAX_PROMPT_CHARACTERS, check_prompt
-from magi_world.io.weights import WeightsError, save_tensors
+from magi_world.io.safetensors_io import WeightsError, save_tensors
 from magi_world.model.text import (
     CaptionCache,
     EnhancedEncoder,

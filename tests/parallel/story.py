@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import magi_world
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 from magi_world.world.world import World
 
 FRAME_SIZE = (48, 80)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magi_world.io.weights import load_tensors
+from magi_world.io.safetensors_io import load_tensors
 from magi_world.loading import load_world
 from tests.parallel import story
 from tests.parallel.launch import finish, run_ranks, start_ranks

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from magi_world.config import DiTConfig, SamplerConfig
-from magi_world.io.weights import load_tensors
+from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.attention import attention
 from magi_world.model.dit import DiT, Pass, parameter_dtype
 from magi_world.sampling.schedule import step_embedding

@@ -10,7 +10,7 @@ from toy_world import write_config, write_text
 
 from magi_world import load_world
 from magi_world.io.package import read_record
-from magi_world.io.weights import save_tensors
+from magi_world.io.safetensors_io import save_tensors
 from magi_world.model.dit import DiT
 from magi_world.model.vae import VAE
 from magi_world.training.codec import CODEC

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from magi_world.io.weights import load_tensors, read_metadata, save_tensors
+from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
 from magi_world.model.dit import parameter_dtype
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import World

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from magi_world.io.weights import (
+from magi_world.io.safetensors_io import (
     WeightsError,
     inspect_checkpoint,
     load_into,

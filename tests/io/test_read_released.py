@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig
-from magi_world.io.layout import find_layout, open_dit, open_text, open_vae
-from magi_world.io.weights import WeightsError, load_tensors
+from magi_world.io.read_released import open_dit, open_text, open_vae
+from magi_world.io.released import find_layout
+from magi_world.io.safetensors_io import WeightsError, load_tensors
 from magi_world.model.dit import parameter_dtype
 from magi_world.model.text import save_captions
 from tests.checkpoints import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from magi_world.io.weights import (
+from magi_world.io.safetensors_io import (
     WeightsError,
     find_nan,
     inspect_checkpoint,
@@ -56,13 +56,10 @@ def test_each_parameter_gets_its_own_precision(tmp_path: Path) -> None:
     assert torch.equal(net.first.weight, tensors()["first.weight"].bfloat16())
 
 
-def test_progress_is_counted_in_bytes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    seen: list[tuple[int, int]] = []
-    load_into(meta(), sharded(tmp_path), progress=lambda done, total: seen.append((done, total)))
-    total = sum(t.nbytes for t in tensors().values())
-    assert [t for _, t in seen] == [total] * 5
-    assert [d for d, _ in seen] == sorted({d for d, _ in seen})
-    assert seen[-1] == (total, total)
+def test_a_bar_is_shown_where_it_is_wanted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load_into(meta(), sharded(tmp_path))
     assert capfd.readouterr().err == ""
     load_into(meta(), tmp_path, progress=True)
     assert "100%" in capfd.readouterr().err
@@ -136,7 +133,7 @@ def test_saving_replaces_whole_files_only(tmp_path: Path, monkeypatch: pytest.Mo
         path.write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("magi_world.io.weights.save_file", full_disk)
+    monkeypatch.setattr("magi_world.io.safetensors_io.save_file", full_disk)
     with pytest.raises(OSError, match="no space"):
         save_tensors(file, {"a": torch.zeros(3)})
     assert torch.equal(load_tensors(file)["a"], torch.ones(3))
