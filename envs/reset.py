@@ -15,9 +15,9 @@ import numpy as np
 from magi_world.checks import check_prompt
 from magi_world.envs.spaces import is_int
 from magi_world.envs.state import EnvSnapshot, joined, load_snapshot
-from magi_world.io.media import fit, load_image, load_video
+from magi_world.io.media import fit
 from magi_world.session.events import StartFile
-from magi_world.session.player import start_frames
+from magi_world.session.player import start_pixels
 from magi_world.world.chunk import Chunk
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.world import World
@@ -242,11 +242,8 @@ def _from_frames(
         )
     if kind is None:
         kind = "video" if Path(value).suffix.lower() in VIDEO_SUFFIXES else "image"
-    if kind == "image":
-        frames = load_image(value)
-    else:
-        frames = load_video(value, world.spec.fps, start_frames(world))
-    return EpisodeStart(frames=fit(frames, world.spec.frame_size), file=StartFile.of(value, kind))
+    frames = start_pixels(kind, value, world)
+    return EpisodeStart(frames=frames, file=StartFile.of(value, kind))
 
 
 def begin_episodes(

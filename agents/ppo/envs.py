@@ -225,7 +225,7 @@ def with_starts(parts: WorldParts, starts: Tensor) -> WorldParts:
 
 @torch.inference_mode()
 def _encoded(parts: WorldParts, frames: Tensor) -> Tensor:
-    start = choose_start(parts, [0] * len(frames), None, frames, None)
+    start = choose_start(parts, [0] * len(frames), video=frames)
     assert start is not None, "a video was given"
     return start.latents.cpu()
 

@@ -110,7 +110,6 @@ class ForkView:
 
 
 SQUARE = (64, 64)  # the shape of the picture while no world is open
-TIP_AFTER = 24  # height of a tip over what it is about
 
 
 class View:

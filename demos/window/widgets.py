@@ -10,13 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from magi_world.io.package import read_package
 from magi_world.loading import find_package
-from magi_world.world.chunk import decode_latents
 from magi_world.world.spec import WorldSpec
-from magi_world.world.start import best_start
+from magi_world.world.start import best_start, last_frames
 
 HISTORY = 200
 
@@ -145,17 +143,13 @@ class Preview:
         return f"obeys: {', '.join(names)}" if names else "obeys any text"
 
 
-@torch.inference_mode()
 def read_preview(name: str) -> Preview:
     """The preview of a shipped or installed world, or of a folder.
     Raises ValueError, OSError: there is no such world, or its files are damaged.
     """
     parts = read_package(find_package(name))
     number = best_start(parts)
-    if number is None or parts.starts is None:
-        return Preview(parts.spec)
-    end = parts.starts[number : number + 1, :, -parts.config.sampler.chunk_width :].float()
-    return Preview(parts.spec, decode_latents(parts, end)[0, -1].numpy())
+    return Preview(parts.spec, None if number is None else last_frames(parts, number)[0])
 
 
 class Previews:

@@ -20,9 +20,6 @@ from pathlib import Path
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig, require
 from magi_world.io.safetensors_io import TensorInfo, inspect_checkpoint
 
-# Step counts that distilled weights were trained for.
-DISTILLED_STEPS = (64, 32, 16, 12, 8)
-
 _DIT_4_5B = DiTConfig(layers=34, hidden=3072, ffn=12288, heads=24, kv_groups=8, head_dim=128)
 _DIT_24B = DiTConfig(
     layers=48,

@@ -10,7 +10,6 @@ features lie in the transformer's own weights.
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 from magi_world.checks import check_prompt
 from magi_world.config import require
 from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
+from magi_world.model.dit import Memo
 
 
 class TextEncoder(Protocol):
@@ -289,8 +289,7 @@ class CaptionCache:
     def __init__(self, encoder: TextEncoder, size: int = 256) -> None:
         require(size > 0, f"CaptionCache.size is {size}; it must be at least 1")
         self.encoder = encoder
-        self.size = size
-        self._known: OrderedDict[str, Tensor] = OrderedDict()
+        self._known = Memo(size)
 
     @property
     def channels(self) -> int:
@@ -299,13 +298,7 @@ class CaptionCache:
 
     def encode(self, prompt: str) -> Tensor:
         """Features (L, C) of a prompt; the same tensor each time, so do not write into it."""
-        prompt = check_prompt(prompt)
-        if prompt not in self._known:
-            self._known[prompt] = self.encoder.encode(prompt)
-            if len(self._known) > self.size:
-                self._known.popitem(last=False)
-        self._known.move_to_end(prompt)
-        return self._known[prompt]
+        return self._known.get(check_prompt(prompt), lambda: self.encoder.encode(prompt))
 
 
 def save_captions(path: str | Path, captions: Mapping[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from magi_world.world.chunk import Chunk
 from magi_world.world.parts import WorldParts
 from magi_world.world.snapshot import PromptState, Snapshot
 from magi_world.world.spec import Command, WorldSpec
-from magi_world.world.start import Pixels
+from magi_world.world.start import Beginning
 from magi_world.world.world import Steer, World
 
 
@@ -145,24 +145,16 @@ class RemoteWorld(World):
     def served(self) -> list[str]:
         return list(self._connection.hello["worlds"])
 
-    def _begin(
-        self,
-        rows: Sequence[int],
-        seeds: Sequence[int],
-        scenes: Sequence[str | None],
-        image: Pixels | None,
-        video: Pixels | None,
-        start: int | Literal["text"] | None,
-    ) -> Chunk:
-        pixels = {"image": image, "video": video}
+    def _begin(self, asked: Beginning) -> Chunk:
+        pixels = {"image": asked.image, "video": asked.video}
         arrays = {n: np.asarray(torch.as_tensor(x)) for n, x in pixels.items() if x is not None}
-        asked = {"rows": rows, "seeds": seeds, "prompts": scenes, "start": start}
         first = self.spec.default_command
-        for row in rows:
+        for row in asked.rows:
             self._started[row] = False
             self._prompts[row] = PromptState(queue=CommandQueue(command=first, rest=first))
-        chunk = self._chunk_of(self._ask("reset", arrays, asked))
-        for row in rows:
+        fields = {"seeds": asked.seeds, "prompts": asked.scenes, "start": asked.start}
+        chunk = self._chunk_of(self._ask("reset", arrays, {"rows": asked.rows, **fields}))
+        for row in asked.rows:
             self._started[row] = True
         return chunk
 

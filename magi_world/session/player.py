@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
 
 from magi_world.config import require
 from magi_world.io.media import fit, load_image, load_video
@@ -279,22 +281,23 @@ def _difference(event: Reset | Step, chunk: Chunk) -> str | None:
     return None
 
 
-def load_start(start: StartFile, world: World, folder: Path = Path()) -> Any:
+def load_start(start: StartFile, world: World, folder: Path = Path()) -> np.ndarray:
     """Frames of a start file, scaled and cut to the world's size: (H, W, 3) or (T, H, W, 3) uint8.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not the one that it was.
     """
-    path = _same_file(start.path, start.sha256, folder)
-    if start.kind == "image":
-        return fit(load_image(path), world.spec.frame_size)
-    return fit(load_video(path, world.spec.fps, start_frames(world)), world.spec.frame_size)
+    return start_pixels(start.kind, _same_file(start.path, start.sha256, folder), world)
 
 
-def start_frames(world: World) -> int:
-    """Frames at the end of a start video that the world can remember."""
-    return (world.parts.config.sampler.history + 1) * world.spec.frames_per_chunk
+def start_pixels(kind: Literal["image", "video"], path: str | Path, world: World) -> np.ndarray:
+    """A picture, or as much of the end of a film as the world can remember, as `load_start`."""
+    spec = world.spec
+    if kind == "image":
+        return fit(load_image(path), spec.frame_size)
+    remembered = (world.parts.config.sampler.history + 1) * spec.frames_per_chunk
+    return fit(load_video(path, spec.fps, remembered), spec.frame_size)
 
 
 def _same_file(name: str, sha256: str | None, folder: Path) -> Path:

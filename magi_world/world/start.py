@@ -26,6 +26,21 @@ CELLS = 8  # a picture is judged as so many cells across and down
 AT_A_TIME = 8  # start videos decoded together
 
 
+@dataclass(frozen=True, eq=False)
+class Beginning:
+    """What `World.reset` was asked for. rows, seeds, scenes: one for each of these worlds.
+
+    scenes: None is the world's own.    image, video, start: as in `World.reset`.
+    """
+
+    rows: Sequence[int]
+    seeds: Sequence[int]
+    scenes: Sequence[str | None]
+    image: Pixels | None = None
+    video: Pixels | None = None
+    start: int | Literal["text"] | None = None
+
+
 @dataclass(frozen=True)
 class Start:
     """What a video begins with.
@@ -41,11 +56,11 @@ class Start:
 def choose_start(
     parts: WorldParts,
     seeds: Sequence[int],
-    image: Pixels | None,
-    video: Pixels | None,
-    start: int | Literal["text"] | None,
+    image: Pixels | None = None,
+    video: Pixels | None = None,
+    start: int | Literal["text"] | None = None,
 ) -> Start | None:
-    """The start that `World.reset` was asked for; None means text alone.
+    """What the videos of these seeds begin with; None means text alone.
 
     Raises:
         ValueError: more than one start, an unknown one, pixels of the wrong shape or dtype.
@@ -161,12 +176,13 @@ def best_start(parts: WorldParts) -> int | None:
 
 
 @torch.inference_mode()
-def last_frames(parts: WorldParts) -> np.ndarray:
-    """The picture that each start video ends with, uint8 (K, H, W, 3)."""
+def last_frames(parts: WorldParts, number: int | None = None) -> np.ndarray:
+    """The picture that each start video ends with, or one of them, uint8 (K or 1, H, W, 3)."""
     assert parts.starts is not None, "the caller has looked"
     device = parts.device
     width = parts.config.sampler.chunk_width
-    ends = parts.starts[:, :, -width:].float().split(AT_A_TIME)
+    chosen = parts.starts if number is None else parts.starts[number : number + 1]
+    ends = chosen[:, :, -width:].float().split(AT_A_TIME)
     return np.concatenate([decode_latents(parts, x.to(device))[:, -1].cpu().numpy() for x in ends])
 
 

@@ -30,7 +30,7 @@ from magi_world.world.chunk import Chunk, decode_chunk
 from magi_world.world.parts import WorldParts
 from magi_world.world.snapshot import PromptState, Snapshot, check_snapshot
 from magi_world.world.spec import MAX_CHARACTERS, WorldSpec
-from magi_world.world.start import Pixels, choose_start, first_chunk
+from magi_world.world.start import Beginning, Pixels, choose_start, first_chunk
 
 Steer = Literal["now", "queue"]
 TEXTS_KEPT = 32  # whose keys and values stay in memory
@@ -146,21 +146,14 @@ class World:
         rows = world_rows(worlds, self.num_worlds)
         seeds = seeds_per_world(seed, len(rows))
         scenes = per_world("prompt", prompt, len(rows), str)
-        return self._begin(rows, seeds, scenes, image, video, start)
+        return self._begin(Beginning(rows, seeds, scenes, image, video, start))
 
     @_on_the_card
-    def _begin(
-        self,
-        rows: Sequence[int],
-        seeds: Sequence[int],
-        scenes: Sequence[str | None],
-        image: Pixels | None,
-        video: Pixels | None,
-        start: int | Literal["text"] | None,
-    ) -> Chunk:
-        """`reset` of these rows; a scene of None is the world's own."""
-        own = [self.spec.scene if s is None else self._understood(s) for s in scenes]
-        chosen = choose_start(self.parts, seeds, image, video, start)
+    def _begin(self, asked: Beginning) -> Chunk:
+        """`reset`, once it is known of which worlds."""
+        rows, seeds = asked.rows, asked.seeds
+        own = [self.spec.scene if s is None else self._understood(s) for s in asked.scenes]
+        chosen = choose_start(self.parts, seeds, asked.image, asked.video, asked.start)
         first = self.spec.default_command
         queue = CommandQueue(command=first, rest=first)
         states = [PromptState(scene, first or "", queue=queue) for scene in own]

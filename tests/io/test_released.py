@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from magi_world.io.released import DISTILLED_STEPS, PRESETS, preset
+from magi_world.io.released import PRESETS, preset
 from magi_world.model.dit import DiT
 from tests.checkpoints import golden_case
 from tests.reference.released import (
@@ -63,7 +63,7 @@ def test_presets_are_the_released_variants() -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 4])
 def test_distilled_presets_run_with_every_released_step_count(window: int) -> None:
-    for steps in DISTILLED_STEPS:
+    for steps in (64, 32, 16, 12, 8):  # that the distilled weights were trained for
         config = preset("magi-1-24b-distill").with_options(num_steps=steps, window_size=window)
         assert config.sampler.num_steps == steps
 

@@ -402,7 +402,7 @@ def test_start_frames_lie_where_the_model_is() -> None:
     parts = tiny_parts()
     dit, vae = (copy.deepcopy(part).to("meta") for part in (parts.dit, parts.vae))
     moved = replace(parts, dit=dit, vae=vae)
-    chosen = choose_start(moved, [0], picture(0), None, None)
+    chosen = choose_start(moved, [0], picture(0))
     assert chosen is not None
     assert chosen.frames is not None
     assert chosen.frames.device.type == "meta"
