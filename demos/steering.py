@@ -196,18 +196,13 @@ class Controllers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All who can be in charge, in the order of `hand_over`."""
+        """All who can be in charge, in the order in which they follow each other."""
         return (HUMAN, *self._agents)
 
     @property
     def agent(self) -> Agent | None:
         """The agent in charge; None for the human."""
         return self._agents.get(self.name)
-
-    def hand_over(self) -> str:
-        """The next one takes over; who that is."""
-        self.name = self.following
-        return self.name
 
     def give_to(self, name: str) -> None:
         """This one takes over. Raises ValueError: there is no such one."""
@@ -237,7 +232,3 @@ class Controllers:
         if self.name not in self.names:
             self.name = HUMAN
         return [name for name in self._own if name not in fitting]
-
-    def add(self, name: str, agent: Agent) -> None:
-        Controllers({name: agent})
-        self._own[name] = self._agents[name] = agent

@@ -129,7 +129,7 @@ def _draw_slots(brush: Brush, state: AppState) -> None:
             width,
             height,
         )
-        path = state.player.slot_path(slot) if state.player.opened else None
+        path = state.player.slots.path(slot) if state.player.slots else None
         full = path is not None and path.is_file()
         does = partial(state.load if full else state.save, slot)
         hot = brush.spots.add(Spot(f"slot {slot}", cell, does))

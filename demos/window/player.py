@@ -6,8 +6,8 @@ for the next chunk as late as is safe, so that a command given meanwhile still s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +18,11 @@ from magi_world.demos.steering import HUMAN, Controllers, KeyMap, Steering
 from magi_world.demos.window import jobs
 from magi_world.demos.window.jobs import Futures
 from magi_world.demos.window.playback import CommandDelay, Flashes, Pace, Playback, ShownRate
-from magi_world.demos.window.watchers import Notices, Watcher
+from magi_world.demos.window.slots import Slots
+from magi_world.demos.window.watchers import Audience, Notices, Watcher
 from magi_world.demos.window.worker import Worker
 from magi_world.language import Reading, Step
-from magi_world.session.events import Event, Note, Rewind, Said, Save
+from magi_world.session.events import Note, Rewind, Said, Save
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,19 @@ class Player:
     ) -> None:
         """Nothing is open yet: call `open`."""
         self.config = config or PlayerConfig()
-        self.runner, self.watchers = runner, list(watchers)
+        self.runner, self.notices = runner, Notices()
+        self.watchers = Audience(watchers, self.notices)
         self.controllers = Controllers(agents or {})
-        self.notices = Notices()
         self.steering = Steering(KeyMap(()), None)
         self.playback = Playback(Pace(1.0, 1), 2)
         self.opened: jobs.Opened | None = None
         self.start = jobs.Start()
         self.futures: Futures | None = None
-        # What the agent in charge says next, and the past of every slot that was saved.
+        self.slots: Slots | None = None
+        # What the agent in charge says next.
         self.plan: jobs.Asked | None = None
         # What was typed last, and what it was understood as; keys and agents take it away.
         self.reading: Reading | None = None
-        self.histories: dict[int, tuple[jobs.Moment, ...]] = {}
         self.shown, self.delay, self.flashes = ShownRate(), CommandDelay(), Flashes()
         self.now, self.failures = 0.0, 0
         self._queue: list[jobs.Job] = []
@@ -117,8 +118,8 @@ class Player:
             rewound = None if self.playback.timeline.at_end else self.moment
             if (stepped := self.playback.advance(seconds)) is not None:
                 if rewound is not None:
-                    self.tell(Rewind(rewound.index))
-                self.tell(stepped.events[0], stepped.moments)
+                    self.watchers.happened(Rewind(rewound.index))
+                self.watchers.happened(stepped.events[0], stepped.moments)
                 self.delay.shown(stepped.moment.command, now)
                 self.steering.settle()
                 for event in () if stepped.moment.score is None else stepped.moment.score.fresh:
@@ -141,17 +142,9 @@ class Player:
         self._first(jobs.Load(path, slot))
 
     def save(self, slot: int) -> None:
-        if self.moment is not None:
-            path = self.slot_path(slot)
-            self.histories[slot] = self.playback.timeline.past
-            self._queue.append(jobs.Save(self.moment, slot, path))
-
-    def slot_path(self, slot: int) -> Path:
-        if self.opened is None:
-            raise ValueError("no world is open; slots belong to a world")
-        spec = self.opened.spec
-        name = f"{spec.name}-{spec.fingerprint[:8]}-slot-{slot}.safetensors"
-        return self.config.slots / name
+        if self.moment is not None and self.slots is not None:
+            self.slots.remember(slot, self.playback.timeline.past)
+            self._queue.append(jobs.Save(self.moment, slot, self.slots.path(slot)))
 
     def read(self, text: str) -> Reading | None:
         """What a text means to this world now; None while none is open."""
@@ -174,7 +167,7 @@ class Player:
             self.drop_work()
             self.futures.say(self.futures.selected, reading.command)
             return
-        self.tell(Said.of(reading))
+        self.watchers.happened(Said.of(reading))
         if not reading.obeyed:
             self.notices.refuse(reading.answer)
         else:
@@ -238,7 +231,7 @@ class Player:
                 "you steer again" if name == HUMAN else f"{name} steers; any arrow is yours again"
             )
             self.notices.info(words)
-            self.tell(Note(f"{name} takes over"))
+            self.watchers.happened(Note(f"{name} takes over"))
 
     def pause(self, on: bool | None = None) -> None:
         """Stop or go on; None changes over."""
@@ -286,20 +279,7 @@ class Player:
 
     def close(self) -> None:
         self.runner.close()
-        self._tell_all(lambda w: w.close())
-
-    def tell(self, event: Event, moments: Sequence[jobs.Moment] = ()) -> None:
-        """Tell the watchers what has happened, and the chunks that it made."""
-        self._tell_all(lambda w: w.happened(event, moments))
-
-    def _tell_all(self, what: Callable[[Watcher], None]) -> None:
-        """A watcher that fails is shown and dropped; the play goes on."""
-        for watcher in list(self.watchers):
-            try:
-                what(watcher)
-            except Exception as error:
-                self.watchers.remove(watcher)
-                self.notices.error(str(error) or type(error).__name__)
+        self.watchers.close()
 
     def drop_work(self) -> None:
         """What is being made is no longer wanted: another moment, command or world is."""
@@ -391,14 +371,14 @@ class Player:
                 return
             case jobs.Save(moment, slot):
                 newest = moment is self.moment and self.playback.timeline.at_end
-                self.tell(Save(str(slot), None if newest else moment.index))
+                self.watchers.happened(Save(str(slot), None if newest else moment.index))
                 self.notices.info(f"saved in slot {slot}: L, then {slot} brings it back")
             case jobs.Load():
                 self._loaded(done, done.job)
             case jobs.Keep():
                 self._kept(done, done.job)
         for event in done.events:
-            self.tell(event, done.moments if event is done.events[-1] else ())
+            self.watchers.happened(event, done.moments if event is done.events[-1] else ())
 
     def _opened(self, opened: jobs.Opened) -> None:
         spec, config = opened.spec, self.config
@@ -413,8 +393,8 @@ class Player:
         ring = max(2, min(config.ring_chunks, config.ring_bytes // max(1, bytes_kept)))
         pace = Pace(spec.fps, spec.frames_per_chunk)
         self.playback = Playback(pace, ring, opened.frames_per_latent)
-        self.histories.clear()
-        self._tell_all(lambda w: w.opened(opened))
+        self.slots = Slots(config.slots, spec)
+        self.watchers.opened(opened)
         self._done(opened.begun)
 
     def _fresh(self, moment: jobs.Moment) -> None:
@@ -426,23 +406,21 @@ class Player:
 
     def _loaded(self, done: jobs.Done, job: jobs.Load) -> None:
         """Play goes on from there, under the command of that moment, with what came before it."""
-        moment = done.moment
-        # A slot of this session brings its past along; a file only the moment itself.
-        *past, saved = self.histories.get(job.slot or 0, (moment,))
-        if saved.index == moment.index and saved.score is not None:
-            moment = replace(moment, score=saved.score)
+        assert self.slots is not None, "a world is open"
+        past = self.slots.past(job.slot, done.moment)
+        moment = past[-1]
         self._fresh(moment)
         self.playback.timeline.clear()
-        for earlier in (*past, moment):
-            self.playback.timeline.append(earlier)
+        for one in past:
+            self.playback.timeline.append(one)
         if moment.command != self.steering.default:
             self.steering.say(moment.command)
-        words = f"{job.name} is loaded; [ goes back before it" if past else f"{job.name} is loaded"
-        self.notices.info(words)
+        back = "; [ goes back before it" if len(past) > 1 else ""
+        self.notices.info(f"{job.name} is loaded{back}")
 
     def _kept(self, done: jobs.Done, job: jobs.Keep) -> None:
         if not self.playback.timeline.at_end:
-            self.tell(Rewind(job.base.index))
+            self.watchers.happened(Rewind(job.base.index))
         self.futures = None
         self.playback.extend(done.moments)
         command = job.commands[job.row]

@@ -274,7 +274,7 @@ class AppState:
 
     def load(self, slot: int) -> None:
         self.overlay = ""
-        path = self.player.slot_path(slot) if self.player.opened else None
+        path = self.player.slots.path(slot) if self.player.slots else None
         if path is None or not path.is_file():
             words = f"slot {slot} is empty; Ctrl + {slot} saves this moment in it"
             self.player.notices.error(words)

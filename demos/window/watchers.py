@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -87,6 +87,31 @@ class Notices:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+class Audience(list[Watcher]):
+    """All who are told. One that fails is shown and dropped; the play goes on."""
+
+    def __init__(self, watchers: Iterable[Watcher], notices: Notices) -> None:
+        super().__init__(watchers)
+        self._notices = notices
+
+    def opened(self, opened: Opened) -> None:
+        self._all(lambda w: w.opened(opened))
+
+    def happened(self, event: Event, moments: Sequence[Moment] = ()) -> None:
+        self._all(lambda w: w.happened(event, moments))
+
+    def close(self) -> None:
+        self._all(lambda w: w.close())
+
+    def _all(self, tell: Callable[[Watcher], None]) -> None:
+        for watcher in list(self):
+            try:
+                tell(watcher)
+            except Exception as error:
+                self.remove(watcher)
+                self._notices.error(str(error) or type(error).__name__)
 
 
 class Background:

@@ -215,7 +215,7 @@ def test_everything_can_be_clicked(driver: Driver) -> None:
     driver.click("close")
     driver.click("slots")
     driver.click("slot 2")
-    driver.until(lambda: driver.player.slot_path(2).is_file())
+    driver.until(lambda: driver.player.slots.path(2).is_file())
     driver.click("figures")
     assert driver.state.hud
     driver.click("back")
@@ -268,7 +268,7 @@ def test_what_waits_is_shown_as_chips_that_can_be_changed_and_dropped(driver: Dr
 def test_slots_with_keys_and_mouse(driver: Driver) -> None:
     driver.opened()
     driver.key(pygame.K_4, "4", mod=pygame.KMOD_LCTRL)
-    driver.until(lambda: driver.player.slot_path(4).is_file())
+    driver.until(lambda: driver.player.slots.path(4).is_file())
     driver.key(pygame.K_l, "l")
     driver.pixels()
     driver.click("slot 4")

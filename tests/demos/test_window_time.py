@@ -138,7 +138,7 @@ def test_a_slot_comes_back_with_what_was_before_it_and_its_command(tmp_path: Pat
     player.save(1)
     player.say("walk forward")
     stage.chunk(7)
-    player.load(player.slot_path(1), 1)
+    player.load(player.slots.path(1), 1)
     stage.until(lambda p: p.moment.index == 4)
     stage.chunk(5)
     assert player.moment.command == "turn left"
@@ -147,7 +147,7 @@ def test_a_slot_comes_back_with_what_was_before_it_and_its_command(tmp_path: Pat
     player.say("turn right")
     player.pause(False)
     stage.chunk(4)
-    player.load(player.slot_path(1), 1)
+    player.load(player.slots.path(1), 1)
     stage.until(lambda p: p.moment.index == 4 and p.moment.command == "turn left")
     stage.chunk(5)
     player.close()
@@ -163,14 +163,14 @@ def test_slots_bring_the_moment_back_with_its_picture(tmp_path: Path) -> None:
     stage.chunk(3)
     saved = player.moment.frames
     player.save(2)
-    stage.until(lambda p: p.slot_path(2).is_file())
+    stage.until(lambda p: p.slots.path(2).is_file())
     player.begin(jobs.Start(seed=9))
     stage.until(lambda p: p.moment.seed == 9)
-    player.load(player.slot_path(2), 2)
+    player.load(player.slots.path(2), 2)
     stage.until(lambda p: p.moment.index == 3)
     assert np.array_equal(player.moment.frames, saved)
-    player.slot_path(2).with_suffix(".png").unlink()
-    player.load(player.slot_path(2), 2)
+    player.slots.path(2).with_suffix(".png").unlink()
+    player.load(player.slots.path(2), 2)
     stage.until(lambda p: p.moment.frames is not saved and p.moment.index == 3)
     assert np.abs(player.moment.frames.astype(int) - saved).max() <= 1
 
