@@ -11,16 +11,10 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from magi_world.envs.base import METADATA, RolloutEnv, check_count, metadata
+from magi_world.envs.config import Actions, EnvConfig, Observation, RenderMode, WorldFactory
 from magi_world.envs.reset import EpisodeStart, StartLike, read_options, read_start, whole_seed
 from magi_world.envs.rewards import RewardLike
-from magi_world.envs.rollout import (
-    Actions,
-    EnvConfig,
-    Observation,
-    RenderMode,
-    Rollout,
-    WorldFactory,
-)
+from magi_world.envs.rollout import Rollout
 from magi_world.envs.spaces import CommandSpace, command_at, keys_to_action, teach_torchrl
 from magi_world.envs.state import EnvSnapshot
 from magi_world.envs.vector import MagiWorldVectorEnv

@@ -16,8 +16,8 @@ from gymnasium.error import ClosedEnvironmentError, ResetNeeded
 from gymnasium.spaces import Box
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from magi_world.envs.config import EnvConfig, RenderMode
 from magi_world.envs.reset import whole_seed
-from magi_world.envs.rollout import EnvConfig, RenderMode
 from magi_world.envs.spaces import CommandSpace, check_choice, is_int
 from magi_world.envs.state import MAX_SEED
 from magi_world.envs.wrappers import ChunkToImage, DiscreteCommands

@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from magi_world.envs.base import METADATA, RolloutEnv, check_count, metadata
+from magi_world.envs.config import Actions, EnvConfig, Observation, Output, RenderMode, WorldFactory
 from magi_world.envs.reset import (
     EpisodeStart,
     ResetOptions,
@@ -27,15 +28,7 @@ from magi_world.envs.reset import (
     starts_per_world,
 )
 from magi_world.envs.rewards import RewardLike
-from magi_world.envs.rollout import (
-    Actions,
-    EnvConfig,
-    Observation,
-    Output,
-    RenderMode,
-    Rollout,
-    WorldFactory,
-)
+from magi_world.envs.rollout import Rollout
 from magi_world.envs.spaces import commands_per_world
 from magi_world.envs.state import EnvSnapshot
 from magi_world.loading import DEFAULT_WORLD, LoadOptions

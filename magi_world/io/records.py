@@ -1,5 +1,5 @@
 """JSON and YAML into dataclasses, read strictly: what is wrong is named, with its place, its value
-and what is right; in YAML with its line, and all of it at once.
+and what is right; in YAML (`magi_world.io.marked_yaml`) with its line, and all of it at once.
 
 Used for every file that may come from somebody else: nothing in it is believed, nothing is run.
 """
@@ -17,11 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 MAX_BYTES = 64 * 2**20  # a record is a few kilobytes; more is no record
-MAX_DEPTH = 64
-MAX_VALUES = 100_000  # a few aliases of aliases make billions
 T = TypeVar("T")
 Place = tuple[str | int, ...]  # keys and indices from the root to a value
 FAILED: Any = object()  # stands where a value could not be built
@@ -113,7 +109,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
-    _check_file(path)
+    check_file(path)
     return parse_json(path.read_bytes(), str(path))
 
 
@@ -128,93 +124,8 @@ def parse_json(text: str | bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is damaged: {str(error) or type(error).__name__}") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{where} is damaged: it must be a JSON object, not {_shown(record)}")
+        raise ValueError(f"{where} is damaged: it must be a JSON object, not {shown(record)}")
     return record
-
-
-def compose_yaml(path: Path, anchors: bool = False) -> yaml.Node | None:
-    """The nodes of a YAML file, each with its line; None: the file says nothing.
-
-    Args:
-        anchors: allow values that refer to others.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        Mistakes: no plain file, far too large or deep, not UTF-8, or not YAML.
-    """
-    try:
-        if path.exists():
-            _check_file(path)
-        text = path.read_text(encoding="utf-8")
-        depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            line = event.start_mark.line + 1 if event.start_mark else 0
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise Mistakes(path, [Mistake(line, f"is nested deeper than {MAX_DEPTH}")])
-            # A file that refers to itself would have no end.
-            if not anchors and getattr(event, "anchor", None):
-                raise Mistakes(path, [Mistake(line, "anchors and aliases are not supported")])
-        return yaml.compose(text, yaml.SafeLoader)
-    except UnicodeDecodeError as error:
-        raise Mistakes(path, [Mistake(0, f"is not UTF-8 text: {error.reason}")]) from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        text = f"not valid YAML: {error.problem or error.context}"
-        raise Mistakes(path, [Mistake(mark.line + 1 if mark else 0, text)]) from None
-    except yaml.YAMLError as error:
-        raise Mistakes(path, [Mistake(0, f"not valid YAML: {error}")]) from None
-
-
-def read_yaml(path: Path) -> Source:
-    """Read a YAML file whose root is a mapping.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        Mistakes: as `compose_yaml`; it is no mapping, has too many values, or a key occurs twice.
-    """
-    node = compose_yaml(path, anchors=True)
-    loader = yaml.SafeLoader("")
-    try:
-        values = {} if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        text = f"not valid YAML: {error.problem}"
-        raise Mistakes(path, [Mistake(mark.line + 1 if mark else 0, text)]) from None
-    if not isinstance(values, dict):
-        raise Mistakes(path, [Mistake(1, f"must be keys and values, not {_shown(values)}")])
-    lines: dict[Place, int] = {(): 1}
-    source = Source(str(path), values, lines)
-    if node is not None:
-        _walk(node, (), lines, source, frozenset())
-    source.done()
-    return source
-
-
-def _walk(
-    node: yaml.Node, place: Place, lines: dict[Place, int], source: Source, seen: frozenset[int]
-) -> None:
-    if id(node) in seen:  # an alias of something around it
-        return
-    seen = seen | {id(node)}
-    line = node.start_mark.line + 1
-    lines.setdefault(place, line)
-    if len(lines) > MAX_VALUES:
-        text = f"has more than {MAX_VALUES:,} values, with what its aliases repeat"
-        raise Mistakes(Path(source.where), [Mistake(line, text)])
-    if isinstance(node, yaml.MappingNode):
-        names: set[str] = set()
-        for key, value in node.value:
-            inner = (*place, str(key.value))
-            lines[inner] = key.start_mark.line + 1
-            if inner[-1] in names:
-                source.is_wrong(inner, "is there twice")
-            names.add(str(key.value))
-            _walk(value, inner, lines, source, seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            _walk(value, (*place, i), lines, source, seen)
 
 
 def build(kind: type[T], record: Any, where: str, place: Place = ()) -> T:
@@ -266,7 +177,7 @@ def read(kind: Any, given: Any, place: Place, source: Source) -> Any:
     if origin is Literal:
         if any(type(given) is type(choice) and given == choice for choice in inner):
             return given
-        return _wrong(f"is {_shown(given)}; it must be one of {inner}", place, source)
+        return _wrong(f"is {shown(given)}; it must be one of {inner}", place, source)
     if origin in (tuple, list):
         return _several(origin, inner, given, place, source)
     if isinstance(kind, type) and is_dataclass(kind):
@@ -289,7 +200,7 @@ def read(kind: Any, given: Any, place: Place, source: Source) -> Any:
             return number if source.lines else given  # a record is written again as it was
     elif isinstance(kind, type) and type(given) is kind:
         return given
-    return _wrong(f"is {_shown(given)}; it must be {described(kind)}", place, source)
+    return _wrong(f"is {shown(given)}; it must be {described(kind)}", place, source)
 
 
 def merged(values: Any, defaults: Any) -> Any:
@@ -380,13 +291,13 @@ def _mapping(given: Any, place: Place, source: Source) -> Any:
         return {}  # a section whose every line was deleted
     if isinstance(given, Mapping):
         return given
-    return _wrong(f"is {_shown(given)}; it must be keys and values", place, source)
+    return _wrong(f"is {shown(given)}; it must be keys and values", place, source)
 
 
 def _right(kind: Any, right: Right, given: Any, place: Place, source: Source) -> Any:
     made = read(kind, given, place, Source(source.where, given, source.lines))
     if made is FAILED or not right.holds(made):
-        return _wrong(f"is {_shown(given)}; it must be {right.says}", place, source)
+        return _wrong(f"is {shown(given)}; it must be {right.says}", place, source)
     return made
 
 
@@ -405,7 +316,7 @@ def _one_of(kinds: tuple[Any, ...], given: Any, place: Place, source: Source) ->
         source.found += refused
         return FAILED
     right = " or ".join(map(described, some))
-    return _wrong(f"is {_shown(given)}; it must be {right}", place, source)
+    return _wrong(f"is {shown(given)}; it must be {right}", place, source)
 
 
 def _alike(kind: Any, given: Any) -> bool:
@@ -420,7 +331,7 @@ def _alike(kind: Any, given: Any) -> bool:
 
 def _several(origin: Any, inner: tuple[Any, ...], given: Any, place: Place, source: Source) -> Any:
     if not isinstance(given, list | tuple):
-        return _wrong(f"is {_shown(given)}; it must be a list", place, source)
+        return _wrong(f"is {shown(given)}; it must be a list", place, source)
     endless = origin is list or (len(inner) == 2 and inner[1] is Ellipsis)
     kinds = [inner[0] if inner else Any] * len(given) if endless else list(inner)
     if len(kinds) != len(given):
@@ -435,14 +346,16 @@ def _wrong(what: str, place: Place, source: Source) -> Any:
     return FAILED
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise ValueError unless it can be a record: a plain file of some kilobytes."""
     if not path.is_file():
         raise ValueError(f"{path} is no plain file")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes; a record is far smaller")
 
 
-def _shown(given: Any) -> str:
+def shown(given: Any) -> str:
+    """A value as messages write it."""
     return f"{given!r:.60}"
 
 

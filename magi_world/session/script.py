@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from magi_world.config import require
+from magi_world.io.marked_yaml import Node, read_nodes
 from magi_world.language import CommandQueue, Interpreter
 from magi_world.session.events import Event, Fork, Keep, Note, Reset, Said, StartFile, Step
-from magi_world.session.marked_yaml import Node, read_nodes
 from magi_world.session.session import Header, Session
 from magi_world.world.start import best_start
 from magi_world.world.world import World

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from magi_world.io.records import Mistake, Mistakes, Source, read_yaml
+from magi_world.io.marked_yaml import read_yaml
+from magi_world.io.records import Mistake, Mistakes, Source
 from magi_world.simulator import RecordConfig
 from magi_world.training.collect import Played, play
 from magi_world.training.data import shard_path

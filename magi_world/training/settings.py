@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from magi_world.config import DiTConfig, MagiConfig, SamplerConfig
-from magi_world.io.records import FAILED, Source, merged, read, read_yaml
+from magi_world.io.marked_yaml import read_yaml
+from magi_world.io.records import FAILED, Source, merged, read
 from magi_world.simulator import RecordConfig
 from magi_world.training.codec import CodecConfig
 from magi_world.training.data import mirror_command

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import pytest
 
-from magi_world.io.records import Mistakes, build, parse_json, read_json, read_yaml
+from magi_world.io.marked_yaml import read_yaml
+from magi_world.io.records import Mistakes, build, parse_json, read_json
 
 
 @dataclass(frozen=True)

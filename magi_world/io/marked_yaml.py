@@ -1,4 +1,6 @@
-"""YAML whose every value knows the line it stands on, so that a mistake can be pointed at."""
+"""YAML whose every value knows the line it stands on, so that a mistake can be pointed at: as nodes
+(scripts), or as plain values beside a table of lines (`magi_world.io.records` builds from these).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from pathlib import Path
 import yaml
 
 from magi_world.config import require
-from magi_world.io.records import compose_yaml
+from magi_world.io.records import Mistake, Mistakes, Place, Source, check_file, shown
+
+MAX_DEPTH = 64
+MAX_VALUES = 100_000  # a few aliases of aliases make billions
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,3 +123,88 @@ def read_nodes(path: Path) -> Node:
     if root is None:
         raise ValueError(f"{path} is empty")
     return Node(path, root)
+
+
+def compose_yaml(path: Path, anchors: bool = False) -> yaml.Node | None:
+    """The nodes of a YAML file, each with its line; None: the file says nothing.
+
+    Args:
+        anchors: allow values that refer to others.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Mistakes: no plain file, far too large or deep, not UTF-8, or not YAML.
+    """
+    try:
+        if path.exists():
+            check_file(path)
+        text = path.read_text(encoding="utf-8")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise Mistakes(path, [Mistake(line, f"is nested deeper than {MAX_DEPTH}")])
+            # A file that refers to itself would have no end.
+            if not anchors and getattr(event, "anchor", None):
+                raise Mistakes(path, [Mistake(line, "anchors and aliases are not supported")])
+        return yaml.compose(text, yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise Mistakes(path, [Mistake(0, f"is not UTF-8 text: {error.reason}")]) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        text = f"not valid YAML: {error.problem or error.context}"
+        raise Mistakes(path, [Mistake(mark.line + 1 if mark else 0, text)]) from None
+    except yaml.YAMLError as error:
+        raise Mistakes(path, [Mistake(0, f"not valid YAML: {error}")]) from None
+
+
+def read_yaml(path: Path) -> Source:
+    """Read a YAML file whose root is a mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        Mistakes: as `compose_yaml`; it is no mapping, has too many values, or a key occurs twice.
+    """
+    node = compose_yaml(path, anchors=True)
+    loader = yaml.SafeLoader("")
+    try:
+        values = {} if node is None else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        text = f"not valid YAML: {error.problem}"
+        raise Mistakes(path, [Mistake(mark.line + 1 if mark else 0, text)]) from None
+    if not isinstance(values, dict):
+        raise Mistakes(path, [Mistake(1, f"must be keys and values, not {shown(values)}")])
+    lines: dict[Place, int] = {(): 1}
+    source = Source(str(path), values, lines)
+    if node is not None:
+        _walk(node, (), lines, source, frozenset())
+    source.done()
+    return source
+
+
+def _walk(
+    node: yaml.Node, place: Place, lines: dict[Place, int], source: Source, seen: frozenset[int]
+) -> None:
+    if id(node) in seen:  # an alias of something around it
+        return
+    seen = seen | {id(node)}
+    line = node.start_mark.line + 1
+    lines.setdefault(place, line)
+    if len(lines) > MAX_VALUES:
+        text = f"has more than {MAX_VALUES:,} values, with what its aliases repeat"
+        raise Mistakes(Path(source.where), [Mistake(line, text)])
+    if isinstance(node, yaml.MappingNode):
+        names: set[str] = set()
+        for key, value in node.value:
+            inner = (*place, str(key.value))
+            lines[inner] = key.start_mark.line + 1
+            if inner[-1] in names:
+                source.is_wrong(inner, "is there twice")
+            names.add(str(key.value))
+            _walk(value, inner, lines, source, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            _walk(value, (*place, i), lines, source, seen)
