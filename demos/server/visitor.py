@@ -12,12 +12,11 @@ import asyncio
 import contextlib
 import secrets
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from magi_world.session.session import SessionWriter, step_event
 NOTE = "served in a batch; a replay of this world alone may differ in the last bit"
 RECENT = 32  # chunks that can be gone back to without a gap
 LOOP_PAUSE = 0.5  # seconds between two showings of imagined futures
+Job = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False)
@@ -68,7 +68,7 @@ class Visitor(Told):
         self._asked_at: float | None = None
         self._said = monotonic()
         self._ahead: _Ahead | None = None
-        self._jobs: list[Any] = []
+        self._jobs: list[Job] = []
         self._pace = 0.0
         self._session: Path | None = None
         self._writer: SessionWriter | None = None
@@ -93,12 +93,12 @@ class Visitor(Told):
 
     def begin(self, begin: Begin) -> None:
         self.plan.clear()
-        self._do(("begin", begin))
+        self._do(lambda: self._begin(begin))
 
     def load(self, slot: int) -> None:
         self.slots.path(slot)
         self.plan.clear()
-        self._do(("load", slot))
+        self._do(lambda: self._load(slot))
 
     async def save(self, slot: int) -> None:
         """Put the moment that is seen into a slot.
@@ -169,7 +169,7 @@ class Visitor(Told):
             raise ValueError("no future has been imagined yet; keep one when it moves")
         futures.check(row)
         self.futures = None
-        self._do(("keep", futures, row))
+        self._do(lambda: self._keep(futures, row))
 
     def note(self, reading: Reading) -> None:
         self._write(events.Said.of(reading))
@@ -203,7 +203,7 @@ class Visitor(Told):
 
     async def _turn(self) -> None:
         if self._jobs:
-            await self._job(self._jobs.pop(0))
+            await self._jobs.pop(0)()
         elif self.futures is not None and self.connected:
             await self._imagine(self.futures)
         elif not self._going or self.past.current is None:
@@ -229,35 +229,32 @@ class Visitor(Told):
     def _going(self) -> bool:
         return self.connected and (not self.paused or self.single)
 
-    async def _job(self, job: tuple[Any, ...]) -> None:
-        if job[0] == "begin":
-            begin: Begin = job[1]
-            made = await self.served.make(self, begin)
-            self.past.clear()
-            self.journey.clear()
-            moment = await self._moment(made)
-            if self._writer is None and self._session is not None:
-                served = self.served
-                self._writer = SessionWriter(self._session, served.alone, served.source, False)
-                self._write(events.Note(NOTE))
-            self._write(events.Reset((moment.seed,), begin.scene, begin.start))
-        elif job[0] == "load":
-            slot: int = job[1]
-            state = await asyncio.to_thread(self.slots.load, slot)
-            picture = self.slots.picture(slot)
-            if picture is None:
-                raise ValueError(f"slot {slot} has lost its picture; save it again")
-            self.served.check(state)
-            moment = Moment((picture,), state)
-            self.past.clear()
-            path = self.slots.path(slot).resolve()
-            self._write(
-                events.Load(str(slot), str(path), await asyncio.to_thread(events.file_digest, path))
-            )
-            self.paused = True
-        else:
-            await self._keep(job[1], job[2])
-            return
+    async def _begin(self, begin: Begin) -> None:
+        made = await self.served.make(self, begin)
+        self.past.clear()
+        self.journey.clear()
+        moment = await self._moment(made)
+        if self._writer is None and self._session is not None:
+            served = self.served
+            self._writer = SessionWriter(self._session, served.alone, served.source, False)
+            self._write(events.Note(NOTE))
+        self._write(events.Reset((moment.seed,), begin.scene, begin.start))
+        self._stand_at(moment)
+
+    async def _load(self, slot: int) -> None:
+        state = await asyncio.to_thread(self.slots.load, slot)
+        picture = self.slots.picture(slot)
+        if picture is None:
+            raise ValueError(f"slot {slot} has lost its picture; save it again")
+        self.served.check(state)
+        self.past.clear()
+        path = self.slots.path(slot).resolve()
+        digest = await asyncio.to_thread(events.file_digest, path)
+        self._write(events.Load(str(slot), str(path), digest))
+        self.paused = True
+        self._stand_at(Moment((picture,), state))
+
+    def _stand_at(self, moment: Shown) -> None:
         self.past.append(moment)
         self.journey.add(moment)
         self.tell_chunk(moment, 1)
@@ -414,7 +411,7 @@ class Visitor(Told):
         pictures = await asyncio.to_thread(encode, made.frames, form, quality)
         return Moment(tuple(pictures), made.state, made.skip, seconds)
 
-    def _do(self, job: tuple[Any, ...]) -> None:
+    def _do(self, job: Job) -> None:
         self._drop_ahead()
         self.futures = None
         self._jobs.append(job)
