@@ -6,7 +6,6 @@ import hmac
 import ipaddress
 import secrets
 import socket as sockets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -137,25 +136,19 @@ class TooFast(ValueError):
 
 
 class Allowance:
-    """At most ``rate`` a second in the long run; ``burst`` at once after a pause."""
+    """At most ``rate`` a second in the long run; what two seconds allow at once after a pause."""
 
-    def __init__(
-        self,
-        what: str,
-        rate: float | None,
-        burst: float | None = None,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
+    def __init__(self, what: str, rate: float | None) -> None:
         """``what`` is counted, as messages name it. ``rate`` None allows everything."""
-        self._what, self._rate, self._clock = what, rate, clock
-        self._burst = max(1.0, 2 * (rate or 0) if burst is None else burst)
-        self._left, self._then = self._burst, clock()
+        self._what, self._rate = what, rate
+        self._burst = max(1.0, 2 * (rate or 0))
+        self._left, self._then = self._burst, monotonic()
 
     def take(self, count: int = 1) -> None:
         """Use some. Raises TooFast: there are not so many; nothing was used."""
         if self._rate is None:
             return
-        now = self._clock()
+        now = monotonic()
         self._left = min(self._burst, self._left + (now - self._then) * self._rate)
         self._then = now
         # More than fits at once is allowed from a full bucket, and paid back later.

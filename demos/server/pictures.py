@@ -143,12 +143,13 @@ class _Piece:
     frames: tuple[tuple[int, int], ...]
 
 
+JOURNEY_BYTES = 64 * 2**20  # of pictures on disk; the oldest chunks go first
+
+
 class Journey:
     """Chunks from the reset to now. A rewind cuts it, so the film shows one unbroken way."""
 
-    def __init__(self, most_bytes: int = 64 * 2**20) -> None:
-        """``most_bytes``: of pictures on disk; the oldest chunks go first."""
-        self._most = most_bytes
+    def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="magi-world-journey-")  # noqa: SIM115
         self._pieces: list[_Piece] = []
         self._end = 0
@@ -172,7 +173,7 @@ class Journey:
             places.append((self._end, len(picture)))
             self._end += len(picture)
         self._pieces.append(_Piece(moment.index, moment.command, tuple(places)))
-        if self._end > self._most:
+        if self._end > JOURNEY_BYTES:
             self._halve()
 
     def copy(self) -> list[tuple[str, list[bytes]]]:

@@ -154,9 +154,9 @@ class Brush:
             self.text(words, (left, rect.centery), "small", ink)
         return rect
 
-    def width(self, text: str, keys: Sequence[str] = (), icon: bool = False) -> int:
+    def width(self, text: str, keys: Sequence[str] = ()) -> int:
         caps = sum(self._cap_width(key) + 6 for key in keys)
-        return self.letters.width(text, "small") + 24 + caps + (22 if icon else 0)
+        return self.letters.width(text, "small") + 24 + caps
 
     def cap(self, key: str, right: int, middle: int) -> int:
         """A key cap that ends at ``right``; where it begins."""

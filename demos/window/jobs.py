@@ -204,13 +204,7 @@ class Failed:
 Answer = Opened | Asked | Imagined | Done | Failed
 
 
-@dataclass(frozen=True)
-class FuturesConfig:
-    """count: futures side by side.    chunks: how far at first.    limit: how far at most."""
-
-    count: int = 4
-    chunks: int = 4
-    limit: int = 32
+SIDE_BY_SIDE, AT_FIRST, AT_MOST = 4, 4, 32  # futures; chunks that each is imagined ahead
 
 
 class Futures(timeline.Futures[np.ndarray, Imagined]):
@@ -219,10 +213,9 @@ class Futures(timeline.Futures[np.ndarray, Imagined]):
     seconds: of what was imagined, that were shown.    selected: the marked one.
     """
 
-    def __init__(self, base: Moment, spec: WorldSpec, config: FuturesConfig | None = None) -> None:
-        self.config = config = config or FuturesConfig()
-        commands = suggested_commands(base.command, spec, config.count)
-        super().__init__(base, commands, config.chunks, config.limit)
+    def __init__(self, base: Moment, spec: WorldSpec) -> None:
+        commands = suggested_commands(base.command, spec, SIDE_BY_SIDE)
+        super().__init__(base, commands, AT_FIRST, AT_MOST)
         self.selected = 0
         self.seconds = 0.0
         self._period = 1 / spec.fps
@@ -238,7 +231,7 @@ class Futures(timeline.Futures[np.ndarray, Imagined]):
         self.seconds = 0.0
 
     def select(self, row: int) -> None:
-        self.selected = row % self.config.count
+        self.selected = row % len(self.commands)
 
     def keep(self, row: int) -> Keep:
         """The job that makes one future real. Raises ValueError: nothing has been imagined yet."""
@@ -260,7 +253,7 @@ class Futures(timeline.Futures[np.ndarray, Imagined]):
         """(n, H, W, 3): what is shown now; the moment of the fork while nothing is imagined."""
         if not self.chunks:
             last = self.base.frames[-1]
-            return np.broadcast_to(last, (self.config.count, *last.shape))
+            return np.broadcast_to(last, (len(self.commands), *last.shape))
         chunk, frame = divmod(self._frame, self.chunks[0].frames.shape[1])
         return self.chunks[chunk].frames[:, frame]
 

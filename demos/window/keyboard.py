@@ -149,7 +149,7 @@ class Keyboard:
         player, futures = self.state.player, self.state.player.futures
         if futures is None:
             return False
-        count = futures.config.count
+        count = len(futures.commands)
         moves = {"left": -1, "right": 1, "up": -2, "down": 2, "tab": 1}
         if key in moves:
             futures.select(futures.selected + moves[key])

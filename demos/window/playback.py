@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,31 +14,19 @@ import numpy as np
 from magi_world.demos.timeline import Timeline
 from magi_world.demos.window import jobs
 
-
-@dataclass(frozen=True)
-class PaceConfig:
-    """kept: chunk times remembered.
-    warm_up: chunks before the times are trusted.
-    margin: seconds by which a chunk should be ready before it is shown.
-    patience: seconds that the picture may stand still so that a command lands a chunk earlier.
-    slow_motion: up to this factor a world that is too slow is shown slower instead of in jerks.
-    """
-
-    kept: int = 64
-    warm_up: int = 2
-    margin: float = 0.03
-    patience: float = 0.12
-    slow_motion: float = 2.0
+KEPT, WARM_UP = 64, 2  # chunk times remembered, and how many there must be to be trusted
+MARGIN = 0.03  # seconds by which a chunk should be ready before it is shown
+PATIENCE = 0.12  # seconds that the picture may stand still so that a command lands a chunk earlier
+SLOW_MOTION = 2.0  # up to this factor a world that is too slow is shown slower, not in jerks
 
 
 class Pace:
     """Learns how long chunks take, and from that when and how fast things must happen."""
 
-    def __init__(self, fps: float, frames_per_chunk: int, config: PaceConfig | None = None) -> None:
+    def __init__(self, fps: float, frames_per_chunk: int) -> None:
         """``fps`` is the world's own pace."""
         self.fps, self.frames_per_chunk = fps, frames_per_chunk
-        self.config = config or PaceConfig()
-        self._seconds: deque[float] = deque(maxlen=self.config.kept)
+        self._seconds: deque[float] = deque(maxlen=KEPT)
 
     def made(self, seconds: float) -> None:
         self._seconds.append(seconds)
@@ -61,26 +48,29 @@ class Pace:
         Not earlier: whatever is said until then still shapes the next chunk.
         """
         slow = self.latency(95)
-        if slow is None or len(self._seconds) < self.config.warm_up:
+        if slow is None or len(self._seconds) < WARM_UP:
             return float("inf")
-        return slow * 1.1 + self.config.margin
+        return slow * 1.1 + MARGIN
 
     @property
     def period(self) -> float:
         """Seconds that a frame is shown: the world's pace, or slow motion if it cannot keep up."""
         own, typical = 1 / self.fps, self.latency(50)
-        if typical is None or len(self._seconds) < self.config.warm_up:
+        if typical is None or len(self._seconds) < WARM_UP:
             return own
         needed = 1.03 * typical / self.frames_per_chunk
-        return needed if own < needed <= self.config.slow_motion * own else own
+        return needed if own < needed <= SLOW_MOTION * own else own
+
+
+WINDOW = 2.0  # seconds
+FLASH = 1.2  # seconds that an event is shown
+DELAYS = 32  # the newest
 
 
 class ShownRate:
     """Frames a second that were really shown, over a sliding window."""
 
-    def __init__(self, window: float = 2.0) -> None:
-        """``window`` in seconds."""
-        self.window = window
+    def __init__(self) -> None:
         self._times: deque[float] = deque()
         self._last: object = None
 
@@ -91,17 +81,17 @@ class ShownRate:
             self._times.append(now)
 
     def fps(self, now: float) -> float:
-        while self._times and self._times[0] <= now - self.window:
+        while self._times and self._times[0] <= now - WINDOW:
             self._times.popleft()
-        return len(self._times) / self.window
+        return len(self._times) / WINDOW
 
 
 class CommandDelay:
     """Seconds from a command to the first picture that it shaped."""
 
-    def __init__(self, kept: int = 32) -> None:
+    def __init__(self) -> None:
         self._given: tuple[str, float] | None = None
-        self._delays: deque[float] = deque(maxlen=kept)
+        self._delays: deque[float] = deque(maxlen=DELAYS)
         self._count = 0
 
     def given(self, command: str, now: float) -> None:
@@ -139,9 +129,7 @@ class CommandDelay:
 class Flashes:
     """What has just happened, for as long as it is worth a look."""
 
-    def __init__(self, seconds: float = 1.2) -> None:
-        """``seconds`` that each is shown."""
-        self.seconds = seconds
+    def __init__(self) -> None:
         self._shown: list[tuple[str, float]] = []
 
     def add(self, event: str, now: float) -> None:
@@ -149,8 +137,8 @@ class Flashes:
 
     def current(self, now: float) -> list[tuple[str, float]]:
         """(event, age from 0 to 1), the oldest first."""
-        self._shown = [(e, t) for e, t in self._shown if now - t < self.seconds]
-        return [(e, (now - t) / self.seconds) for e, t in self._shown]
+        self._shown = [(e, t) for e, t in self._shown if now - t < FLASH]
+        return [(e, (now - t) / FLASH) for e, t in self._shown]
 
 
 class Playback:
@@ -214,8 +202,7 @@ class Playback:
         """Whether there is time to make the next chunk anew, with hardly a wait for it."""
         if not self.running:
             return True
-        patience = self.pace.config.patience
-        return self.waited < patience and self.left + patience > self.pace.lead
+        return self.waited < PATIENCE and self.left + PATIENCE > self.pace.lead
 
     @property
     def due(self) -> bool:

@@ -222,7 +222,7 @@ class AppState:
     def further(self) -> None:
         futures = self.player.futures
         if futures is not None and not futures.further():
-            self.player.notices.info(f"{futures.config.limit} chunks ahead is as far as it goes")
+            self.player.notices.info(f"{futures.limit} chunks ahead is as far as it goes")
 
     def seek(self, position: int) -> None:
         if position != self.player.playback.timeline.position:

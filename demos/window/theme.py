@@ -58,9 +58,6 @@ class Theme:
     def width(self, text: str, size: Size = "body") -> int:
         return self._font(text, size).size(text)[0]
 
-    def height(self, size: Size = "body") -> int:
-        return self._latin[size].get_linesize()
-
     def text(
         self,
         surface: pygame.Surface,

@@ -53,7 +53,7 @@ class ForkView:
         self._pictures: list[Picture] = []
 
     def draw(self, brush: Brush, area: pygame.Rect, futures: Futures, state: AppState) -> None:
-        count, surface, letters = futures.config.count, brush.surface, brush.letters
+        count, surface, letters = len(futures.commands), brush.surface, brush.letters
         self._pictures += [Picture() for _ in range(count - len(self._pictures))]
         for i, (pane, frame) in enumerate(zip(panes(area, count), futures.frames, strict=True)):
             chosen = i == futures.selected

@@ -30,7 +30,7 @@ class Watcher:
 
 
 Level = Literal["info", "refused", "error"]
-LONGEST = 300  # characters
+LONGEST, MOST = 300, 4  # characters of a notice; notices at a time
 SECONDS: dict[Level, float] = {"info": 4.0, "refused": 7.0, "error": 9.0}
 
 
@@ -46,9 +46,7 @@ class Notice:
 class Notices:
     """The messages that are still shown, the newest last."""
 
-    def __init__(self, most: int = 4) -> None:
-        """``most``: how many at a time."""
-        self._most = most
+    def __init__(self) -> None:
         self._notices: list[Notice] = []
 
     def tick(self, now: float) -> None:
@@ -82,7 +80,7 @@ class Notices:
     def _add(self, text: str, level: Level) -> None:
         self._notices = [n for n in self._notices if n.text != _shortened(text)]
         self._notices.append(Notice(_shortened(text), level))
-        del self._notices[: -self._most]
+        del self._notices[:-MOST]
 
 
 def _shortened(text: str) -> str:

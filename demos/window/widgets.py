@@ -155,9 +155,7 @@ def read_preview(name: str) -> Preview:
 class Previews:
     """Makes them one at a time when they are first asked for."""
 
-    def __init__(self, read: Callable[[str], Preview] = read_preview) -> None:
-        """``read`` makes one."""
-        self._read = read
+    def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._made: dict[str, Future[Preview]] = {}
 
@@ -166,7 +164,7 @@ class Previews:
         if name not in self._made:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, thread_name_prefix="previews")
-            self._made[name] = self._pool.submit(self._read, name)
+            self._made[name] = self._pool.submit(read_preview, name)
         made = self._made[name]
         return made.result() if made.done() and made.exception() is None else None
 
