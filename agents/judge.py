@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from tabulate import tabulate
 
 from magi_world.agents.basic import Agent
 from magi_world.agents.jobs import served
@@ -414,21 +415,12 @@ def table_rows(agents: Mapping[str, Sequence[Episode]]) -> list[list[str]]:
     return rows
 
 
-def as_text(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["--:"] * (len(rows[0]) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+def as_table(rows: Sequence[Sequence[str]], form: str = "plain") -> str:
+    """form: of tabulate, e.g. "pipe" for Markdown."""
+    align = ("left", *["right"] * (len(rows[0]) - 1))
+    return tabulate(
+        rows[1:], rows[0], form, disable_numparse=True, colalign=align if rows[1:] else None
+    )
 
 
 def _shown(name: str, figure: Figure | None) -> str:

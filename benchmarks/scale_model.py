@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from tabulate import tabulate
+
 from magi_world.config import DiTConfig, MagiConfig
 from magi_world.io.released import preset
 from magi_world.parallel.split import head_splits
@@ -197,14 +199,11 @@ def main() -> None:
 def table(title: str, config: MagiConfig) -> str:
     """One model and size over 1 .. 64 cards, as Markdown."""
     tokens = chunk_tokens(config)
-    lines = [
-        f"**{title}**: {tokens:,} tokens a chunk",
-        "",
-        "| cards | ranks x stages | MB sent a layer and rank | GiB weights + history a card | "
-        + " | ".join(f"s a chunk, {link}" for link in LINKS)
-        + " |",
-        "|---|---|---|---|" + "---|" * len(LINKS),
-    ]
+    head = [
+        "cards", "ranks x stages", "MB sent a layer and rank", "GiB weights + history a card",
+        *(f"s a chunk, {link}" for link in LINKS),
+    ]  # fmt: skip
+    rows = []
     for cards in (1, 2, 4, 8, 16, 32, 64):
         ranks, stages = split_of(cards, config.dit)
         if stages > config.dit.layers:
@@ -213,12 +212,10 @@ def table(title: str, config: MagiConfig) -> str:
         memory = weight_bytes(config.dit) / stages + cache_bytes(config, ranks) / stages
         # Stages of one world work in turn: they bring room, not speed.
         seconds = (f"{chunk_seconds(config, H100, link, ranks):.2f}" for link in LINKS.values())
-        lines.append(
-            f"| {cards} | {ranks} x {stages} | {cost.bytes / 1e6:.1f} | {memory / GIB:.1f} | "
-            + " | ".join(seconds)
-            + " |"
-        )
-    return "\n".join(lines) + "\n"
+        sent, kept = f"{cost.bytes / 1e6:.1f}", f"{memory / GIB:.1f}"
+        rows.append([cards, f"{ranks} x {stages}", sent, kept, *seconds])
+    shown = tabulate(rows, head, "github", disable_numparse=True)
+    return f"**{title}**: {tokens:,} tokens a chunk\n\n{shown}\n"
 
 
 def launches(config: MagiConfig) -> int:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from textwrap import indent
 
 import torch
+from tabulate import tabulate
 from torch import nn
 
 from magi_world.config import DiTConfig, MagiConfig, VAEConfig
@@ -73,13 +75,14 @@ class MemoryPlan:
             ("history", self.history),
             ("work, about", self.work),
         ]
-        lines = [
-            f"  {name:<14}{size / GIB:8.2f} GiB"
-            + ("  while it is used" if name in away.get(self.offload or "", ()) else "")
+        out = [
+            (name, size / GIB, "GiB")
+            + (("while it is used",) if name in away.get(self.offload or "", ()) else ())
             for name, size in rows
             if size
         ]
-        return "\n".join([*lines, f"  {'at most, about':<14}{self.total / GIB:8.2f} GiB"])
+        out.append(("at most, about", self.total / GIB, "GiB"))
+        return indent(tabulate(out, tablefmt="plain", floatfmt=".2f"), "  ")
 
 
 def plan_memory(

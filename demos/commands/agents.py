@@ -323,13 +323,13 @@ class EvalAgent(JsonOption):
         return make, load_world(self.dream, device="cpu").spec.fingerprint
 
     def _report(self, results: Results) -> None:
-        from magi_world.agents.judge import as_markdown, as_text, table_rows
+        from magi_world.agents.judge import as_table, table_rows
 
         if self.json:
             print_json(results.record())
             return
         rows = table_rows({name: results.episodes(name) for name in results.agents})
-        print(as_markdown(rows) if self.markdown else as_text(rows))
+        print(as_table(rows, "pipe" if self.markdown else "plain"))
         if self.output is not None:
             print(f"  {self.output}", file=sys.stderr)
 

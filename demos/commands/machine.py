@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 
 from magi_world.demos.commands.options import (
     Command,
@@ -70,6 +71,7 @@ class Bench(WorldOptions, JsonOption):
     num_worlds: int = option("worlds in the batch", 1, count, "N")
 
     def run(self) -> int:
+        from tabulate import tabulate
         from tqdm import tqdm
 
         from magi_world.demos.bench import measure
@@ -84,15 +86,14 @@ class Bench(WorldOptions, JsonOption):
         height, width = made.frame_size
         print(f"{made.world}, {height}x{width}, {made.num_steps} steps, window {made.window_size}")
         print(f"  on {made.device}, {made.threads} threads, {made.num_worlds} at once")
-        print(
-            f"  generated   {made.generated_fps:.1f} frames/s; {made.shown_fps:g} are shown "
-            f"({made.realtime:.2f} x real time for each)"
-        )
-        print(
-            f"  a chunk     {made.chunk_ms_p50:.0f} ms (p95 {made.chunk_ms_p95:.0f}): "
-            f"{made.denoise_ms_p50:.0f} to denoise, {made.decode_ms_p50:.0f} to decode"
-        )
-        print(f"  memory      {made.memory_mib} MiB at most")
+        rows = {
+            "generated": f"{made.generated_fps:.1f} frames/s; {made.shown_fps:g} are shown "
+            f"({made.realtime:.2f} x real time for each)",
+            "a chunk": f"{made.chunk_ms_p50:.0f} ms (p95 {made.chunk_ms_p95:.0f}): "
+            f"{made.denoise_ms_p50:.0f} to denoise, {made.decode_ms_p50:.0f} to decode",
+            "memory": f"{made.memory_mib} MiB at most",
+        }
+        print(indent(tabulate(rows.items(), tablefmt="plain"), "  "))
         return 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tabulate import tabulate
 from tqdm import tqdm
 
 from magi_world.io.files import write_text
@@ -47,13 +48,14 @@ class Estimate:
         write_text(folder / ESTIMATE, json.dumps(asdict(self)) + "\n")
 
     def table(self) -> list[str]:
-        out = [f"{'stage':<12}{'steps':>8}{'one takes':>14}{'all':>12}"]
+        rows = [("stage", "steps", "one takes", "all")]
         for stage in STAGES:
             if steps := self.steps.get(stage, 0):
                 one = self.seconds[stage]
                 unit = f"{one:.2f} s" if one >= 1 else f"{one * 1e3:.1f} ms"
-                out.append(f"{stage:<12}{steps:>8}{unit:>14}{duration(self.of(stage)):>12}")
-        return [*out, f"{'together':<34}{duration(self.total):>12}"]
+                rows.append((stage, str(steps), unit, duration(self.of(stage))))
+        rows.append(("together", "", "", duration(self.total)))
+        return tabulate(rows, tablefmt="plain", colalign=("left", *["right"] * 3)).splitlines()
 
 
 def read_estimate(folder: Path) -> Estimate | None:

@@ -19,8 +19,7 @@ from magi_world.agents.judge import (
     Results,
     Setting,
     agent_digest,
-    as_markdown,
-    as_text,
+    as_table,
     figures,
     film_episode,
     judge_agent,
@@ -203,10 +202,11 @@ def test_tables() -> None:
     ]
     assert rows[0][-1] == "imagined chunks a decision"
     assert [row[-1] for row in rows[1:]] == ["", "2.00"]
-    lines = as_text(rows).splitlines()
+    lines = as_table(rows).splitlines()
     assert lines[1].startswith("a    ")
-    assert as_markdown(rows).splitlines()[2].startswith("| a | 2 | 2.00 ± 0.50 | 0.71 |")
-    assert len(as_markdown(rows).splitlines()) == 4
+    lines = as_table(rows, "pipe").splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")][1:5] == ["a", "2", "2.00 ± 0.50", "0.71"]
+    assert len(lines) == 4
 
 
 def test_a_dream_is_judged_alike() -> None:
