@@ -6,66 +6,105 @@ found a difference or a problem with 1.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union
+
+import tyro
+from tyro.conf import Positional, UseCounterAction, arg, subcommand
 
 from magi_world.demos.commands import agents, dream, machine, play, record, worlds
-from magi_world.demos.commands.options import Command
+from magi_world.demos.commands.options import Command, Switch, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion(Command):
+    """Print a completion script for a shell.
+
+    eval "$(magi-world completion bash)" in ~/.bashrc; for zsh write it to a file _magi-world in a
+    folder of $fpath; for fish, to ~/.config/fish/completions/magi-world.fish.
+    """
+
+    shell: Positional[Literal["bash", "zsh", "fish", "tcsh"]]
+
+    def run(self) -> int:
+        try:
+            with suppress(SystemExit):
+                read(["--tyro-print-completion", self.shell])
+        except ImportError as error:
+            raise ImportError("this shell needs pip install 'magi-world[completion]'") from error
+        return 0
+
 
 COMMANDS: tuple[type[Command], ...] = (
     play.Play, play.Serve, record.Record, record.Replay, worlds.Worlds, machine.Doctor,
     worlds.NewWorld, worlds.TrainWorld, worlds.EvalWorld, worlds.ExportRecording,
     agents.TrainAgent, agents.EvalAgent, dream.DreamDataset, worlds.Download, worlds.PushWorld,
-    machine.Bench, machine.Completion,
+    machine.Bench, Completion,
 )  # fmt: skip
 
-LIVE = ("play", "serve")  # what shares the machine with a person's other programs
+C = TypeVar("C")
+CONFIG = (
+    tyro.conf.DisallowNone,
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.OmitSubcommandPrefixes,
+    tyro.conf.PositionalMetavarFromFieldName,
+)
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="magi-world",
-        description="A live video world that obeys text, one chunk at a time.",
+@dataclass(frozen=True)
+class Line(Generic[C]):
+    """A live video world that obeys text, one chunk at a time."""
+
+    command: C | None = option("")
+    version: Switch = option("print the version and exit", False)
+    traceback: Switch = option("on an error, say where in the code it was raised", False)
+    verbose: Annotated[UseCounterAction[int], arg(aliases=["-v"])] = option(
+        "say on stderr what is done; twice: what the libraries do, too", 0
     )
-    top.add_argument("--version", action="store_true", help="print the version and exit")
-    top.add_argument(
-        "--traceback", action="store_true", help="on an error, say where in the code it was raised"
-    )
-    top.add_argument(
-        "-v",
-        "--verbose",
-        action="count",
-        default=0,
-        help="say on stderr what is done; twice: what the libraries do, too",
-    )
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in COMMANDS:
-        command.declare(commands)
-    top.set_defaults(top=parser)
-    return top
+
+
+def name(kind: type[Command]) -> str:
+    """Of a command: TrainWorld is train-world."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+
+
+def read(arguments: Sequence[str]) -> Line[Command]:
+    """Raises SystemExit: after --help, or for what cannot be understood."""
+    # The list of commands has the first line about each; its own help says everything.
+    kinds: Any = Union[  # noqa: UP007
+        tuple(
+            kind if name(kind) in arguments
+            else Annotated[kind, subcommand(description=str(kind.__doc__).partition("\n")[0])]
+            for kind in COMMANDS
+        )
+    ]  # fmt: skip
+    return tyro.cli(Line[kinds], prog="magi-world", args=arguments, config=CONFIG)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    top = parser()
-    given = top.parse_args(arguments)
+    given = read(sys.argv[1:] if arguments is None else arguments)
     if given.version:
         from magi_world import __version__
 
         print(f"magi-world {__version__}")
         return 0
     if given.command is None:
-        top.print_help()
+        with suppress(SystemExit):
+            read(["--help"])
         return 2
     _log(given.verbose)
-    if given.command in LIVE:
+    if isinstance(given.command, play.Play | play.Serve):  # with a person's other programs beside
         # Before torch is loaded: threads that wait for one another must not keep the cores busy.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return int(given.kind.of(given).run())
+        return given.command.run()
     except BrokenPipeError:
         # Whoever read our output has had enough; what is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,21 +112,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmagi-world: stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, MemoryError) as error:
-        if given.traceback:
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        full = isinstance(error, RuntimeError)
+        if given.traceback or (full and not _out_of_memory(error)):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"magi-world {given.command}: {message}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if given.traceback or not _out_of_memory(error):
-            raise
-        first = str(error).splitlines()[0]
-        print(
-            f"magi-world {given.command}: out of memory ({first}); smaller frames, a smaller "
-            "batch, bfloat16 or --device cpu need less",
-            file=sys.stderr,
-        )
+        if full:
+            message = (
+                f"out of memory ({str(error).splitlines()[0]}); smaller frames, a smaller batch, "
+                "bfloat16 or --device cpu need less"
+            )
+        print(f"magi-world {name(type(given.command))}: {message}", file=sys.stderr)
         return 2
 
 
@@ -99,7 +134,7 @@ def _log(verbose: int) -> None:
         logging.getLogger("magi_world").setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _out_of_memory(error: Exception) -> bool:
     """Whether torch said so, on a GPU or on the CPU; it is not imported for that."""
     return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 

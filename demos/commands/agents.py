@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -10,18 +9,26 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
 
 from magi_world.demos.commands.options import (
     DEVICE,
+    Count,
     JsonOption,
-    argument,
-    count,
+    Opt,
+    OptCount,
+    OptFile,
+    Output,
+    Switch,
+    Words,
     default_world,
     file,
     known_device,
     option,
     print_json,
+    reads,
 )
 
 if TYPE_CHECKING:
@@ -47,97 +54,65 @@ def no_litter(folder: Path) -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
-_PLACE, _LEARNING, _ENGINE = "where", "learning", "engine"
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _place(told: str, kind: Callable[[str], Any] = count, metavar: str = "N") -> Any:
-    return option(told, None, kind, metavar, group=_PLACE)
-
-
-def _learning(told: str, kind: Callable[[str], Any] = count, metavar: str = "N") -> Any:
-    return option(told, None, kind, metavar, group=_LEARNING)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainAgent(JsonOption):
-    """What is not typed keeps the value of `TrainAgentConfig`, or of the run that goes on."""
+    """Train a policy in a world.
 
-    command = "train-agent"
-    told = "train a policy in a world"
-    about = (
-        "Train a policy with PPO inside a world, with the rewards and ends that the world's heads "
-        "predict. Ctrl-C saves everything; the same command goes on from there, and for a folder "
-        "that exists, what is not typed is as it was."
-    )
+    With PPO, and the rewards and ends that the world's heads predict. Ctrl-C saves everything; the
+    same command goes on from there, and for a folder that exists, what is not typed is as it was.
+    """
 
-    folder: Path | None = option(
-        "default: runs/agent-WORLD, or runs/agent-CONFIG-real", None, file, "DIR", "--run"
+    folder: Annotated[OptFile, arg(name="run")] = option(
+        "default: runs/agent-WORLD, or runs/agent-CONFIG-real"
     )
-    world: str | None = _place(
-        "a name or the folder of a world; default: the shipped one", str, "WORLD"
+    world: Opt[str] = option("a name or the folder of a world; default: the shipped one")
+    real: Opt[str] = option("train in the simulator of this configuration instead")
+    starts: Opt[str] = option("begin episodes from clips of this folder of a recording as well")
+    num_starts: OptCount = option("how many clips (512)")
+    num_envs: OptCount = option("worlds in the batch (16)")
+    horizon: OptCount = option("chunks of an episode (32)")
+    noise_scale: Opt[float] = option("of the world's noise; above 1 it takes more chances (1)")
+    denoise_steps: OptCount = option("of the world; default: its own")
+    dtype: Opt[str] = option("float32 or bfloat16, of the world; default: its own")
+    uncertainty: Opt[float] = option("weight of the penalty for uncertain rewards (0)")
+    commands: Annotated[Opt[tuple[str, ...]], reads(_names, "A,B,...")] = option(
+        "A,B,...: what it may say; default: all that the world obeys"
     )
-    real: str | None = _place("train in the simulator of this configuration instead", str, "CONFIG")
-    starts: str | None = _place("begin episodes from clips of this recording as well", str, "DIR")
-    num_starts: int | None = _place("how many clips (512)")
-    num_envs: int | None = _place("worlds in the batch (16)")
-    horizon: int | None = _place("chunks of an episode (32)")
-    noise_scale: float | None = _place(
-        "of the world's noise; above 1 it takes more chances (1)", float, "S"
+    sample_end: Opt[bool] = option(
+        "episodes end with the predicted probability, or, with --no-, at one half"
     )
-    denoise_steps: int | None = _place("of the world; default: its own")
-    dtype: str | None = _place("float32 or bfloat16, of the world; default: its own", str, "T")
-    uncertainty: float | None = _place(
-        "weight of the penalty for uncertain rewards (0)", float, "P"
+    steps: OptCount = option("chunks in all, over all worlds (40960)")
+    rollout: OptCount = option("chunks of each world between two updates (32)")
+    epochs: OptCount = option("passes over them (4)")
+    batch: OptCount = option("chunks in a minibatch (128)")
+    learning_rate: Opt[float] = option("at first; falls to a tenth (5e-4)")
+    gamma: Opt[float] = option("discount of a chunk (0.95)")
+    gae: Opt[float] = option("lambda of the advantage estimates (0.9)")
+    clip: Opt[float] = option("of the probability ratio (0.2)")
+    entropy: Opt[float] = option("weight of the entropy (0.01)")
+    value: Opt[float] = option("weight of the value's loss (0.5)")
+    max_norm: Opt[float] = option("of the gradient (0.5)")
+    frames: OptCount = option("frames that the policy sees (2)")
+    every: OptCount = option("how far apart they are (4)")
+    features: OptCount = option("width of its last layer (256)")
+    seed: Opt[int] = option("of everything (0)")
+    checkpoints: OptCount = option("policies kept on the way (8)")
+    save_seconds: Opt[float] = option("lost at most when the process is killed (120)")
+    engine: Opt[str] = option("sb3, or rllib: Ray's, over many processes and machines (sb3)")
+    env_runners: OptCount = option("rllib: processes with --num-envs worlds each (none)")
+    gpus_per_runner: Opt[float] = option("rllib: a card, or a share of one, for each (0)")
+    device: Opt[str] = option(DEVICE)
+    threads: OptCount = option("of the CPU")
+    judged: OptFile = option(
+        "draw the checkpoints' returns against what eval-agent -o FILE.json found"
     )
-    steps: int | None = _learning("chunks in all, over all worlds (40960)")
-    rollout: int | None = _learning("chunks of each world between two updates (32)")
-    epochs: int | None = _learning("passes over them (4)")
-    batch: int | None = _learning("chunks in a minibatch (128)")
-    learning_rate: float | None = _learning("at first; falls to a tenth (5e-4)", float, "R")
-    gamma: float | None = _learning("discount of a chunk (0.95)", float, "G")
-    gae: float | None = _learning("lambda of the advantage estimates (0.9)", float, "L")
-    clip: float | None = _learning("of the probability ratio (0.2)", float, "C")
-    entropy: float | None = _learning("weight of the entropy (0.01)", float, "E")
-    value: float | None = _learning("weight of the value's loss (0.5)", float, "V")
-    max_norm: float | None = _learning("of the gradient (0.5)", float, "M")
-    frames: int | None = _learning("frames that the policy sees (2)")
-    every: int | None = _learning("how far apart they are (4)")
-    features: int | None = _learning("width of its last layer (256)")
-    seed: int | None = _learning("of everything (0)", int)
-    checkpoints: int | None = _learning("policies kept on the way (8)")
-    save_seconds: float | None = _learning(
-        "lost at most when the process is killed (120)", float, "S"
+    dreamt: OptFile = option(
+        "for that, what eval-agent found in the dream; default: the training's own returns"
     )
-    engine: str | None = option(
-        "sb3, or rllib: Ray's, over many processes and machines (sb3)", metavar="E", group=_ENGINE
-    )
-    env_runners: int | None = option(
-        "rllib: processes with --num-envs worlds each (none)", None, count, "N", group=_ENGINE
-    )
-    gpus_per_runner: float | None = option(
-        "rllib: a card, or a share of one, for each (0)", None, float, "X", group=_ENGINE
-    )
-    commands: tuple[str, ...] | None = _place(
-        "what it may say; default: all that the world obeys", _names, "A,B,..."
-    )
-    sample_end: bool | None = option(
-        "episodes end with the predicted probability, or, with --no-, at one half",
-        more={"action": argparse.BooleanOptionalAction},
-    )
-    device: str | None = option(DEVICE)
-    threads: int | None = option("of the CPU", None, count, "N")
-    judged: Path | None = option(
-        "draw the checkpoints' returns against what eval-agent -o FILE.json found", None, file,
-        "FILE.json",
-    )  # fmt: skip
-    dreamt: Path | None = option(
-        "for that, what eval-agent found in the dream; default: the training's own returns", None,
-        file, "FILE.json",
-    )  # fmt: skip
 
     def run(self) -> int:
         from magi_world.interrupts import Stopped
@@ -222,51 +197,48 @@ def _engine(name: str) -> Callable[..., Path]:
 
 # In the folder one is in, and in a clone of the repository.
 CONFIGS = (Path("configs"), Path(__file__).parents[2] / "configs")
-AGENTS = """agents:
-  random                  every command equally likely
-  "constant:turn left"    always this command
-  dreamer                 the policy that comes along, trained in a dream alone
-  FOLDER, greedy:FOLDER   a policy that train-agent wrote: commands drawn with its probabilities,
-                          or always the likeliest
-  planner                 imagines futures in the world; planner:futures=4,chunks=2,world=NAME
-  gather, collect         the policy that recorded the training data (it sees the simulator's
-                          inside): always heading for what is worth something, or as it recorded
-  package.module:thing    an agent, or a function of (observation, info), of your own
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalAgent(JsonOption):
-    command = "eval-agent"
-    told = "judge an agent in the real simulator"
-    about = (
-        "Play episodes of fixed seeds in the simulator that a world was trained on.\n"
-        "With -o, Ctrl-C loses nothing; the same command goes on, and later agents join the table."
-    )
-    after = AGENTS
+    """Judge an agent in the real simulator.
 
-    agents: tuple[str, ...] = argument("AGENT", "one or more, see below", count="*")
-    config: str | None = option(
+    Plays episodes of fixed seeds in the simulator that a world was trained on. With -o, Ctrl-C
+    loses nothing; the same command goes on, and later agents join the table.
+
+    Agents:
+
+    - random: every command equally likely.
+    - "constant:turn left": always this command.
+    - dreamer: the policy that comes along, trained in a dream alone.
+    - FOLDER, greedy:FOLDER: a policy that train-agent wrote: commands drawn with its probabilities,
+      or always the likeliest.
+    - planner: imagines futures in the world; planner:futures=4,chunks=2,world=NAME.
+    - gather, collect: the policy that recorded the training data (it sees the simulator's inside):
+      always heading for what is worth something, or as it recorded.
+    - package.module:thing: an agent, or a function of (observation, info), of your own.
+    """
+
+    agents: Annotated[Words, arg(metavar="[AGENT ...]")] = option("one or more, see above", ())
+    config: Opt[str] = option(
         "a world, or the YAML file that it was trained from; default: the world that the first "
-        "agent was trained in, else the shipped one", metavar="WORLD",
-    )  # fmt: skip
-    baselines: bool = option("also: random, every constant command, collect, gather", False)
-    dream: str | None = option(
+        "agent was trained in, else the shipped one"
+    )
+    baselines: Switch = option("also: random, every constant command, collect, gather", False)
+    dream: Opt[str] = option(
         "play in this world (a name or a folder) instead of the simulator, to compare the two; "
-        "needs --max-chunks", metavar="WORLD",
-    )  # fmt: skip
-    episodes: int = option("of each agent", 100, count, "N")
-    seed: int = option("of the first episode", 0, int)
-    max_chunks: int | None = option("cut episodes short", None, count, "N")
-    processes: int = option("side by side", 1, count, "N")
-    threads: int = option("of the CPU, per process", 1, count, "N")
-    output: Path | None = option(
-        "keep the results there", None, file, "FILE.json", "-o", "--output"
+        "needs --max-chunks"
     )
-    video: Path | None = option(
-        "film the median episode; of several agents each, in FILE-AGENT.mp4", None, file, "FILE.mp4"
+    episodes: Count = option("of each agent", 100)
+    seed: int = option("of the first episode", 0)
+    max_chunks: OptCount = option("cut episodes short")
+    processes: Count = option("side by side", 1)
+    threads: Count = option("of the CPU, per process", 1)
+    output: Annotated[OptFile, Output] = option("keep the results in this JSON file")
+    video: OptFile = option(
+        "film the median episode to this MP4; of several agents each, in FILE-AGENT.mp4"
     )
-    markdown: bool = option("print the table in Markdown", False)
+    markdown: Switch = option("print the table in Markdown", False)
 
     def run(self) -> int:
         try:

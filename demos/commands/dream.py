@@ -4,58 +4,54 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional
 
 from magi_world.demos.commands.options import (
     DEVICE,
+    Count,
+    File,
     JsonOption,
-    argument,
-    choice,
-    count,
-    file,
+    Opt,
+    OptCount,
+    Output,
+    Switch,
     known_device,
     option,
     print_json,
+    required,
 )
 
 if TYPE_CHECKING:
     from magi_world.agents.dreaming import DreamConfig, Pool
 
-_PLACE, _EPISODES = "where", "episodes"
-
 
 @dataclass(frozen=True, kw_only=True)
 class DreamDataset(JsonOption):
-    command = "dream-dataset"
-    told = "write many dreamed episodes as a dataset"
-    about = (
-        "Dream episodes of a world and write them as video and parquet, in LeRobot's layout, or "
-        "with --minari as a Minari dataset. The same seed gives the same episodes, whatever the "
-        "number of workers; Ctrl-C, and the same command goes on."
-    )
+    """Write many dreamed episodes as a dataset.
 
-    world: str = argument("WORLD", "a name or the folder of a world")
-    output: Path = option(
-        "the dataset", None, file, "DIR", "-o", "--output", more={"required": True}
-    )
-    minari: str | None = option("write this Minari dataset instead", metavar="NAME")
-    episodes: int = option("", 16, count, "N", group=_EPISODES)
-    chunks: int = option("of each", 32, count, "N", group=_EPISODES)
-    agent: str = option("who plays", "random", group=_EPISODES)
-    hold: int = option("chunks a random choice stands", 2, count, "N", group=_EPISODES)
-    seed: int = option("of the first episode", 0, int, "N", group=_EPISODES)
-    batch: int = option("dreamed side by side", 4, count, "N", group=_EPISODES)
-    workers: int = option("", 1, count, "N", group=_PLACE)
-    ray: bool = option("on a Ray cluster, or one started here", False, group=_PLACE)
-    gpus_per_worker: float = option("with --ray", 0.0, float, "X", group=_PLACE)
-    device: str | None = option(DEVICE, group=_PLACE)
-    steps: int | None = option("denoising steps a chunk", None, count, "N", group=_PLACE)
-    dtype: str | None = choice(
-        "default: the world's own", None, "float32", "bfloat16", group=_PLACE
-    )
-    threads: int = option("a worker", 1, count, "N", group=_PLACE)
-    keep_units: bool = option("keep the lossless episodes", False)
+    As video and parquet, in LeRobot's layout, or with --minari as a Minari dataset. The same seed
+    gives the same episodes, whatever the number of workers; Ctrl-C, and the same command goes on.
+    """
+
+    world: Positional[str] = required("a name or the folder of a world")
+    output: Annotated[File, Output] = required("folder of the dataset")
+    minari: Opt[str] = option("write the Minari dataset of this name instead")
+    episodes: Count = option("", 16)
+    chunks: Count = option("of each episode", 32)
+    agent: str = option("who plays", "random")
+    hold: Count = option("chunks a random choice stands", 2)
+    seed: int = option("of the first episode", 0)
+    batch: Count = option("episodes dreamed side by side", 4)
+    workers: Count = option("", 1)
+    ray: Switch = option("on a Ray cluster, or one started here", False)
+    gpus_per_worker: float = option("with --ray", 0.0)
+    device: Opt[str] = option(DEVICE)
+    steps: OptCount = option("denoising steps a chunk")
+    dtype: Opt[Literal["float32", "bfloat16"]] = option("default: the world's own")
+    threads: Count = option("a worker", 1)
+    keep_units: Switch = option("keep the lossless episodes", False)
 
     def run(self) -> int:
         from magi_world.agents import dream_files

@@ -1,22 +1,20 @@
-"""`magi-world doctor`, `bench` and `completion`: this machine."""
+"""`magi-world doctor` and `bench`: this machine."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from textwrap import indent
 
+from tyro.conf import Positional
+
 from magi_world.demos.commands.options import (
-    Command,
+    Count,
     JsonOption,
+    Opt,
+    OptFile,
     WorldOptions,
-    argument,
-    count,
     default_world,
-    file,
     option,
     print_json,
 )
@@ -26,14 +24,13 @@ _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor(JsonOption):
-    command = "doctor"
-    told = "check this machine, the worlds, and downloaded weights"
-    about = (
-        "Check Python, torch, GPU, attention, video codecs, display and worlds, and with --weights "
-        "a folder of the released MAGI-1 weights. Exit status 1 if there is a problem."
-    )
+    """Check this machine, the worlds, and downloaded weights.
 
-    weights: Path | None = option(kind=file, metavar="DIR")
+    Looks at Python, torch, GPU, attention, video codecs, display and worlds. Exit status 1 if there
+    is a problem.
+    """
+
+    weights: OptFile = option("folder of the released MAGI-1 weights, to be checked too")
 
     def run(self) -> int:
         from magi_world.demos.doctor import findings
@@ -58,17 +55,16 @@ class Doctor(JsonOption):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench(WorldOptions, JsonOption):
-    command = "bench"
-    told = "measure how fast a world runs here"
-    about = (
-        "Measure generated frames a second and the delay from a command to its picture, on this "
-        "machine."
-    )
+class Bench(JsonOption):
+    """Measure how fast a world runs here.
 
-    world: str | None = argument("WORLD", "by default the shipped one", count="?")
-    chunks: int = option("to measure", 40, count, "N")
-    num_worlds: int = option("worlds in the batch", 1, count, "N")
+    Generated frames a second, and the delay from a command to its picture.
+    """
+
+    world: Positional[Opt[str]] = option("by default the shipped one")
+    chunks: Count = option("to measure", 40)
+    num_worlds: Count = option("in the batch", 1)
+    loading: WorldOptions
 
     def run(self) -> int:
         from tabulate import tabulate
@@ -76,7 +72,7 @@ class Bench(WorldOptions, JsonOption):
 
         from magi_world.demos.bench import measure
 
-        world = self.open_world(self.world or default_world(), self.num_worlds)
+        world = self.loading.open_world(self.world or default_world(), self.num_worlds)
         bar = tqdm(total=self.chunks, unit="chunk", disable=self.json, file=sys.stderr, leave=False)
         with bar:
             made = measure(world, self.chunks, bar.update)
@@ -94,25 +90,4 @@ class Bench(WorldOptions, JsonOption):
             "memory": f"{made.memory_mib} MiB at most",
         }
         print(indent(tabulate(rows.items(), tablefmt="plain"), "  "))
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Completion(Command):
-    command = "completion"
-    told = "print a completion script for a shell"
-    about = (
-        'Print a completion script: eval "$(magi-world completion bash)" in ~/.bashrc; for zsh '
-        "write it to a file _magi-world in a folder of $fpath."
-    )
-
-    top: Callable[[], argparse.ArgumentParser]  # the whole command line, from `cli`, which is above
-    shell: str = argument("{bash,zsh,tcsh}", choices=("bash", "zsh", "tcsh"))
-
-    def run(self) -> int:
-        try:
-            import shtab
-        except ImportError as error:
-            raise ImportError("completion needs pip install 'magi-world[completion]'") from error
-        print(shtab.complete(self.top(), shell=self.shell))
         return 0

@@ -5,17 +5,24 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional
 
 from magi_world.demos.commands.options import (
+    File,
     JsonOption,
+    Opt,
+    OptCount,
+    OptFile,
+    Output,
+    Several,
+    Switch,
     WorldOptions,
-    argument,
-    count,
     file,
     option,
     print_json,
-    several,
+    required,
 )
 
 if TYPE_CHECKING:
@@ -43,17 +50,15 @@ def find_script(name: str) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilmOptions(WorldOptions, JsonOption):
+class FilmOptions(JsonOption):
     """What is written, and how it looks."""
 
-    output: tuple[Path, ...] = several(
-        ".mp4, .gif, or .png for a contact sheet; may be given several times", file, "FILE",
-        "-o", "--output",
-    )  # fmt: skip
-    captions: bool = option("burn the commands in", False)
-    upscale: int | None = option("repeat every pixel N times both ways", None, count, "N")
-    overwrite: bool = option("replace files that are there", False)
-    quiet: bool = option("no progress bar", False)
+    output: Annotated[Several[File], Output] = option(".mp4, .gif, or .png for a contact sheet", ())
+    captions: Switch = option("burn the commands in", False)
+    upscale: OptCount = option("repeat every pixel N times both ways")
+    overwrite: Switch = option("replace files that are there", False)
+    quiet: Switch = option("no progress bar", False)
+    loading: WorldOptions
 
     def config(self, resume: bool = False) -> RecordConfig:
         """Raises ValueError for an upscale out of range."""
@@ -84,18 +89,16 @@ class FilmOptions(WorldOptions, JsonOption):
 
 @dataclass(frozen=True, kw_only=True)
 class Record(FilmOptions):
-    command = "record"
-    told = "render a script to MP4, GIF or a contact sheet"
-    about = "Render a script. Ctrl-C leaves playable files; --resume goes on from there."
-    after = f"scripts that come along: {', '.join(shipped())}"
+    """Render a script to MP4, GIF or a contact sheet.
 
-    script: str = argument("SCRIPT", "a YAML file, or the name of a shipped one")
-    output: tuple[Path, ...] = several(
-        ".mp4, .gif, or .png for a contact sheet; may be given several times", file, "FILE",
-        "-o", "--output", required=True,
-    )  # fmt: skip
-    resume: bool = option("go on with an interrupted recording", False)
-    world: str | None = option("instead of the script's")
+    Ctrl-C leaves playable files; --resume goes on from there.
+    """
+
+    script: Positional[str] = required(
+        f"a YAML file, or one that comes along: {', '.join(shipped())}"
+    )
+    resume: Switch = option("go on with an interrupted recording", False)
+    world: Opt[str] = option("instead of the script's")
 
     def run(self) -> int:
         from magi_world.demos.record import check_outputs, record
@@ -105,7 +108,7 @@ class Record(FilmOptions):
         config = self.config(self.resume)
         check_outputs(self.output, config)
         name = self.world or script.world
-        world = self.open_world(
+        world = self.loading.open_world(
             name,
             num_steps=script.num_steps,
             window_size=script.window_size,
@@ -120,18 +123,17 @@ class Record(FilmOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(FilmOptions):
-    command = "replay"
-    told = "repeat a session, compare it, render it again, or turn it into a script"
-    about = (
-        "Repeat a session file. Without further options it is compared with what it was "
-        "(--verify); exit status 1 says that it differs, and the first difference is named."
-    )
+    """Repeat a session, compare it, render it again, or turn it into a script.
 
-    session: Path = argument("SESSION", "a .jsonl file", file)
-    verify: bool = option("compare, and say where it differs", False)
-    script: Path | None = option("write it as a script", None, file, "FILE")
-    minari: str | None = option("export it as a Minari dataset", metavar="NAME")
-    world: str | None = option("instead of the session's")
+    Without further options it is compared with what it was (--verify); exit status 1 says that it
+    differs, and the first difference is named.
+    """
+
+    session: Positional[File] = required("a .jsonl file")
+    verify: Switch = option("compare, and say where it differs", False)
+    script: OptFile = option("write it as a script")
+    minari: Opt[str] = option("export it as the Minari dataset of this name")
+    world: Opt[str] = option("instead of the session's")
 
     def run(self) -> int:
         from magi_world.session.session import read_session
@@ -175,11 +177,12 @@ class Replay(FilmOptions):
     def _world(self, session: Session) -> World:
         """The world of the session, as it was where nothing else was typed."""
         head = session.header
-        dtype: Any = self.dtype or head.dtype
-        like = replace(self, dtype=dtype, attention=self.attention or head.attention)
+        typed = self.loading
+        dtype: Any = typed.dtype or head.dtype
+        like = replace(typed, dtype=dtype, attention=typed.attention or head.attention)
         if head.device == "cpu":
-            threads = self.threads or head.threads or None
-            like = replace(like, device=self.device or "cpu", threads=threads)
+            threads = typed.threads or head.threads or None
+            like = replace(like, device=typed.device or "cpu", threads=threads)
         return like.open_world(
             self.world or head.world,
             head.num_worlds,

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
 
 from magi_world.demos.commands.options import (
     DEVICE,
     Command,
+    Count,
+    File,
     JsonOption,
-    argument,
-    choice,
-    count,
-    file,
+    Opt,
+    OptFile,
+    Output,
+    Switch,
     known_device,
     option,
     print_json,
+    reads,
+    required,
 )
 
 if TYPE_CHECKING:
@@ -31,11 +36,10 @@ EXTRA = 'training needs more packages: pip install "magi-world[train]"'
 
 @dataclass(frozen=True, kw_only=True)
 class Worlds(JsonOption):
-    command = "worlds"
-    told = "list the worlds that are here"
-    about = (
-        "List the worlds that can be loaded by name, and the released models that need --weights."
-    )
+    """List the worlds that are here.
+
+    Those that can be loaded by name, and the released models that need --weights.
+    """
 
     def run(self) -> int:
         from magi_world.io.released import PRESETS
@@ -82,19 +86,20 @@ def describe(name: str, folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class NewWorld(Command):
-    command = "new-world"
-    told = "write the configuration of a world of your own"
-    about = (
-        "Look at a Gymnasium environment (play it for a few seconds) and write a commented "
-        "configuration for train-world: commands for its actions, sizes, speeds."
-    )
+    """Write the configuration of a world of your own.
 
-    env: str = argument("ENV_ID", "as for gymnasium.make, or module:function()")
-    module: str | None = option("imported first: it registers the environment", metavar="M")
-    output: Path | None = option("default: ENV_ID.yaml, here", None, file, "FILE", "-o", "--output")
-    name: str | None = option("of the world; default: the file's")
-    force: bool = option("overwrite the file if it is there", False)
-    seconds: int = option("to play it", 20, count, "N")
+    Looks at a Gymnasium environment (plays it for a few seconds) and writes a commented
+    configuration for train-world: commands for its actions, sizes, speeds.
+    """
+
+    env: Annotated[Positional[str], arg(metavar="ENV_ID")] = required(
+        "for gymnasium.make, or module:function()"
+    )
+    module: Opt[str] = option("imported first: it registers the environment")
+    output: Annotated[OptFile, Output] = option("default: ENV_ID.yaml, here")
+    name: Opt[str] = option("of the world; default: the file's")
+    force: Switch = option("overwrite the file if it is there", False)
+    seconds: Count = option("to play it", 20)
 
     def run(self) -> int:
         from magi_world.io.files import write_text
@@ -131,13 +136,13 @@ def slug(env: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"-v\d+$", "", stem).lower()).strip("-") or "world"
 
 
-def _minutes(text: str) -> float:
+def _minutes(text: str = "10") -> float:
     try:
         value = float(text)
     except ValueError:
         value = 0.0
     if not 0 < value < 10_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
+        raise ValueError(f"{text!r} is not a number of minutes")
     return value
 
 
@@ -145,8 +150,8 @@ def _minutes(text: str) -> float:
 class RunOptions(Command):
     """Of commands for the training run of a world."""
 
-    config: Path = argument("CONFIG", "a YAML file", file)
-    run_folder: Path | None = option("default: runs/CONFIG", None, file, "DIR", "--run")
+    config: Positional[File] = required("a YAML file")
+    run_folder: Annotated[OptFile, arg(name="run")] = option("default: runs/CONFIG")
 
     @property
     def folder(self) -> Path:
@@ -155,26 +160,23 @@ class RunOptions(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainWorld(RunOptions):
-    command = "train-world"
-    told = "train a world from a simulator"
-    about = (
-        "Record a simulator and train a world, as a configuration says. Ctrl-C saves everything; "
-        "the same command goes on from there."
-    )
+    """Train a world from a simulator.
 
-    device: str | None = option(DEVICE)
-    no_resume: bool = option("refuse a folder that has checkpoints in it", False)
-    start_from: str | None = option(
-        "begin with the weights of this world (a name or a folder) instead of from nothing",
-        None, str, "WORLD", "--from",
-    )  # fmt: skip
-    check: bool = option(
+    Records the simulator and trains the world, as a configuration says. Ctrl-C saves everything;
+    the same command goes on from there.
+    """
+
+    device: Opt[str] = option(DEVICE)
+    no_resume: Switch = option("refuse a folder that has checkpoints in it", False)
+    start_from: Annotated[Opt[str], arg(name="from")] = option(
+        "begin with the weights of this world (a name or a folder) instead of from nothing"
+    )
+    check: Switch = option(
         "only check everything, and estimate what it takes; nothing is recorded or trained", False
     )
-    quick: float | None = option(
-        "a try of all stages in about so many minutes (10); the same folder then goes on",
-        None, _minutes, "MINUTES", more={"nargs": "?", "const": 10.0},
-    )  # fmt: skip
+    quick: Annotated[Opt[float], reads(_minutes, "[MINUTES]", 0, 1)] = option(
+        "a try of all stages in about so many minutes (10); the same folder then goes on"
+    )
 
     def run(self) -> int:
         return _stoppable(self._train)
@@ -237,11 +239,12 @@ class TrainWorld(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalWorld(RunOptions, JsonOption):
-    command = "eval-world"
-    told = "measure a trained world"
-    about = "Pack the newest checkpoints of a run, finished or not, and measure them."
+    """Measure a trained world.
 
-    device: str | None = option(DEVICE)
+    Packs the newest checkpoints of a run, finished or not, and measures them.
+    """
+
+    device: Opt[str] = option(DEVICE)
 
     def run(self) -> int:
         return _stoppable(self._evaluate)
@@ -259,22 +262,22 @@ class EvalWorld(RunOptions, JsonOption):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRecording(RunOptions):
-    command = "export-recording"
-    told = "turn the recording of a world's training into a Minari dataset"
-    about = (
-        "Write the simulator's episodes, as train-world recorded them, as a Minari dataset for "
-        "offline learning. Nothing is recorded or trained."
-    )
+    """Turn the recording of a world's training into a Minari dataset.
 
-    minari: str = option("e.g. arena/recorded-v0", metavar="NAME", more={"required": True})
-    observation: str = choice("all frames of a chunk, or its last one", "chunk", "chunk", "frame")
-    action: str = choice(
-        "the command, or its place in the list of commands", "text", "text", "discrete"
+    The simulator's episodes, as train-world recorded them, for offline learning. Nothing is
+    recorded or trained.
+    """
+
+    minari: str = required("name of the dataset, e.g. arena/recorded-v0")
+    observation: Literal["chunk", "frame"] = option(
+        "all frames of a chunk, or its last one", "chunk"
     )
-    part: str = choice(
-        "all chunks, those that are trained on, or those that are not",
-        "all", "all", "train", "held-out",
-    )  # fmt: skip
+    action: Literal["text", "discrete"] = option(
+        "the command, or its place in the list of commands", "text"
+    )
+    part: Literal["all", "train", "held-out"] = option(
+        "all chunks, those that are trained on, or those that are not", "all"
+    )
 
     def run(self) -> int:
         from magi_world.training.data import split_shards
@@ -320,17 +323,18 @@ def _lines(figures: dict[str, Any], indent: str = "") -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Download(Command):
-    command = "download"
-    told = "fetch a world or the released weights from the Hugging Face hub"
-    about = (
-        "OWNER/NAME installs a world, which can then be loaded by its name. The name of a released "
-        "model (magi-1-4.5b-distill, ...) fetches its weights into --to, tens of gigabytes; the "
-        "same command goes on with what was stopped."
-    )
+    """Fetch a world or the released weights from the Hugging Face hub.
 
-    what: str = argument("WORLD", "OWNER/NAME[@REVISION], or magi-1-...")
-    to: Path | None = option("default: ~/.magi-world/worlds", None, file, "DIR")
-    overwrite: bool = option("replace a world of that name", False)
+    OWNER/NAME installs a world, which can then be loaded by its name. The name of a released model
+    (magi-1-4.5b-distill, ...) fetches its weights into --to, tens of gigabytes; the same command
+    goes on with what was stopped.
+    """
+
+    what: Annotated[Positional[str], arg(metavar="WORLD")] = required(
+        "OWNER/NAME[@REVISION], or magi-1-..."
+    )
+    to: OptFile = option("default: ~/.magi-world/worlds")
+    overwrite: Switch = option("replace a world of that name", False)
 
     def run(self) -> int:
         from magi_world.io import hub
@@ -352,17 +356,15 @@ class Download(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class PushWorld(Command):
-    command = "push-world"
-    told = "put a world on the Hugging Face hub"
-    about = (
-        "Put a world package on the hub, with a page about it made from its world.json. Log in "
-        "with `hf auth login` first."
-    )
+    """Put a world on the Hugging Face hub.
 
-    world: str = argument("WORLD", "a name or a folder")
-    address: str = argument("OWNER/NAME")
-    private: bool = option("a repository that is made is private", False)
-    message: str | None = option("of the commit", None, str, None, "-m", "--message")
+    With a page about it, made from its world.json. Log in with `hf auth login` first.
+    """
+
+    world: Positional[str] = required("a name or a folder")
+    address: Annotated[Positional[str], arg(metavar="OWNER/NAME")]
+    private: Switch = option("a repository that is made is private", False)
+    message: Annotated[Opt[str], arg(aliases=["-m"])] = option("of the commit")
 
     def run(self) -> int:
         from magi_world.io import hub

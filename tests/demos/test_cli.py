@@ -36,7 +36,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "export-recording",
         "bench",
     ):
-        assert f"\n    {name}" in shown
+        assert f"• {name} " in shown
         with pytest.raises(SystemExit) as ended:
             run(name, "--help")
         assert ended.value.code == 0
@@ -149,6 +149,7 @@ def test_a_missing_minari_is_said(
         ("record magi-lighthouse -o a.mp4", "magi-1-4.5b-distill needs weights=DIR"),
         ("replay a.yaml", "a.yaml, line 1: not JSON"),
         ("replay none.jsonl", "there is no session file none.jsonl"),
+        ("record a.yaml", "outputs is empty; name a file that ends in .mp4, .gif, .png"),
         ("bench nowhere", "there is no world 'nowhere'"),
     ],
 )
@@ -169,13 +170,27 @@ def test_a_traceback_on_request() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["record a.yaml", "record a.yaml -o a.mp4 --size 5", "bench --chunks 0"]
+    ("line", "message"),
+    [
+        ("record", "Missing from magi-world record: SCRIPT"),
+        ("record a.yaml -o a.mp4 --size 5", "--size: '5' is not HEIGHTxWIDTH, e.g. 480x832"),
+        ("record a.yaml -o a.mp4 --dtype int8", "invalid choice 'int8' for argument '--dtype'"),
+        ("bench --chunks 0", "--chunks: '0' is not a whole number from 1 on"),
+        ("bench --seeds 0", "Unrecognized options: --seeds"),
+        ("train-world a.yaml --quick soon", "--quick: 'soon' is not a number of minutes"),
+        ("play --seed soon", "--seed"),
+        ("completion csh", "'csh'"),
+        ("paly", "Unrecognized options: paly"),
+    ],
 )
-def test_wrong_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         run(*line.split())
     assert ended.value.code == 2
-    assert "usage: magi-world" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert message in " ".join(told.err.replace("│", "").split())
+    assert "--help" in told.err
 
 
 def test_ctrl_c_outside_of_a_recording(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 import magi_world
 from magi_world import loading
 from magi_world.demos import cli
-from magi_world.demos.commands.record import find_script
+from magi_world.demos.commands.record import Record, find_script
+from magi_world.demos.commands.worlds import EvalWorld, NewWorld, TrainWorld
 from magi_world.io.package import write_package
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.text import TextEncoder
@@ -131,12 +132,12 @@ def command_lines(page: Path) -> list[str]:
 def test_commands_parse(page: Path) -> None:
     written = set()
     for line in command_lines(page):
-        given = cli.parser().parse_args(shlex.split(line))
-        if given.command == "new-world" and given.output:
+        given = cli.read(shlex.split(line)).command
+        if isinstance(given, NewWorld) and given.output:
             written.add(given.output)
-        if given.command == "record" and not given.script.endswith(".yaml"):
+        if isinstance(given, Record) and not given.script.endswith(".yaml"):
             find_script(given.script)
-        if given.command in ("train-world", "eval-world"):
+        if isinstance(given, TrainWorld | EvalWorld):
             assert given.config in written or (ROOT / given.config).is_file()
 
 
