@@ -51,7 +51,7 @@ def test_eval_agent(config_file: str, capsys: pytest.CaptureFixture[str]) -> Non
         assert Path(film).is_file()
     before = Path("r.json").read_bytes()
     assert cli.main(["eval-agent", "random", *common, "-o", "r.json", "--markdown"]) == 0
-    assert capsys.readouterr().out.splitlines()[3].startswith("| random | 3 |")
+    assert capsys.readouterr().out.splitlines()[3].split()[:4] == ["|", "random", "|", "3"]
     assert Path("r.json").read_bytes() == before, "nothing was played again"
     assert cli.main(["eval-agent", "constant:go left", *common, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
