@@ -36,6 +36,8 @@ _PLAIN = ("survived",)  # the spread of these is of no interest; their means are
 JudgingEnv: TypeAlias = RealWorldEnv | MagiWorldEnv
 AgentMaker = Callable[[int, JudgingEnv], Agent]
 EnvMaker = Callable[[], JudgingEnv]
+# Figures of a game's own: of each episode's events, how often each happened, -> name -> figure.
+Scores = Callable[[Sequence[Mapping[str, float]]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -177,9 +179,9 @@ def play_episode(
     )
 
 
-def figures(episodes: Sequence[Episode]) -> dict[str, Figure]:
-    """Figures of: reward, simulator_return, chunks, survived, each event, seconds a decision and
-    each cost a decision.
+def figures(episodes: Sequence[Episode], scores: Scores | None = None) -> dict[str, Figure]:
+    """Figures of: reward, simulator_return, what ``scores`` adds, chunks, survived, each event,
+    seconds a decision and each cost a decision.
 
     Raises:
         ValueError: no episodes.
@@ -194,6 +196,9 @@ def figures(episodes: Sequence[Episode]) -> dict[str, Figure]:
     found = {"reward": of(e.reward for e in episodes)}
     if own:
         found["simulator_return"] = of(own)
+    if scores is not None:
+        together = scores([episode.events for episode in episodes])
+        found |= {name: Figure(value, None, None) for name, value in together.items()}
     found["chunks"] = of(e.chunks for e in episodes)
     found["survived"] = of(e.survived for e in episodes)
     for name in episodes[0].events:
@@ -288,16 +293,19 @@ class _Entry:
 class Results:
     """Episodes of several agents in one setting.
 
-    path: the file; None keeps nothing.
+    path: the file; None keeps nothing.    scores: what `figures` adds, in file and table.
     """
 
-    def __init__(self, setting: Setting, path: str | Path | None = None) -> None:
+    def __init__(
+        self, setting: Setting, path: str | Path | None = None, scores: Scores | None = None
+    ) -> None:
         """Reads the file if there is one.
 
         Raises:
             ValueError: a file of another setting or schema, or none of ours.
         """
         self.setting, self.path = setting, None if path is None else Path(path)
+        self.scores = scores
         self._episodes: dict[str, dict[int, Episode]] = {}
         self._digests: dict[str, str] = {}
         if self.path is not None and self.path.exists():
@@ -356,13 +364,20 @@ class Results:
         agents = {
             name: {
                 "digest": self._digests[name],
-                "figures": {k: asdict(v) for k, v in figures(self.episodes(name)).items()},
+                "figures": {
+                    key: asdict(figure)
+                    for key, figure in figures(self.episodes(name), self.scores).items()
+                },
                 "episodes": [asdict(episode) for episode in self.episodes(name)],
             }
             for name, found in self._episodes.items()
             if found
         }
         return {"schema": SCHEMA, "setting": asdict(self.setting), "agents": agents}
+
+    def rows(self) -> list[list[str]]:
+        """`table_rows` of all agents."""
+        return table_rows({name: self.episodes(name) for name in self.agents}, self.scores)
 
     def _read(self, path: Path) -> None:
         try:
@@ -399,10 +414,12 @@ def baseline_names(commands: Sequence[str], dream: bool = False) -> list[str]:
     return plain if dream else [*plain, "collect", "gather"]
 
 
-def table_rows(agents: Mapping[str, Sequence[Episode]]) -> list[list[str]]:
+def table_rows(
+    agents: Mapping[str, Sequence[Episode]], scores: Scores | None = None
+) -> list[list[str]]:
     """Head and one row an agent: episodes, then mean ± standard error of each figure, with the
     standard deviation of the reward. A figure that an agent lacks is left empty."""
-    known = {name: figures(episodes) for name, episodes in agents.items() if episodes}
+    known = {name: figures(episodes, scores) for name, episodes in agents.items() if episodes}
     columns = list(dict.fromkeys(name for found in known.values() for name in found))
     head = ["agent", "episodes", "reward", "sd", *columns[1:]]
     rows = [head]

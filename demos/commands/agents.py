@@ -244,6 +244,7 @@ class EvalAgent(JsonOption):
         try:
             from magi_world.agents import judge
             from magi_world.agents.judge import Results, Setting, baseline_names
+            from magi_world.simulator import load_object
             from magi_world.threads import settle_threads
             from magi_world.training.settings import read_settings
         except ModuleNotFoundError as error:
@@ -261,7 +262,9 @@ class EvalAgent(JsonOption):
         settle_threads(self.threads)
         wanted = judge.JudgeConfig(self.episodes, self.seed, self.processes)
         make_env, dream = self._where(config)
-        results = Results(Setting.of(config, self.max_chunks, dream), self.output)
+        own = config.evaluate.agents
+        scores: judge.Scores | None = load_object(own) if own else None
+        results = Results(Setting.of(config, self.max_chunks, dream), self.output, scores)
         with no_litter(Path.cwd()), results.alone():
             for name in names:
                 _judge(name, make_env, wanted, results, quiet=self.json)
@@ -295,13 +298,12 @@ class EvalAgent(JsonOption):
         return make, load_world(self.dream, device="cpu").spec.fingerprint
 
     def _report(self, results: Results) -> None:
-        from magi_world.agents.judge import as_table, table_rows
+        from magi_world.agents.judge import as_table
 
         if self.json:
             print_json(results.record())
             return
-        rows = table_rows({name: results.episodes(name) for name in results.agents})
-        print(as_table(rows, "pipe" if self.markdown else "plain"))
+        print(as_table(results.rows(), "pipe" if self.markdown else "plain"))
         if self.output is not None:
             print(f"  {self.output}", file=sys.stderr)
 

@@ -29,7 +29,8 @@ class EvaluateConfig:
     lengths: chunks after which a dream is held against the real episode;
     choices: held-out clips a command, at most, of which the true future is to be told; figures:
     'module:function' of further figures of this one world, called with (world, held-out
-    recording, this configuration), '' = none.
+    recording, this configuration), '' = none; agents: 'module:function' of figures of agents that
+    are judged in this simulator (`magi_world.agents.judge.Scores`), '' = none.
     """
 
     clips: int = 32
@@ -38,6 +39,7 @@ class EvaluateConfig:
     lengths: tuple[int, ...] = (1, 4, 16, 64)
     choices: int = 12
     figures: str = ""
+    agents: str = ""
     seed: int = 0
 
 

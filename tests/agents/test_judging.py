@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -207,6 +208,20 @@ def test_tables() -> None:
     lines = as_table(rows, "pipe").splitlines()
     assert [cell.strip() for cell in lines[2].split("|")][1:5] == ["a", "2", "2.00 ± 0.50", "0.71"]
     assert len(lines) == 4
+
+
+def test_a_game_may_have_scores_of_its_own(tmp_path: Path) -> None:
+    def scores(events: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {"most hits": max(e["hit"] for e in events)}
+
+    results = Results(Setting.of(toy_config()), tmp_path / "r.json", scores)
+    results.open("a")
+    for seed, hits in enumerate((2.0, 5.0)):
+        results.add("a", Episode(seed, 1.0, None, {"hit": hits}, 4, True, 0.0))
+    head, row = results.rows()
+    assert row[head.index("most hits")] == "5.00"
+    kept = json.loads((tmp_path / "r.json").read_text())["agents"]["a"]["figures"]
+    assert kept["most hits"] == {"mean": 5.0, "std": None, "error": None}
 
 
 def test_a_dream_is_judged_alike() -> None:

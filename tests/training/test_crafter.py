@@ -271,3 +271,17 @@ def test_a_walk_shifts_the_map() -> None:
             y, x = 64 + way[1] * n * TILE, 64 + way[0] * n * TILE
             moved = whole[:, y : y + 72, x : x + 72]
             assert crafter_figures.shift_of(at, moved, way).tolist() == [n]
+
+
+def test_the_score_is_a_geometric_mean_of_success_rates() -> None:
+    never = dict.fromkeys(crafter_figures.ACHIEVEMENTS, 0.0)
+    assert crafter_figures.scores([never]) == {"crafter score": 0.0, "achievements": 0.0}
+    every = dict.fromkeys(crafter_figures.ACHIEVEMENTS, 3.0)
+    assert crafter_figures.scores([every])["crafter score"] == pytest.approx(100)
+    half = crafter_figures.scores([never, {**never, "collect_wood": 2.0, "eat_cow": 1.0}])
+    assert half == pytest.approx({"crafter score": 51 ** (2 / 22) - 1, "achievements": 1.0})
+
+
+def test_the_page_records_every_achievement(page: WorldTrainConfig) -> None:
+    assert set(crafter_figures.ACHIEVEMENTS) <= set(page.record.events)
+    assert page.evaluate.agents.endswith("crafter_figures:scores")

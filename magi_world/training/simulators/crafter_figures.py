@@ -6,6 +6,8 @@ recording shows. Legend: n pictures, R rows and K columns of tiles, L different 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +22,13 @@ NEAR = 10.0  # mean grey levels by which a tile may differ from a real one
 MOST = 6000  # pictures whose tiles are known
 WOOD = (7, 5)  # row and column of the wood in the inventory
 LONG = 8  # chunks of the longer dream
+ACHIEVEMENTS = (
+    "collect_coal", "collect_diamond", "collect_drink", "collect_iron", "collect_sapling",
+    "collect_stone", "collect_wood", "defeat_skeleton", "defeat_zombie", "eat_cow", "eat_plant",
+    "make_iron_pickaxe", "make_iron_sword", "make_stone_pickaxe", "make_stone_sword",
+    "make_wood_pickaxe", "make_wood_sword", "place_furnace", "place_plant", "place_stone",
+    "place_table", "wake_up",
+)  # fmt: skip
 
 
 def tiles(frames: Tensor) -> Tensor:
@@ -133,3 +142,20 @@ def wood(frames: Tensor) -> Tensor:
 
 def _share(right: Tensor) -> float:
     return float(right.float().mean())
+
+
+def scores(episodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """How well agents play, for ``evaluate.agents``.
+
+    Args:
+        episodes: of each, how often every event happened.
+
+    Returns:
+        "crafter score": Hafner's (arXiv 2109.06780), exp(mean(ln(1 + s))) - 1 over the 22
+        achievements, s being the percentage of episodes in which one was reached; in percent.
+        "achievements": different ones an episode, on average.
+    """
+    reached = [[episode[name] >= 0.5 for name in ACHIEVEMENTS] for episode in episodes]
+    percent = [100 * sum(column) / len(reached) for column in zip(*reached, strict=True)]
+    mean = sum(math.log1p(p) for p in percent) / len(percent)
+    return {"crafter score": math.expm1(mean), "achievements": sum(percent) / 100}
