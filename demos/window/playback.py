@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -215,10 +216,12 @@ class Playback:
         if self.running:
             self._hurry = True
 
-    def begin(self, moment: jobs.Moment) -> None:
+    def begin(self, moments: Sequence[jobs.Moment]) -> None:
+        """Show the last of these; the others are what came before it."""
         self.timeline.clear()
         self.ahead = None
-        self._show(moment, 0.0)
+        for moment in moments:
+            self._show(moment, 0.0)
 
     def advance(self, seconds: float) -> jobs.Done | None:
         """Time passes; the chunk that has just begun to be shown, if one has."""

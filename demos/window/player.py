@@ -227,10 +227,8 @@ class Player:
             self.steering.say(None)
             self.delay.forget()
             self._reconsider()
-            words = (
-                "you steer again" if name == HUMAN else f"{name} steers; any arrow is yours again"
-            )
-            self.notices.info(words)
+            other = f"{name} steers; any arrow is yours again"
+            self.notices.info("you steer again" if name == HUMAN else other)
             self.watchers.happened(Note(f"{name} takes over"))
 
     def pause(self, on: bool | None = None) -> None:
@@ -363,7 +361,7 @@ class Player:
             case jobs.Begin(start):
                 # A fresh seed is known only now; beginning again means this one.
                 self.start = start
-                self._fresh(done.moment)
+                self._fresh([done.moment])
             case jobs.Step():
                 # It is told when it is first shown.
                 self.playback.pace.made(done.moment.seconds)
@@ -397,24 +395,20 @@ class Player:
         self.watchers.opened(opened)
         self._done(opened.begun)
 
-    def _fresh(self, moment: jobs.Moment) -> None:
+    def _fresh(self, moments: Sequence[jobs.Moment]) -> None:
         self.futures, self.plan, self.reading, self.failures = None, None, None, 0
         self.steering.say(None)
         self.playback.wake()
         self.delay.forget()
-        self.playback.begin(moment)
+        self.playback.begin(moments)
 
     def _loaded(self, done: jobs.Done, job: jobs.Load) -> None:
         """Play goes on from there, under the command of that moment, with what came before it."""
         assert self.slots is not None, "a world is open"
         past = self.slots.past(job.slot, done.moment)
-        moment = past[-1]
-        self._fresh(moment)
-        self.playback.timeline.clear()
-        for one in past:
-            self.playback.timeline.append(one)
-        if moment.command != self.steering.default:
-            self.steering.say(moment.command)
+        self._fresh(past)
+        if past[-1].command != self.steering.default:
+            self.steering.say(past[-1].command)
         back = "; [ goes back before it" if len(past) > 1 else ""
         self.notices.info(f"{job.name} is loaded{back}")
 
