@@ -10,7 +10,7 @@ sight) and k, the `turns`:
   squared error; by chance 1 / starts), beside `found_still` for standing still as long, which needs
   less memory;
 - `psnr`: of the picture against its start, dB;
-- `medkits`: of the starts with a medkit on the floor, the share with one in the same place
+- `medkits`: of the starts by day with a medkit on the floor, the share with one in the same place
   again.
 
 No simulator is needed, because whoever has turned back sees what was there.
@@ -28,7 +28,7 @@ from magi_world.loading import DEFAULT_WORLD
 from magi_world.world.world import World
 
 TURNS = (1, 2, 3, 4)  # chunks away, and as many back
-WHITE = 200  # least of the three colours of a medkit's box
+WHITE = 130  # least of the three colours of a medkit's box by day; the floor's is below 110
 SPECKS = 3  # white pixels that count as a medkit
 NEAR = 5  # pixels by which it may have moved
 BATCH = 8  # worlds side by side
@@ -96,8 +96,8 @@ def found(pictures: Tensor, seen: Tensor) -> float:
 
 def medkit_places(frames: Tensor) -> Tensor:
     """Bool (n, H, W): white on the floor, where nothing white stands behind it (a pillar does)."""
-    low = frames.amin(3)
-    white = low > WHITE
+    low, top = frames.amin(3).float(), frames.amax(3).float()
+    white = (low > WHITE) & (top - low < 0.3 * top)
     half = frames.shape[1] // 2
     pillar = grown(white[:, half - 6 : half].any(1)[:, None].expand_as(white), 2)
     white[:, : half + 2] = False
