@@ -1,5 +1,9 @@
 """Who gives the commands: people, scripts, chance, and what was learned."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from magi_world.agents.basic import (
     Agent,
     CallableAgent,
@@ -8,7 +12,9 @@ from magi_world.agents.basic import (
     RandomConfig,
     ScriptedAgent,
 )
-from magi_world.agents.loading import load_agent
+
+if TYPE_CHECKING:
+    from magi_world.agents.loading import load_agent
 
 __all__ = [
     "Agent",
@@ -19,3 +25,12 @@ __all__ = [
     "ScriptedAgent",
     "load_agent",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: who wants only a configuration loads no torch.
+    if name == "load_agent":
+        from magi_world.agents.loading import load_agent
+
+        return load_agent
+    raise AttributeError(f"module 'magi_world.agents' has no attribute {name!r}")

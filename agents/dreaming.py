@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from magi_world.agents.basic import Agent, RandomAgent, RandomConfig
+from magi_world.agents.config import DreamConfig
 from magi_world.agents.jobs import keep_config, served
 from magi_world.agents.loading import load_agent
-from magi_world.config import require
 from magi_world.envs.rewards import LearnedReward
 from magi_world.envs.vector import MagiWorldVectorEnv, split_infos
 from magi_world.io.safetensors_io import load_tensors, read_metadata, save_tensors
@@ -31,45 +31,6 @@ from magi_world.loading import open_world as load
 from magi_world.world.spec import WorldSpec
 
 UNITS, PLAN = "units", "plan.json"
-
-
-@dataclass(frozen=True)
-class DreamConfig:
-    """What is dreamed.
-
-    world: what `magi_world.load_world` takes.    episodes: in all.
-    chunks: steps of an episode at most; the world's heads may end it before.
-    batch: episodes of a unit.    agent: as in `magi_world.agents.load_agent`.
-    hold: for how many chunks each choice of the agent "random" stands.
-    seed: episode i is that of seed + i.    num_steps, dtype: of the world; None is its own.
-    device: where it runs; None is the GPU where there is one.    threads: of the CPU, per worker.
-    """
-
-    world: str
-    episodes: int = 16
-    chunks: int = 32
-    batch: int = 4
-    agent: str = "random"
-    hold: int = 2
-    seed: int = 0
-    num_steps: int | None = None
-    dtype: str | None = None
-    device: str | None = None
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("episodes", "chunks", "batch", "hold", "threads"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} is {value}; it must be at least 1")
-        require(self.seed >= 0, f"seed is {self.seed}; it must be at least 0")
-
-    @property
-    def units(self) -> range:
-        return range(-(-self.episodes // self.batch))
-
-    def seeds(self, unit: int) -> list[int]:
-        """Of the episodes of a unit; the last unit dreams to the end of its batch as well."""
-        return [self.seed + unit * self.batch + row for row in range(self.batch)]
 
 
 @dataclass(frozen=True, eq=False)

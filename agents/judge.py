@@ -22,6 +22,7 @@ import numpy as np
 from tabulate import tabulate
 
 from magi_world.agents.basic import Agent
+from magi_world.agents.config import JudgeConfig
 from magi_world.agents.jobs import served
 from magi_world.agents.loading import load_agent, policy_folder
 from magi_world.envs.env import MagiWorldEnv
@@ -38,29 +39,6 @@ AgentMaker = Callable[[int, JudgingEnv], Agent]
 EnvMaker = Callable[[], JudgingEnv]
 # Figures of a game's own: of each episode's events, how often each happened, -> name -> figure.
 Scores = Callable[[Sequence[Mapping[str, float]]], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """episodes: how many, with seeds seed, seed + 1, ...    processes: that share the work.
-
-    What an episode comes to depends on its seed alone, not on the number of processes.
-    """
-
-    episodes: int = 100
-    seed: int = 0
-    processes: int = 1
-
-    def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("seed", 0), ("processes", 1)):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"JudgeConfig.{name} is {value}; it must be at least {least}")
-
-    @property
-    def seeds(self) -> range:
-        """Of the episodes."""
-        return range(self.seed, self.seed + self.episodes)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from magi_world.agents.basic import Agent, RandomAgent, RandomConfig, ScriptedAgent
 from magi_world.agents.loading import policies_for
-from magi_world.config import require
 from magi_world.demos.bench import choose_threads
+from magi_world.demos.config import PlayConfig
 from magi_world.demos.doctor import find_display
 from magi_world.demos.window import jobs
 from magi_world.demos.window.jobs import Start
@@ -33,62 +31,6 @@ play needs a display, and there is none here ({reason}).
 What works without one:
   magi-world record SCRIPT -o out.mp4    renders a script to a video
   xvfb-run -a magi-world play            plays on a display that nobody sees"""
-
-
-@dataclass(frozen=True)
-class PlayConfig:
-    """Options of `play`.
-
-    seed: None takes a fresh one.    threads: of the CPU; None measures which number is quickest.
-    scene: scene prompt; None is the world's own.
-    image: picture to begin with.
-    start: number of a start video, "text", or "best", the one that shows the world best.
-    script: file of a script that is in charge at first; its seed, scene and start are used.
-    record: MP4 to record to from the first frame on.
-    session: file of the session; None puts it into ``folder``.    keep_session: write it at all.
-    folder: where films, pictures, sessions and slots go.
-    scale: whole factor by which the world is enlarged, in the window at first and in films.
-    size: (width, height) of the window at first, without ``scale``.    hud: figures at first.
-    max_seconds: close the window after so long.
-    """
-
-    seed: int | None = 0
-    scene: str | None = None
-    image: Path | None = None
-    start: int | Literal["text", "best"] | None = "best"
-    threads: int | None = None
-    script: Path | None = None
-    record: Path | None = None
-    session: Path | None = None
-    keep_session: bool = True
-    folder: Path = Path("recordings")
-    steer: Literal["now", "queue"] = "now"
-    scale: int | None = None
-    size: tuple[int, int] = (1280, 800)
-    max_seconds: float | None = None
-    hud: bool = False
-
-    def __post_init__(self) -> None:
-        require(
-            self.scale is None or self.scale >= 1,
-            f"PlayConfig.scale is {self.scale}; it must be a whole number from 1, or None",
-        )
-        require(
-            len(self.size) == 2 and min(self.size) >= 200,
-            f"PlayConfig.size is {self.size}; it must be (width, height), each at least 200",
-        )
-        require(
-            self.record is None or self.record.suffix.lower() == ".mp4",
-            f"PlayConfig.record is {self.record}; it must end in .mp4",
-        )
-        require(
-            self.session is None or not self.session.exists(),
-            f"PlayConfig.session is {self.session}, which exists; a session is never overwritten",
-        )
-        require(
-            self.max_seconds is None or self.max_seconds > 0,
-            f"PlayConfig.max_seconds is {self.max_seconds}; it must be positive, or None",
-        )
 
 
 def play(

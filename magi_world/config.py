@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+DEFAULT_WORLD = "courtyard"  # where none is named
 SHORTCUT_MODES = ("8,16,16", "16,16,8")
 PREDICTIONS = ("velocity", "clean")
 CONDITIONS = ("null", "caption")

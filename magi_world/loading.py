@@ -12,6 +12,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
+from magi_world.config import DEFAULT_WORLD as DEFAULT_WORLD
 from magi_world.engine import OWN_ON_CPU, EngineConfig, prepare_parts, slow_parts
 from magi_world.io.package import RECORD, read_package
 from magi_world.io.read_released import Dtype, Offload, Reading, read_released, say_plan
@@ -114,9 +115,6 @@ class LoadOptions:
         """Where the world goes."""
         device = checked_device(self.device)
         return device if self.parallel is None else rank_device(device)
-
-
-DEFAULT_WORLD = "courtyard"  # where none is named
 
 
 def list_worlds() -> list[str]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from magi_world.envs.wrappers import Stacking
-from magi_world.loading import DEFAULT_WORLD
+from magi_world.config import DEFAULT_WORLD
+
+if TYPE_CHECKING:
+    from magi_world.envs.wrappers import Stacking
 
 # What may differ between a run and its continuation: it decides no number that is learnt.
 FREE = ("device", "save_seconds", "gpus_per_runner")
@@ -118,6 +121,8 @@ class TrainAgentConfig:
 
     @property
     def stacking(self) -> Stacking:
+        from magi_world.envs.wrappers import Stacking  # late: it loads torch
+
         return Stacking(self.frames, self.every)
 
     @property

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
+from magi_world.agents.config import JudgeConfig
+from magi_world.agents.ppo.config import TrainAgentConfig
 from magi_world.demos.commands.options import (
     DEVICE,
     Count,
@@ -34,7 +36,6 @@ from magi_world.demos.commands.options import (
 if TYPE_CHECKING:
     from magi_world.agents import judge
     from magi_world.agents.judge import Results
-    from magi_world.agents.ppo.config import TrainAgentConfig
     from magi_world.training.settings import WorldTrainConfig
 
 LITTER = ("_vizdoom", "_vizdoom.ini")  # ViZDoom's, whatever game it plays
@@ -52,6 +53,9 @@ def no_litter(folder: Path) -> Iterator[None]:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+_D = TrainAgentConfig  # its defaults stand in the help
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -72,39 +76,52 @@ class TrainAgent(JsonOption):
     world: Opt[str] = option("a name or the folder of a world; default: the shipped one")
     real: Opt[str] = option("train in the simulator of this configuration instead")
     starts: Opt[str] = option("begin episodes from clips of this folder of a recording as well")
-    num_starts: OptCount = option("how many clips (512)")
-    num_envs: OptCount = option("worlds in the batch (16)")
-    horizon: OptCount = option("chunks of an episode (32)")
-    noise_scale: Opt[float] = option("of the world's noise; above 1 it takes more chances (1)")
+    num_starts: OptCount = option(f"how many clips ({_D.num_starts})")
+    num_envs: OptCount = option(f"worlds in the batch ({_D.num_envs})")
+    horizon: OptCount = option(f"chunks of an episode ({_D.horizon})")
+    noise_scale: Opt[float] = option(
+        f"of the world's noise; above 1 it takes more chances ({_D.noise_scale})"
+    )
     denoise_steps: OptCount = option("of the world; default: its own")
     dtype: Opt[str] = option("float32 or bfloat16, of the world; default: its own")
-    uncertainty: Opt[float] = option("weight of the penalty for uncertain rewards (0)")
+    uncertainty: Opt[float] = option(
+        f"weight of the penalty for uncertain rewards ({_D.uncertainty})"
+    )
     commands: Annotated[Opt[tuple[str, ...]], reads(_names, "A,B,...")] = option(
         "A,B,...: what it may say; default: all that the world obeys"
     )
     sample_end: Opt[bool] = option(
-        "episodes end with the predicted probability, or, with --no-, at one half"
+        "episodes end with the predicted probability, or, with --no-, at one half "
+        f"({_D.sample_end})"
     )
-    steps: OptCount = option("chunks in all, over all worlds (40960)")
-    rollout: OptCount = option("chunks of each world between two updates (32)")
-    epochs: OptCount = option("passes over them (4)")
-    batch: OptCount = option("chunks in a minibatch (128)")
-    learning_rate: Opt[float] = option("at first; falls to a tenth (5e-4)")
-    gamma: Opt[float] = option("discount of a chunk (0.95)")
-    gae: Opt[float] = option("lambda of the advantage estimates (0.9)")
-    clip: Opt[float] = option("of the probability ratio (0.2)")
-    entropy: Opt[float] = option("weight of the entropy (0.01)")
-    value: Opt[float] = option("weight of the value's loss (0.5)")
-    max_norm: Opt[float] = option("of the gradient (0.5)")
-    frames: OptCount = option("frames that the policy sees (2)")
-    every: OptCount = option("how far apart they are (4)")
-    features: OptCount = option("width of its last layer (256)")
-    seed: Opt[int] = option("of everything (0)")
-    checkpoints: OptCount = option("policies kept on the way (8)")
-    save_seconds: Opt[float] = option("lost at most when the process is killed (120)")
-    engine: Opt[str] = option("sb3, or rllib: Ray's, over many processes and machines (sb3)")
-    env_runners: OptCount = option("rllib: processes with --num-envs worlds each (none)")
-    gpus_per_runner: Opt[float] = option("rllib: a card, or a share of one, for each (0)")
+    steps: OptCount = option(f"chunks in all, over all worlds ({_D.steps})")
+    rollout: OptCount = option(f"chunks of each world between two updates ({_D.rollout})")
+    epochs: OptCount = option(f"passes over them ({_D.epochs})")
+    batch: OptCount = option(f"chunks in a minibatch ({_D.batch})")
+    learning_rate: Opt[float] = option(f"at first; falls to a tenth ({_D.learning_rate})")
+    gamma: Opt[float] = option(f"discount of a chunk ({_D.gamma})")
+    gae: Opt[float] = option(f"lambda of the advantage estimates ({_D.gae})")
+    clip: Opt[float] = option(f"of the probability ratio ({_D.clip})")
+    entropy: Opt[float] = option(f"weight of the entropy ({_D.entropy})")
+    value: Opt[float] = option(f"weight of the value's loss ({_D.value})")
+    max_norm: Opt[float] = option(f"of the gradient ({_D.max_norm})")
+    frames: OptCount = option(f"frames that the policy sees ({_D.frames})")
+    every: OptCount = option(f"how far apart they are ({_D.every})")
+    features: OptCount = option(f"width of its last layer ({_D.features})")
+    seed: Opt[int] = option(f"of everything ({_D.seed})")
+    checkpoints: OptCount = option(f"policies kept on the way ({_D.checkpoints})")
+    save_seconds: Opt[float] = option(
+        f"lost at most when the process is killed ({_D.save_seconds})"
+    )
+    engine: Opt[str] = option(
+        f"sb3, or rllib: Ray's, over many processes and machines ({_D.engine})"
+    )
+    env_runners: OptCount = option(
+        f"rllib: processes with --num-envs worlds each ({_D.env_runners})"
+    )
+    gpus_per_runner: Opt[float] = option(
+        f"rllib: a card, or a share of one, for each ({_D.gpus_per_runner})"
+    )
     device: Opt[str] = option(DEVICE)
     threads: OptCount = option("of the CPU")
     judged: OptFile = option(
@@ -137,7 +154,6 @@ class TrainAgent(JsonOption):
         Raises ValueError: an option that cannot be.
         """
         from magi_world.agents.jobs import read_config
-        from magi_world.agents.ppo.config import TrainAgentConfig
 
         names = [f.name for f in fields(TrainAgentConfig)]
         typed = {n: value for n in names if (value := getattr(self, n)) is not None}
@@ -229,10 +245,10 @@ class EvalAgent(JsonOption):
         "play in this world (a name or a folder) instead of the simulator, to compare the two; "
         "needs --max-chunks"
     )
-    episodes: Count = option("of each agent", 100)
-    seed: int = option("of the first episode", 0)
+    episodes: Count = option("of each agent", JudgeConfig.episodes)
+    seed: int = option("of the first episode", JudgeConfig.seed)
     max_chunks: OptCount = option("cut episodes short")
-    processes: Count = option("side by side", 1)
+    processes: Count = option("side by side", JudgeConfig.processes)
     threads: Count = option("of the CPU, per process", 1)
     output: Annotated[OptFile, Output] = option("keep the results in this JSON file")
     video: OptFile = option(
@@ -242,7 +258,6 @@ class EvalAgent(JsonOption):
 
     def run(self) -> int:
         try:
-            from magi_world.agents import judge
             from magi_world.agents.judge import Results, Setting, baseline_names
             from magi_world.simulator import load_object
             from magi_world.threads import settle_threads
@@ -260,7 +275,7 @@ class EvalAgent(JsonOption):
         if self.video is not None and self.video.suffix.lower() != ".mp4":
             raise ValueError(f"--video is {self.video}; it must end in .mp4")
         settle_threads(self.threads)
-        wanted = judge.JudgeConfig(self.episodes, self.seed, self.processes)
+        wanted = JudgeConfig(self.episodes, self.seed, self.processes)
         make_env, dream = self._where(config)
         own = config.evaluate.agents
         scores: judge.Scores | None = load_object(own) if own else None
@@ -338,7 +353,7 @@ def _home(names: list[str]) -> str:
 def _judge(
     name: str,
     make_env: judge.EnvMaker,
-    wanted: judge.JudgeConfig,
+    wanted: JudgeConfig,
     results: Results,
     quiet: bool,
 ) -> None:

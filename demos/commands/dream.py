@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional
 
+from magi_world.agents.config import DreamConfig
 from magi_world.demos.commands.options import (
     DEVICE,
     Count,
@@ -24,7 +25,7 @@ from magi_world.demos.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from magi_world.agents.dreaming import DreamConfig, Pool
+    from magi_world.agents.dreaming import Pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +39,19 @@ class DreamDataset(JsonOption):
     world: Positional[str] = required("a name or the folder of a world")
     output: Annotated[File, Output] = required("folder of the dataset")
     minari: Opt[str] = option("write the Minari dataset of this name instead")
-    episodes: Count = option("", 16)
-    chunks: Count = option("of each episode", 32)
-    agent: str = option("who plays", "random")
-    hold: Count = option("chunks a random choice stands", 2)
-    seed: int = option("of the first episode", 0)
-    batch: Count = option("episodes dreamed side by side", 4)
+    episodes: Count = option("", DreamConfig.episodes)
+    chunks: Count = option("of each episode", DreamConfig.chunks)
+    agent: str = option("who plays", DreamConfig.agent)
+    hold: Count = option("chunks a random choice stands", DreamConfig.hold)
+    seed: int = option("of the first episode", DreamConfig.seed)
+    batch: Count = option("episodes dreamed side by side", DreamConfig.batch)
     workers: Count = option("", 1)
     ray: Switch = option("on a Ray cluster, or one started here", False)
     gpus_per_worker: float = option("with --ray", 0.0)
     device: Opt[str] = option(DEVICE)
     steps: OptCount = option("denoising steps a chunk")
     dtype: Opt[Literal["float32", "bfloat16"]] = option("default: the world's own")
-    threads: Count = option("a worker", 1)
+    threads: Count = option("a worker", DreamConfig.threads)
     keep_units: Switch = option("keep the lossless episodes", False)
 
     def run(self) -> int:
@@ -82,8 +83,6 @@ class DreamDataset(JsonOption):
         return 0
 
     def _config(self) -> DreamConfig:
-        from magi_world.agents.dreaming import DreamConfig
-
         device = known_device(self.device)
         more = {"num_steps": self.steps, "device": device}
         return DreamConfig(**self.shared(DreamConfig) | more)

@@ -146,33 +146,26 @@ class WorldOptions:
         num_steps: int | None = None,
         window_size: int | None = None,
         frame_size: tuple[int, int] | None = None,
-        noise_scale: float = 1.0,
+        noise_scale: float | None = None,
     ) -> World:
         """Load a world; what was typed goes before the arguments.
         Raises ValueError, FileNotFoundError: as `load_world`.
         """
         from magi_world.loading import load_world
 
-        attention: Any = self.attention or "sdpa"
-        return load_world(
-            name,
-            num_worlds,
-            device=known_device(self.device),
-            dtype=self.dtype,
-            num_steps=self.steps or num_steps,
-            window_size=self.window or window_size,
-            frame_size=self.size or frame_size,
-            weights=self.weights,
-            captions=self.text_features,
-            text_device=known_device(self.text_device),
-            attention=attention,
-            noise_scale=noise_scale,
-            threads=self.threads or "auto",
-            parallel=self.parallel or started_together(),
-            history=self.history,
-            sink=self.sink,
-            history_place=self.history_place,
-        )
+        same = ("dtype", "weights", "attention", "threads", "history", "sink", "history_place")
+        given: dict[str, Any] = {
+            "device": known_device(self.device),
+            "num_steps": self.steps or num_steps,
+            "window_size": self.window or window_size,
+            "frame_size": self.size or frame_size,
+            "captions": self.text_features,
+            "text_device": known_device(self.text_device),
+            "noise_scale": noise_scale,
+            "parallel": self.parallel or started_together(),
+            **{field: getattr(self, field) for field in same},
+        }
+        return load_world(name, num_worlds, **{k: v for k, v in given.items() if v is not None})
 
     def nothing_to_load(self, instead: str) -> None:
         """Raise ValueError where an option was given that only loading a world here obeys."""

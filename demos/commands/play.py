@@ -25,11 +25,11 @@ from magi_world.demos.commands.options import (
     option,
 )
 from magi_world.demos.commands.record import find_script
+from magi_world.demos.config import PlayConfig
+from magi_world.demos.server.config import Limits, ServeConfig, new_token
 
 if TYPE_CHECKING:
     from magi_world.agents.basic import Agent
-    from magi_world.demos.play import PlayConfig
-    from magi_world.demos.server.config import ServeConfig
     from magi_world.world.world import World
 
 
@@ -53,8 +53,8 @@ class Play(Command):
     record: OptFile = option("film to this MP4")
     session: OptFile = option("session file")
     no_session: Switch = option("write no session file", False)
-    folder: File = option("for films, slots, ...", Path("recordings"))
-    steer: Literal["now", "queue"] = option("", "now")
+    folder: File = option("for films, slots, ...", PlayConfig.folder)
+    steer: Literal["now", "queue"] = option("", PlayConfig.steer)
     scale: OptCount = option("enlarge N times")
     hud: Switch = option("figures at first, as with the key H", False)
     max_seconds: Opt[float] = option("close after so long")
@@ -90,8 +90,6 @@ class Play(Command):
             first.close()
 
     def _config(self) -> PlayConfig:
-        from magi_world.demos.play import PlayConfig
-
         # A seed that was asked for decides the start as well, as it does everywhere else.
         best: Literal["best"] | None = "best" if self.seed is None else None
         return PlayConfig(
@@ -151,23 +149,23 @@ class Serve(Command):
     """
 
     worlds: Annotated[Words, arg(metavar="[WORLD ...]")] = option("by default the shipped one", ())
-    host: str = option("0.0.0.0 lets other machines connect", "127.0.0.1")
-    port: int = option("0 takes a free one", 8765)
+    host: str = option("0.0.0.0 lets other machines connect", ServeConfig.host)
+    port: int = option("0 takes a free one", ServeConfig.port)
     token: Opt[str] = option("what visitors must know; auto makes one")
     open: Switch = option("no token, though others can connect", False)
     allow_origin: Several[str] = option(
         "let pages of another site connect, e.g. https://example.org", ()
     )
     batch: Annotated[Count, arg(aliases=["--worlds"])] = option(
-        "worlds computed in one forward", 16
+        "worlds computed in one forward", ServeConfig.batch
     )
-    visitors: Count = option("at once", 16)
-    chunks: float = option("a second for each program", 40.0)
-    idle: float = option("seconds until a visitor must go", 600.0)
-    folder: File = option("for sessions, slots", Path("recordings/served"))
+    visitors: Count = option("at once", Limits.visitors)
+    chunks: Opt[float] = option("a second for each program", Limits.chunks)
+    idle: float = option("seconds until a visitor must go", Limits.idle)
+    folder: File = option("for sessions, slots", ServeConfig.folder)
     no_sessions: Switch = option("record nothing", False)
-    picture: Literal["jpeg", "webp"] = option("", "jpeg")
-    quality: Count = option("1 .. 100", 90)
+    picture: Literal["jpeg", "webp"] = option("", ServeConfig.picture)
+    quality: Count = option("1 .. 100", ServeConfig.quality)
     loading: WorldOptions
 
     def run(self) -> int:
@@ -189,8 +187,6 @@ class Serve(Command):
         )  # fmt: skip
 
     def _config(self) -> ServeConfig:
-        from magi_world.demos.server.config import Limits, ServeConfig, new_token
-
         return ServeConfig(
             **self.shared(ServeConfig)
             | {

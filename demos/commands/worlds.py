@@ -136,7 +136,10 @@ def slug(env: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"-v\d+$", "", stem).lower()).strip("-") or "world"
 
 
-def _minutes(text: str = "10") -> float:
+QUICK = "10"  # minutes
+
+
+def _minutes(text: str = QUICK) -> float:
     try:
         value = float(text)
     except ValueError:
@@ -175,7 +178,7 @@ class TrainWorld(RunOptions):
         "only check everything, and estimate what it takes; nothing is recorded or trained", False
     )
     quick: Annotated[Opt[float], reads(_minutes, "[MINUTES]", 0, 1)] = option(
-        "a try of all stages in about so many minutes (10); the same folder then goes on"
+        f"a try of all stages in about so many minutes ({QUICK}); the same folder then goes on"
     )
 
     def run(self) -> int:

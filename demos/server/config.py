@@ -9,13 +9,14 @@ import socket as sockets
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
-
-from starlette.requests import HTTPConnection
 
 from magi_world.config import require
 from magi_world.world.spec import MAX_CHARACTERS
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
 
 Format = Literal["jpeg", "webp"]
 

@@ -151,6 +151,8 @@ def test_a_missing_minari_is_said(
         ("replay none.jsonl", "there is no session file none.jsonl"),
         ("record a.yaml", "outputs is empty; name a file that ends in .mp4, .gif, .png"),
         ("bench nowhere", "there is no world 'nowhere'"),
+        ("play tiny --seed -1", "PlayConfig.seed is -1; it must be a whole number from 0"),
+        ("play tiny --start -1", "PlayConfig.start is -1; it must be a whole number from 0"),
     ],
 )
 def test_mistakes_end_with_one_line(
@@ -277,7 +279,8 @@ def test_no_world_at_all(
 def test_help_loads_neither_torch_nor_pygame() -> None:
     program = (
         "import sys\nfrom magi_world.demos import cli\n"
-        "try:\n    cli.main(['record', '--help'])\nexcept SystemExit:\n    pass\n"
+        "for name in map(cli.name, cli.COMMANDS):\n"
+        "    try:\n        cli.main([name, '--help'])\n    except SystemExit:\n        pass\n"
         "print(sorted({'torch', 'pygame', 'av', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run(
