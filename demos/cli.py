@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import Annotated, Any, Generic, Literal, TypeVar, Union
 
 import tyro
@@ -74,17 +75,21 @@ def name(kind: type[Command]) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
 
 
-def read(arguments: Sequence[str]) -> Line[Command]:
+def read(typed: Sequence[str]) -> Line[Command]:
     """Raises SystemExit: after --help, or for what cannot be understood."""
     # The list of commands has the first line about each; its own help says everything.
+    told = {kind: cleandoc(kind.__doc__ or "") for kind in COMMANDS}
     kinds: Any = Union[  # noqa: UP007
         tuple(
-            kind if name(kind) in arguments
-            else Annotated[kind, subcommand(description=str(kind.__doc__).partition("\n")[0])]
-            for kind in COMMANDS
+            Annotated[
+                kind, subcommand(description=doc if name(kind) in typed else doc.partition("\n")[0])
+            ]
+            for kind, doc in told.items()
         )
-    ]  # fmt: skip
-    return tyro.cli(Line[kinds], prog="magi-world", args=arguments, config=CONFIG)
+    ]
+    return tyro.cli(
+        Line[kinds], prog="magi-world", description=Line.__doc__, args=typed, config=CONFIG
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from magi_world.demos.commands.options import (
     default_world,
     option,
     print_json,
+    required,
 )
 
 _MARKS = {"ok": "ok     ", "note": "note   ", "problem": "PROBLEM"}
@@ -64,7 +65,7 @@ class Bench(JsonOption):
     world: Positional[Opt[str]] = option("by default the shipped one")
     chunks: Count = option("to measure", 40)
     num_worlds: Count = option("in the batch", 1)
-    loading: WorldOptions
+    loading: WorldOptions = required("How a world is loaded.")
 
     def run(self) -> int:
         from tabulate import tabulate

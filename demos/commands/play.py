@@ -23,6 +23,7 @@ from magi_world.demos.commands.options import (
     default_world,
     follows,
     option,
+    required,
 )
 from magi_world.demos.commands.record import find_script
 from magi_world.demos.config import PlayConfig
@@ -59,7 +60,7 @@ class Play(Command):
     hud: Switch = option("figures at first, as with the key H", False)
     max_seconds: Opt[float] = option("close after so long")
     else_record: OptFile = option("without a display, record the tour to this file instead")
-    loading: WorldOptions
+    loading: WorldOptions = required("How a world is loaded.")
 
     def run(self) -> int:
         if follows():
@@ -166,7 +167,7 @@ class Serve(Command):
     no_sessions: Switch = option("record nothing", False)
     picture: Literal["jpeg", "webp"] = option("", ServeConfig.picture)
     quality: Count = option("1 .. 100", ServeConfig.quality)
-    loading: WorldOptions
+    loading: WorldOptions = required("How a world is loaded.")
 
     def run(self) -> int:
         try:

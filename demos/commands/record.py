@@ -58,7 +58,7 @@ class FilmOptions(JsonOption):
     upscale: OptCount = option("repeat every pixel N times both ways")
     overwrite: Switch = option("replace files that are there", False)
     quiet: Switch = option("no progress bar", False)
-    loading: WorldOptions
+    loading: WorldOptions = required("How a world is loaded.")
 
     def config(self, resume: bool = False) -> RecordConfig:
         """Raises ValueError for an upscale out of range."""
