@@ -94,7 +94,18 @@ def read(typed: Sequence[str]) -> Line[Command]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    given = read(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(read(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        # Whoever read our output has had enough; what is left in the buffer goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("\nmagi-world: stopped", file=sys.stderr)
+        return 130
+
+
+def _run(given: Line[Command]) -> int:
     if given.version:
         from magi_world import __version__
 
@@ -111,12 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return given.command.run()
     except BrokenPipeError:
-        # Whoever read our output has had enough; what is left in the buffer goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except KeyboardInterrupt:
-        print("\nmagi-world: stopped", file=sys.stderr)
-        return 130
+        raise
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         full = isinstance(error, RuntimeError)
         if given.traceback or (full and not _out_of_memory(error)):

@@ -223,7 +223,6 @@ class EvalAgent(JsonOption):
     loses nothing; the same command goes on, and later agents join the table.
 
     Agents:
-
     - random: every command equally likely.
     - "constant:turn left": always this command.
     - dreamer: the policy that comes along, trained in a dream alone.
@@ -286,8 +285,8 @@ class EvalAgent(JsonOption):
             if self.video is not None:
                 for name in names:
                     slug = "".join(c if c.isalnum() else "-" for c in name).strip("-")
-                    own = self.video.with_stem(f"{self.video.stem}-{slug}")
-                    _film(name, make_env, results, own if len(names) > 1 else self.video)
+                    film = self.video.with_stem(f"{self.video.stem}-{slug}")
+                    _film(name, make_env, results, film if len(names) > 1 else self.video)
         self._report(results)
         return 0
 
