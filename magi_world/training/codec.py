@@ -153,12 +153,12 @@ def equalise(model: VAE, video: Tensor) -> Tensor:
     """
     z = model.encode(video)
     std, mean = torch.std_mean(z, dim=(0, 2, 3, 4))
-    made = model.decode(z)
+    made = model.decode(z, first_frame_only=False)  # a clip of one latent is video here
     felt = []
     for c in range(len(std)):
         moved = z.clone()
         moved[:, c] += 0.5 * std[c] * torch.randn(z[:, c].shape, generator=step_noise(c)).to(z)
-        felt.append((model.decode(moved) - made).square().mean())
+        felt.append((model.decode(moved, False) - made).square().mean())
     spread = torch.stack(felt) ** 0.25
     spread = spread / spread.square().mean().sqrt()
     factor = spread / std
@@ -224,7 +224,7 @@ def psnr(model: VAE, data: ChunkDataset, rows: Tensor, batch: int = 64) -> float
     total = 0.0
     for part in rows.split(batch):
         frames = data.pixels(part).to(device)
-        made = video_to_frames(model.decode(model.encode(frames_to_video(frames))))
+        made = video_to_frames(model.decode(model.encode(frames_to_video(frames)), False))
         total += float((made.float() - frames.float()).square().mean()) * len(part)
     return float(10 * torch.log10(torch.tensor(255.0**2 / (total / len(rows)))))
 

@@ -50,6 +50,28 @@ def test_the_start_is_the_linear_code(video: torch.Tensor) -> None:
         start_from_pca(VAE(tiny_vae(width=256, final_proj=False)), video)
 
 
+class Shorter:
+    """A recording whose chunks are four frames, one latent."""
+
+    def __init__(self, data: ChunkDataset) -> None:
+        self.data = data
+
+    def pixels(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.data.pixels(rows)[:, :4]
+
+
+@torch.no_grad()
+def test_a_chunk_of_one_latent_is_measured_as_video(
+    video: torch.Tensor, train_data: ChunkDataset
+) -> None:
+    torch.manual_seed(0)
+    model = VAE(tiny_vae(video_length=4))
+    start_from_pca(model, video[:, :, :4])
+    made = model.decode(model.encode(video[:, :, :4]), first_frame_only=False)
+    found = psnr(model, Shorter(train_data), torch.arange(len(train_data)))  # type: ignore[arg-type]
+    assert found == pytest.approx(decibel(made.clamp(-1, 1), video[:, :, :4]), abs=0.1)
+
+
 @torch.no_grad()
 def test_equalising_changes_latents_only(video: torch.Tensor) -> None:
     torch.manual_seed(0)
