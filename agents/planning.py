@@ -194,7 +194,7 @@ class PlanningAgent:
 def _predicted(world: World, chunk: Chunk) -> tuple[np.ndarray, np.ndarray]:
     """Reward and probability of the end, (n,) each."""
     assert world.parts.heads is not None, "checked at construction"
-    said = world.parts.heads(chunk.latents)
+    said = world.parts.heads(chunk.seen)
     return said["reward"].double().cpu().numpy(), said["end"].double().cpu().numpy()
 
 

@@ -28,7 +28,8 @@ class Heads(Protocol):
     """Predictors that a world may carry in ``world.parts.heads``."""
 
     def __call__(self, latents: Tensor) -> Mapping[str, Any]:
-        """For each chunk of latents (B, C, t, h, l), scaled as in `Chunk.latents`.
+        """For each chunk of latents, scaled: (B, C, t, h, l) as in `Chunk.latents`, or twice as
+        long as in `Chunk.seen`.
 
         Returns:
             "reward": (B,).    "end": (B,) probability that the episode ends in this chunk.
@@ -235,7 +236,7 @@ class UncertaintyPenalty:
     @torch.inference_mode()
     def score(self, moment: Moment) -> Score:
         """At most 0, and never an end."""
-        latents = moment.chunk.latents.float()
+        latents = moment.chunk.seen.float()
         noisy = latents[None] + self._noise(latents)[:, None]
         said = self.heads(noisy.flatten(0, 1))["reward"]
         spread = torch.as_tensor(said).float().unflatten(0, noisy.shape[:2]).std(0)

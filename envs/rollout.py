@@ -320,7 +320,7 @@ class Rollout:
     @torch.inference_mode()
     def _predicted(self, chunk: Chunk) -> Prediction | None:
         heads = self.world.parts.heads
-        return None if heads is None else Prediction.read(heads(chunk.latents))
+        return None if heads is None else Prediction.read(heads(chunk.seen))
 
     def _newest(self, state: Snapshot) -> Chunk:
         """The decoded chunk that a bare snapshot was taken after."""
@@ -330,7 +330,9 @@ class Rollout:
     def _placed(self, chunk: Chunk) -> Chunk:
         device = self.world.device
         pixels = None if chunk.pixels is None else chunk.decoded.to(device)
-        return replace(chunk, latents=chunk.latents.to(device), pixels=pixels, ready=None)
+        before = None if chunk.before is None else chunk.before.to(device)
+        latents = chunk.latents.to(device)
+        return replace(chunk, latents=latents, before=before, pixels=pixels, ready=None)
 
     def __getstate__(self) -> dict[str, Any]:
         started = self.chunk is not None

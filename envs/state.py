@@ -142,6 +142,7 @@ def rows_of(chunk: Chunk, rows: Sequence[int]) -> Chunk:
     return replace(
         chunk,
         latents=chunk.latents[rows],
+        before=None if chunk.before is None else chunk.before[rows],
         pixels=None if chunk.pixels is None else chunk.decoded[rows],
         **own,
     )
@@ -151,9 +152,11 @@ def joined(chunks: Sequence[Chunk], rows: Sequence[int]) -> Chunk:
     """``rows`` out of all rows of some chunks; pixels only where all of them have them."""
     pixels = [c.decoded for c in chunks if c.pixels is not None]
     own: dict[str, Any] = {n: sum((getattr(c, n) for c in chunks), ()) for n in _PER_WORLD}
+    before = [c.before for c in chunks if c.before is not None]
     whole = replace(
         chunks[0],
         latents=torch.cat([c.latents for c in chunks]),
+        before=torch.cat(before) if len(before) == len(chunks) else None,
         pixels=torch.cat(pixels) if len(pixels) == len(chunks) else None,
         **own,
     )

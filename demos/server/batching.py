@@ -64,7 +64,7 @@ class Call:
 class Made:
     """One chunk of one world, and the state after it.
 
-    frames: (T, H, W, 3) uint8.    latents: (C, t, h, l).    skip: as in `Chunk`.
+    frames: (T, H, W, 3) uint8.    latents: (C, t, h, l).    skip, seen: as in `Chunk`.
     together: worlds of the forward that made it.    seconds: how long that took.
     """
 
@@ -74,6 +74,7 @@ class Made:
     skip: int
     together: int
     seconds: float
+    seen: Tensor
 
     @property
     def index(self) -> int:
@@ -246,7 +247,8 @@ class Batcher:
             frames = frames.copy()  # or each visitor would hold the pictures of all
         latents = chunk.latents[part].to("cpu", torch.float32).clone()
         state = self._world.snapshot([row])
-        return Made(state, frames, latents, chunk.skip[part], together, seconds)
+        seen = chunk.seen[part].to("cpu", torch.float32).clone()
+        return Made(state, frames, latents, chunk.skip[part], together, seconds, seen)
 
 
 def _fail(requests: Sequence[_Request], error: Exception) -> None:

@@ -109,7 +109,7 @@ class Episode:
         reading = await self._play.say(text) if text.strip() else None
         made = await self._play.step()
         self._steps += 1
-        predicted = await self._play.predicted(made.latents) or {}
+        predicted = await self._play.predicted(made.seen) or {}
         ended = predicted.get("end", 0.0) >= ENDS
         self._over = ended or (self._most is not None and self._steps >= self._most)
         told = self._told(reading, made)

@@ -350,14 +350,14 @@ class SinglePlay:
         ]
         return np.concatenate(labelled, axis=1)
 
-    async def predicted(self, latents: Tensor) -> dict[str, Any] | None:
-        """Reward, probability of an end, and events of a chunk (C, t, h, l); None without heads."""
+    async def predicted(self, seen: Tensor) -> dict[str, Any] | None:
+        """Reward, probability of an end, and events of `Made.seen`; None without heads."""
 
         def predict(world: World) -> dict[str, Any] | None:
             heads = world.parts.heads
             if heads is None:
                 return None
-            said = heads(latents[None].to(world.device))
+            said = heads(seen[None].to(world.device))
             events = {name: float(x[0]) for name, x in said.get("events", {}).items()}
             return {"reward": float(said["reward"][0]), "end": float(said["end"][0])} | {
                 "events": events

@@ -166,12 +166,12 @@ class _Responder:
             heads = world.parts.heads
             require(heads is not None, f"{world.spec.name} has no heads")
             assert heads is not None
-            said = heads(latents.to(world.device))
+            said = heads(seen.to(world.device))
             events = {f"event.{name}": x for name, x in said.get("events", {}).items()}
             found = {"reward": said["reward"], "end": said["end"], **events}
             return {name: x.float().cpu().numpy() for name, x in found.items()}
 
-        latents = self._latents(asked)
+        seen = self._latents(asked, before=True)
         return {}, await self._call(asked, predict)
 
     async def _read(self, asked: Parcel) -> Answer:
@@ -197,11 +197,13 @@ class _Responder:
     def _world(self, asked: Parcel) -> ProgramWorld:
         return self._program.world(asked.fields.get("id"))
 
-    def _latents(self, asked: Parcel) -> Tensor:
+    def _latents(self, asked: Parcel, before: bool = False) -> Tensor:
+        """``before``: the chunk before may be in front."""
         latents, shape = asked.arrays["latents"], self._world(asked).served.world.latent_shape
         limit = self._program.limits.rows
+        allowed = [shape, (shape[0], 2 * shape[1], *shape[2:])] if before else [shape]
         require(
-            latents.shape[1:] == shape and 1 <= len(latents) <= limit,
+            latents.shape[1:] in allowed and 1 <= len(latents) <= limit,
             f"latents have shape {latents.shape}; expected (1 .. {limit}, *{shape})",
         )
         return torch.from_numpy(latents)

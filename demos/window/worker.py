@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from magi_world.agents.basic import Agent, checked_command
@@ -167,7 +168,7 @@ class Engine:
         chunk = self.player.perform(Step(job.base.index + 1, job.command, job.steer))
         assert chunk is not None, "a step gives one"
         world = self.player.world
-        score = next_score(world.parts, job.base.score, chunk.latents)
+        score = next_score(world.parts, job.base.score, chunk.seen)
         moment = self._moment(chunk, world, begun, score)
         self._made += 1
         if self._made % TIDY_EVERY == 0:
@@ -234,9 +235,11 @@ class Engine:
         self._at = self.player.futures = None
         world, moments, score = self.player.world, [], job.base.score
         for chunk in job.chunks:
+            before = (self._at or job.base.snapshot).state.newest_clean
             world.restore(chunk.state, worlds=[0], row=job.row)
             self._at = world.snapshot()
-            score = next_score(world.parts, score, self._at.state.newest_clean)
+            both = torch.cat([before, self._at.state.newest_clean], 2)
+            score = next_score(world.parts, score, both)
             moments.append(Moment(chunk.frames[job.row], self._at, score=score))
         events = (Fork(len(job.commands)), *(chunk.event for chunk in job.chunks), Keep(job.row))
         return jobs.Done(job, tuple(moments), events)

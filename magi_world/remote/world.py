@@ -168,6 +168,7 @@ class RemoteWorld(World):
     ) -> Chunk:
         """The server decodes every chunk, also those of `step_latents`."""
         steps, before = self.parts.config.sampler.steps_per_stage, list(self._prompts)
+        known = self._here
         for row, (_, queue) in zip(rows, due, strict=True):
             self._prompts[row] = replace(self._prompts[row], queue=queue)
         if progress is not None:
@@ -178,6 +179,9 @@ class RemoteWorld(World):
         except BaseException:
             self._prompts = before
             raise
+        if known is not None:
+            clean = cast(RemoteState, known.state).newest_clean
+            chunk = replace(chunk, before=clean[list(rows)])
         if progress is not None:
             progress(steps, steps)
         return chunk

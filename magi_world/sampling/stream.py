@@ -275,6 +275,7 @@ class ChunkStream:
             start = prefix[row, :, whole * width :].clone() if rest else None
             window = DenoisingWindow(whole)
             self.rows[world] = RowState(seeds[row], window, start=start, start_chunk=whole)
+            self.newest_clean[world] = chunks[row, -1] if whole else 0.0
         # A clean chunk that sees only itself leaves no trace in later ones, so of a long prefix
         # only what stays in the cache has to be run.
         sampler, history = self.config.sampler, self.cache.config.history

@@ -201,8 +201,9 @@ class CodecConfig:
 
 
 def gradients(x: Tensor) -> list[Tensor]:
-    """Differences between neighbours in width, height and time of (N, 3, T, H, W)."""
-    return [x.diff(dim=axis) for axis in (4, 3, 2)]
+    """Differences between neighbours in width, height and time, where there are any, of (N, 3, T,
+    H, W)."""
+    return [x.diff(dim=axis) for axis in (4, 3, 2) if x.shape[axis] > 1]
 
 
 def codec_loss(made: Tensor, video: Tensor, mean: Tensor, config: CodecConfig) -> Tensor:

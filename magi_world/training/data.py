@@ -139,6 +139,10 @@ class ChunkDataset:
             frames[mirrored] = frames[mirrored].flip(3)
         return frames
 
+    def before(self, rows: Tensor) -> Tensor:
+        """The rows in front of ``rows``; of an episode's first chunk that row itself."""
+        return torch.maximum(rows - 1, self.first[rows])
+
     def sides(self, count: int, generator: torch.Generator) -> Tensor:
         """int64 (count,): 1 for those to be mirrored, half of them where mirroring is allowed."""
         drawn = torch.randint(2, (count,), generator=generator)
@@ -219,6 +223,15 @@ class LatentDataset:
             self._latents[s, r] = z.half().cpu()
             self._known[s, r] = True
         return self._latents[side, rows].float()
+
+    def seen(self, side: Tensor, rows: Tensor, chunks: int) -> Tensor:
+        """Latents of ``rows``, with ``chunks`` 2 those of the chunks before in front, as heads see
+        them: (n, C, chunks * W, h, w). Before an episode's first chunk stands that chunk again."""
+        parts = [
+            self.latents(side, part)
+            for part in ([self.data.before(rows)] if chunks > 1 else []) + [rows]
+        ]
+        return torch.cat(parts, 2)
 
     def windows(self, length: int) -> tuple[Tensor, Tensor]:
         """Starts of clips and their weights: clips with rare commands are drawn more often."""

@@ -194,6 +194,9 @@ def start(model: DiT, seed: int) -> None:
     for block in model.blocks:
         block.self_attn_post_norm.weight.fill_(-0.7)
         block.mlp_post_norm.weight.fill_(-0.7)
+        # Every world trained here let these grow; copying wants sharp attention from the start.
+        block.self_attention.q_layernorm.weight.fill_(0.4)
+        block.self_attention.k_layernorm.weight.fill_(0.4)
         weight, bias = block.ada_modulate_layer.proj.parameters()
         torch.nn.init.normal_(weight, std=0.02)
         torch.nn.init.ones_(bias)

@@ -17,11 +17,12 @@ from magi_world.io.package import read_package, read_record, write_record
 from magi_world.model.vae import frames_to_video
 from magi_world.training.codec import psnr
 from magi_world.training.data import ChunkDataset
-from magi_world.training.judge import InverseDynamics, accuracy
+from magi_world.training.judge import InverseDynamics, accuracy, watched, watched_rows
 from magi_world.training.loop import training_attention
 from magi_world.training.rollout import (
     EvaluateConfig,
     begin,
+    filled,
     history_of,
     possible,
     reconstruction_rows,
@@ -66,12 +67,14 @@ def following(
     for i, part in enumerate(rows.split(world.num_worlds)):
         begin(world, data, part, seed)
         start = world.snapshot()
+        behind = data.pixels(filled(part, world.num_worlds) + history_of(data) - 1)
         for c, wordings in enumerate(phrases):
             world.restore(start)
             first = i * world.num_worlds
             said = [wordings[(first + j) % len(wordings)] for j in range(world.num_worlds)]
             # The last batch may be short: its worlds beyond the part are copies.
-            seen.append(judge.predict(world.step(said).decoded)[: len(part)])
+            made = world.step(said).decoded.cpu()
+            seen.append(judge.predict(watched(made, behind))[: len(part)])
             asked.append(torch.full((len(part),), c))
     return torch.cat(seen), torch.cat(asked)
 
@@ -97,8 +100,12 @@ def through_codec(parts: WorldParts, frames: Tensor, batch: int = 64) -> Tensor:
 def drift(judge: InverseDynamics, dream: Tensor, real: Tensor) -> list[float]:
     """Distance of a dream's features to real ones, per quarter, in units of real spread.
 
-    dream (n, length, T, H, W, 3); 1 is how far real chunks lie from their own mean.
+    dream (n, length, T, H, W, 3); real (N, .., H, W, 3) as `watched`; 1 is how far real chunks lie
+    from their own mean.
     """
+    dream = watched(dream[:, 1:].flatten(0, 1), dream[:, :-1].flatten(0, 1)).unflatten(
+        0, (len(dream), -1)
+    )
     own = judge.look(real)
     mean = own.mean(0)
     spread = (own - mean).square().sum(1).mean().sqrt()
@@ -117,9 +124,12 @@ def command_following(
     names = list(spec.command_names)
     judged = judge.get_buffer("judged").cpu()
     whole = torch.nonzero((data.end == 0) & torch.isin(data.command, judged)).squeeze(1)
-    pixels, held = data.pixels(whole), data.command[whole]
-    base = balanced(judge.predict(pixels), held, names)
-    coded = balanced(judge.predict(through_codec(world.parts, pixels)), held, names)
+    held = data.command[whole]
+    base = balanced(judge.predict(watched_rows(data, whole)), held, names)
+    made = through_codec(world.parts, data.pixels(whole))
+    single = made.shape[1] == 1
+    behind = through_codec(world.parts, data.pixels(data.before(whole))) if single else made
+    coded = balanced(judge.predict(watched(made, behind)), held, names)
     told: dict[str, Any] = {
         "real": base["all"],
         "real_per_command": base,
@@ -155,12 +165,12 @@ def long_dream(
         command = new if i == 0 else command
         chunks.append(world.step([names[c] for c in command.tolist()]).decoded.cpu())
     dream = torch.stack(chunks, 1)
-    real = data.pixels(torch.arange(0, len(data), max(1, len(data) // 256)))
-    sharp = sharpness(real)
+    rows = torch.arange(0, len(data), max(1, len(data) // 256))
+    sharp = sharpness(data.pixels(rows))
     told = {
         "seconds": length * spec.frames_per_chunk / spec.fps,
         "sharpness_of_real_per_quarter": [sharpness(q) / sharp for q in dream.chunk(4, dim=1)],
-        "feature_distance_per_quarter": drift(judge, dream, real),
+        "feature_distance_per_quarter": drift(judge, dream, watched_rows(data, rows)),
     }
     return told, dream
 

@@ -38,7 +38,8 @@ class FitHeadsConfig:
     them, and no reward of the environment: the world has no heads. reward: event -> what one
     occurrence is worth (others 0), or "environment": the simulator's own, summed over the chunk;
     end: event that ends an episode; noise: largest share of noise mixed into the latents, because
-    dreamed ones are never quite clean; chunks: how many of the recording are used.
+    dreamed ones are never quite clean; chunks: how many of the recording are used; seen: how many
+    chunks are looked at, 2 to see what changed since the one before (`HeadsConfig.chunks`).
 
     Raises:
         ValueError: a reward or end for an event that is not predicted.
@@ -52,6 +53,7 @@ class FitHeadsConfig:
     width: int = 64
     noise: float = 0.1
     chunks: int = 8000
+    seen: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.reward, str) and self.reward != ENVIRONMENT:
@@ -131,6 +133,7 @@ def fit_heads(
             end=config.end,
             width=config.width,
             own=own if config.from_environment else None,
+            chunks=config.seen,
         )
     ).to(device)
     pick = torch.Generator().manual_seed(config.loop.seed)
@@ -140,7 +143,7 @@ def fit_heads(
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(use), (config.loop.batch,), generator=generator)
         rows, side = use[rows], mirrored[rows]
-        z = data.latents(side, rows)
+        z = data.seen(side, rows, config.seen)
         share = torch.rand(len(rows), 1, 1, 1, 1, generator=generator) * config.noise
         z = z * (1 - share) + torch.randn(z.shape, generator=generator) * share
         features = heads.features(z.to(device))
@@ -167,7 +170,7 @@ def measure_heads(
     rows = torch.arange(len(data.data))
     side = torch.zeros_like(rows)
     told = [
-        heads(data.latents(s, r).to(device))
+        heads(data.seen(s, r, config.seen).to(device))
         for s, r in zip(side.split(256), rows.split(256), strict=True)
     ]
     said = torch.cat([torch.stack(list(t["events"].values()), 1).cpu() for t in told])
@@ -254,8 +257,8 @@ def dreamed_events(
         begin(world, data, rows - history_of(data), seed)
         for i in range(length):
             held = data.command[rows + i].tolist()
-            latents = world.step_latents([commands[c] for c in held]).latents
-        said.append(torch.sigmoid(heads.logits(latents)).float().cpu()[: len(part)])
+            chunk = world.step_latents([commands[c] for c in held])
+        said.append(torch.sigmoid(heads.logits(chunk.seen)).float().cpu()[: len(part)])
     return torch.cat(said)
 
 
@@ -268,8 +271,10 @@ def real_events(world: World, data: ChunkDataset, targets: Tensor, batch: int = 
     """
     heads, vae, said = heads_of(world), world.parts.vae, []
     for part in targets.split(batch):
-        video = frames_to_video(data.pixels(part).to(world.device))
-        said.append(torch.sigmoid(heads.logits(vae.scale(vae.encode(video)))).float().cpu())
+        rows = (data.before(part), part)
+        video = [frames_to_video(data.pixels(r).to(world.device)) for r in rows]
+        seen = torch.cat([vae.scale(vae.encode(v)) for v in video], 2)
+        said.append(torch.sigmoid(heads.logits(seen)).float().cpu())
     return torch.cat(said)
 
 

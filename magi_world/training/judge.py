@@ -3,7 +3,8 @@
 The judge tells from frames alone which command was held (inverse dynamics). Half of its pictures
 are softened by a random amount, so that it has to look at motion: a judge of sharp pictures alone
 takes every soft one for standing still, whatever moves in it. How sharp dreams are is measured
-separately (`magi_world.training.evaluate`).
+separately (`magi_world.training.evaluate`). Of chunks of one frame it sees the last frame before
+as well: a single picture shows no motion.
 
 Legend: N chunks, T frames, H W pixels, A commands.
 """
@@ -38,6 +39,18 @@ class ClassifierConfig:
     loop: LoopConfig
     width: int = 32
     soften: int = 6
+
+
+def watched(frames: Tensor, before: Tensor) -> Tensor:
+    """What a judge looks at: uint8 chunks (N, T, H, W, 3), of single frames with the last frame of
+    the chunks ``before`` (N, T, H, W, 3) in front."""
+    return frames if frames.shape[1] > 1 else torch.cat([before[:, -1:], frames], 1)
+
+
+def watched_rows(data: ChunkDataset, rows: Tensor, side: Tensor | None = None) -> Tensor:
+    """`watched` of a recording's rows, mirrored where ``side`` is true."""
+    frames = data.pixels(rows, side)
+    return watched(frames, frames if frames.shape[1] > 1 else data.pixels(data.before(rows), side))
 
 
 class InverseDynamics(nn.Module):
@@ -119,7 +132,7 @@ def train_classifier(
     torch.manual_seed(config.loop.seed)
     judged = [i for i, name in enumerate(commands) if moves is None or name in moves]
     size = data.frames[0].shape
-    model = InverseDynamics(size[1], (size[2], size[3]), judged, config.width).to(device)
+    model = InverseDynamics(max(2, size[1]), (size[2], size[3]), judged, config.width).to(device)
     mirrored = data.images(commands)
     rank = torch.full((len(commands),), -1)
     rank[judged] = torch.arange(len(judged))
@@ -140,7 +153,7 @@ def train_classifier(
         )
         passes = torch.randint(1 + config.soften, (len(command),), generator=generator)
         passes = passes * (torch.rand(len(command), generator=generator) < 0.5)
-        logits = model(data.pixels(chosen, side).to(device), passes.to(device))
+        logits = model(watched_rows(data, chosen, side).to(device), passes.to(device))
         value = F.cross_entropy(logits, rank[command].to(device))
         right = float((logits.argmax(1).cpu() == rank[command]).float().mean())
         return value, {"accuracy": right}

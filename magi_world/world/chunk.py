@@ -29,6 +29,8 @@ class Chunk:
     prompts: per world, the command that is in force.
     lands: per world, the index of the first chunk that the command in force conditions.
     skip: per world, video frames at the front that only repeat the start video.
+    before: like latents, the clean chunks in front of these; None where there are none, as after a
+        reset. What changed from one chunk to the next is seen in both together (`seen`).
     ready: after which the pixels are there; None: they are.
     """
 
@@ -39,6 +41,7 @@ class Chunk:
     skip: tuple[int, ...]
     pixels: Tensor | None = None
     ready: torch.cuda.Event | None = None
+    before: Tensor | None = None
 
     @staticmethod
     def of(
@@ -52,6 +55,12 @@ class Chunk:
             lands=tuple(p.lands for p in prompts),
             skip=(0,) * len(prompts) if skip is None else skip,
         )
+
+    @property
+    def seen(self) -> Tensor:
+        """What a world's predictors look at: (B, C, 2 w, h, l) with the chunk before in front, or
+        ``latents`` where there is none."""
+        return self.latents if self.before is None else torch.cat([self.before, self.latents], 2)
 
     @cached_property
     def frames(self) -> np.ndarray:

@@ -62,7 +62,7 @@ def test_the_targets_are_dreamed(world: World, data: ChunkDataset) -> None:
         for behind in (1, 0):
             held = [world.spec.command_names[int(data.command[r - behind])] for r in rows]
             chunk = world.step(held)
-        seen = torch.stack(list(heads(chunk.latents)["events"].values()), 1)
+        seen = torch.stack(list(heads(chunk.seen)["events"].values()), 1)
         torch.testing.assert_close(said[part], seen[: part.stop - part.start])
     assert not torch.allclose(said, dreamed_events(world, data, targets, 1, seed=3), atol=1e-4)
 

@@ -18,6 +18,7 @@ from magi_world.training.judge import (
     accuracy,
     soften,
     train_classifier,
+    watched_rows,
 )
 from magi_world.training.loop import LoopConfig
 from magi_world.training.rollout import (
@@ -108,6 +109,19 @@ def test_the_judge_learns_real_chunks(train_data: ChunkDataset, tmp_path: Path) 
     burnt = torch.full_like(frames[:8], 255)
     far = drift(judge, burnt.view(1, 8, *frames.shape[1:]), frames[:8])
     assert max(real) < min(far)
+
+
+def test_a_judge_of_single_frames_sees_the_one_before(train_data: ChunkDataset) -> None:
+    rows = torch.arange(len(train_data))
+    new = train_data.first == rows
+    assert torch.equal(watched_rows(train_data, rows), train_data.pixels(rows))
+    single = copy.copy(train_data)
+    single.frames = [f[:, -1:] for f in train_data.frames]
+    seen = watched_rows(single, rows)
+    assert seen.shape[1] == 2
+    assert torch.equal(seen[:, 1:], single.pixels(rows))
+    assert torch.equal(seen[:, :1], single.pixels(torch.where(new, rows, rows - 1)))
+    assert 1 < int(new.sum()) < len(rows) / 2
 
 
 def test_rare_commands_count_as_much_as_common_ones() -> None:

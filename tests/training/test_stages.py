@@ -232,6 +232,38 @@ def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) ->
         fit_heads(replace(config, events=("hit", "jump", "death")), latents, ["hit"], tmp_path, CPU)
 
 
+def test_heads_may_see_what_has_changed(latents: LatentDataset, tmp_path: Path) -> None:
+    data = copy.copy(latents.data)
+    # Where the bar is, compared with where it was: one chunk alone does not say it.
+    place = torch.cat(data.frames)[:, 0, 0, :, 0].float().argmax(-1)
+    rows = torch.arange(len(data))
+    data.events = (place > place[data.before(rows)]).float()[:, None]
+    data.mirror = {}
+    latents = copy.copy(latents)
+    latents.data = data
+    config = FitHeadsConfig(
+        LoopConfig(steps=200, batch=30, muon_lr=0.01, adam_lr=0.01, warmup=1, ema=0.5),
+        events=("right",),
+        noise=0.0,
+        seen=2,
+    )
+    heads = fit_heads(config, latents, ["right"], tmp_path, CPU)
+    found = measure_heads(heads, config, latents, ["right"])["right"]
+    assert found["brier"] < 0.5 * found["brier_of_share"]
+    side = torch.zeros_like(rows)
+    both = latents.seen(side, rows, 2)
+    alone = latents.latents(side, rows)
+    first = rows[data.first == rows]
+    assert torch.equal(both[first, :, : alone.shape[2]], alone[first])
+    later = rows[data.first < rows]
+    assert torch.equal(both[later, :, : alone.shape[2]], alone[later - 1])
+    # A chunk alone is one in which nothing has changed, and who sees one leaves out the other.
+    still = torch.cat([alone[:, :, :1].expand_as(alone), alone], 2)
+    assert torch.equal(heads.logits(alone), heads.logits(still))
+    plain = Heads(replace(heads.config, chunks=1))
+    assert torch.equal(plain.logits(both), plain.logits(alone))
+
+
 def test_rewards_must_be_for_what_is_predicted() -> None:
     loop = LoopConfig(steps=1, batch=1)
     for wrong, message in (
@@ -276,6 +308,8 @@ def test_heads_refuse_wrong_shapes() -> None:
         HeadsConfig(6, 2, (2, 2), ("a", "b"), (1.0,))
     with pytest.raises(ValueError, match="end is 'b'"):
         HeadsConfig(6, 2, (2, 2), ("a",), (1.0,), end="b")
+    with pytest.raises(ValueError, match="chunks is 3"):
+        HeadsConfig(6, 2, (2, 2), ("a",), (1.0,), chunks=3)
 
 
 def test_starts_come_shortly_before_an_event(latents: LatentDataset) -> None:

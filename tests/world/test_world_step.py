@@ -45,6 +45,22 @@ def test_step_gives_a_chunk_of_video() -> None:
     assert not np.array_equal(chunk.frames[0], chunk.frames[1])
 
 
+def test_a_chunk_comes_with_the_one_before() -> None:
+    world = tiny_world(2)
+    start = world.reset(seed=3)
+    assert start.before is None
+    assert start.seen is start.latents
+    first = world.step("turn left")
+    assert first.before is not None
+    assert torch.equal(first.before, start.latents)
+    assert torch.equal(first.seen, torch.cat([start.latents, first.latents], 2))
+    state = world.snapshot()
+    second = world.step("walk forward", worlds=[1])
+    assert torch.equal(second.seen, torch.cat([first.latents[1:], second.latents], 2))
+    world.restore(state)
+    assert torch.equal(world.step("walk forward").seen[1:], second.seen)
+
+
 def test_text_steers() -> None:
     world = tiny_world()
     world.reset(seed=1)

@@ -217,9 +217,10 @@ class GoTo:
 class Settler:
     """Who records crafter: walks about, lives, and builds up to stone tools and now and then iron.
 
-    In every episode the share of idle strolling is another one. What is needed most comes first: a
-    zombie beside, drink, food, rest (in a tunnel of its own if there is a pickaxe, because a zombie
-    kills a sleeper); then the next tool, and what it is made of.
+    A command is held for one step of the game; what takes longer is said again. In every episode
+    the share of idle strolling is another one. What is needed most comes first: a zombie beside,
+    drink, food, rest (in a tunnel of its own if there is a pickaxe, because a zombie kills a
+    sleeper); then the next tool, and what it is made of.
     """
 
     def __init__(self, env: Any, commands: Sequence[str], rng: np.random.Generator) -> None:
@@ -245,14 +246,14 @@ class Settler:
             return self.tour.pop()
         if player.sleeping:
             self.plan = []
-            return "sleep" if self.rng.random() < 0.85 else self._any()
-        if self._near("zombie", 5) and self.rng.random() < 0.85:
+            return "sleep" if self.rng.random() < 0.95 else self._any()
+        if self._near("zombie", 5) and self.rng.random() < 0.9:
             self.plan = []
             return "fight the zombie"
         if not self.plan:
             self.plan = self._stroll() if self.rng.random() < self.idle else self._need()
         said = self.plan.pop(0)
-        if said.startswith("go ") and self._burns(said) and self.rng.random() < 0.97:
+        if said.startswith("go ") and self._burns(said) and self.rng.random() < 0.99:
             self.plan = []
             return "wait"
         return said
@@ -284,19 +285,19 @@ class Settler:
         """Whether a walk leads into lava."""
         if (way := WAYS.get(said.removeprefix("go "))) is None:
             return False
-        n = self._ahead(way) + 1
         x, y = self.env.player.pos
-        return n <= 4 and self.env.world[x + n * way[0], y + n * way[1]][0] == "lava"
+        return self.env.world[x + way[0], y + way[1]][0] == "lava"
 
     def _stroll(self) -> list[str]:
         u = self.rng.random()
+        long = int(self.rng.geometric(0.25))
         if u < 0.25:
             return [self._any()]
-        if u < 0.33:
-            return ["wait"]
+        if u < 0.30:
+            return ["wait"] * min(long, 3)
         if u < 0.38:
             return ["act"]
-        return [f"go {self.rng.choice(list(WAYS))}"] * int(self.rng.geometric(0.6))
+        return [f"go {self.rng.choice(list(WAYS))}"] * long
 
     def _explore(self) -> list[str]:
         """Go on in the present heading, or in another one where that is blocked."""
@@ -304,8 +305,8 @@ class Settler:
             open_ways = [w for w, d in WAYS.items() if self._ahead(d) >= 2]
             self.heading = str(self.rng.choice(open_ways or list(WAYS)))
         # What stands in the way can be cut through.
-        cut = ["act"] if self._ahead(WAYS[self.heading]) == 0 else []
-        return [f"go {self.heading}", *cut]
+        ahead = self._ahead(WAYS[self.heading])
+        return [f"go {self.heading}"] * min(ahead, 3) if ahead else [f"go {self.heading}", "act"]
 
     def _get(self, target: str) -> list[str]:
         """Collect or strike the nearest of something, or look for one."""
@@ -317,8 +318,8 @@ class Settler:
         name = f"go to the {target}" if target == "table" else f"go to the nearest {target}"
         if name not in self.commands:  # a zombie
             return ["fight the zombie"]
-        # The last of the walk may be the player's own.
-        return [name] * -(-len(way) // 4)
+        # What walks away is looked for anew.
+        return [name] * min(len(way), 4)
 
     def _faces(self, *materials: str) -> bool:
         player = self.env.player
@@ -330,10 +331,10 @@ class Settler:
         return all(m in nearby for m in materials)
 
     def _place(self, what: str) -> list[str]:
-        """Put something down in front, after a walk that ends before a free tile."""
+        """Put something down in front, after a step that ends before a free tile."""
         if self._faces(*WALKABLE):
             return [f"place a {what}"]
-        wide = [w for w, d in WAYS.items() if self._ahead(d) == 5]
+        wide = [w for w, d in WAYS.items() if self._ahead(d) >= 2]
         return [f"go {self.rng.choice(wide)}"] if wide else self._explore()
 
     def _need(self) -> list[str]:
@@ -349,7 +350,7 @@ class Settler:
         if have["sapling"] and self._faces("grass") and u < 0.5:
             return ["place a plant"]
         if not have["sapling"] and self._faces("grass") and u < 0.12:
-            return ["act"]
+            return ["act"] * 4
         if have["stone"] and u < 0.17:
             return ["place a stone"]
         if have["stone"] > 4 and u < 0.5 and self._faces(*WALKABLE) and not self._at("furnace"):
@@ -398,7 +399,7 @@ class Settler:
         if furnace and self._at("table"):
             return self._furnace()
         if self._near("table", 12):
-            return ["go to the table"] * -(-len(self.seekers["table"].way() or [0]) // 4)
+            return ["go to the table"] * len(self.seekers["table"].way() or [0])
         if have["wood"] < 4:
             return self._get("tree")
         return self._place("table")
@@ -412,4 +413,5 @@ class Settler:
             if self.env.world[x, y] == ("stone", None):
                 return [f"go {name}", "act", "place a furnace"]
         wide = [w for w, d in WAYS.items() if self._ahead(d) >= 2]
-        return [f"go {self.rng.choice(wide)}", "go to the table"] if wide else self._explore()
+        step = [f"go {self.rng.choice(wide)}"] if wide else self._explore()
+        return [*step, "go to the table"]

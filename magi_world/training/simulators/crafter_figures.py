@@ -21,7 +21,8 @@ from magi_world.world import World
 NEAR = 10.0  # mean grey levels by which a tile may differ from a real one
 MOST = 6000  # pictures whose tiles are known
 WOOD = (7, 5)  # row and column of the wood in the inventory
-LONG = 8  # chunks of the longer dream
+LENGTHS = (1, 8, 32)  # chunks, of one step each, after which tiles are compared
+WALKS = (1, 4)  # steps in one direction
 ACHIEVEMENTS = (
     "collect_coal", "collect_diamond", "collect_drink", "collect_iron", "collect_sapling",
     "collect_stone", "collect_wood", "defeat_skeleton", "defeat_zombie", "eat_cow", "eat_plant",
@@ -80,11 +81,12 @@ def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
     """Everything of this module, for ``evaluate.figures``.
 
     Returns:
-        "after_1" and "after_8" (chunks dreamed under the commands really held): "real_tiles", the
-        share of tiles that are a tile of the game; "right_tiles", that are what really came, beside
-        those of somebody who says that nothing moves. "walks": the share of walks that shift the
-        map by the right number of tiles. "wood": the share of dreams in which the inventory says
-        what it really said after wood was collected.
+        "after_1", "after_8" and "after_32" (chunks dreamed under the commands really held):
+        "real_tiles", the share of tiles that are a tile of the game; "right_tiles", that are what
+        really came, beside those of somebody who says that nothing moves. "walks" and "walks_of_4":
+        the share of walks, of one step and of four, that shift the map by the right number of
+        tiles. "wood": the share of dreams in which the inventory says what it really said after
+        wood was collected.
     """
     known, before = Tiles(data), history_of(data)
     names = list(world.spec.command_names)
@@ -101,12 +103,14 @@ def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
         """What is seen instead, under the commands that were really held."""
         return rollouts(world, data, names, rows, length, config.seed)[:, -1, -1]
 
-    def under(name: str) -> Tensor:
-        starts = data.starts(before + 2)
-        return starts[data.command[starts + before] == names.index(name)]
+    def under(name: str, length: int = 1) -> Tensor:
+        """Where a command is held for ``length`` chunks behind the history."""
+        starts = data.starts(before + length + 1)
+        held = data.command[starts[:, None] + before + torch.arange(length)]
+        return starts[(held == names.index(name)).all(1)]
 
     out: dict[str, Any] = {"different_tiles": len(known.known)}
-    for length in (1, LONG):
+    for length in LENGTHS:
         rows = some(data.starts(before + length + 1), 4 * config.clips)
         if len(rows):
             index, error = known.nearest(dreamed(rows, length))
@@ -117,14 +121,17 @@ def measure(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
                 "right_tiles": _share(index == true),
                 "right_tiles_of_a_copy": _share(stood == true),
             }
-    walks: dict[str, float] = {}
-    for word, way in WAYS.items():
-        rows = some(under(f"go {word}"), 2 * config.clips)
-        if len(rows):
-            real = shift_of(last(rows, 0), last(rows, 1), way)
-            made = shift_of(last(rows, 0), dreamed(rows, 1), way)
-            walks[f"go {word}"] = _share(made == real)
-    out["walks"] = {**walks, "all": sum(walks.values()) / max(1, len(walks))}
+    for length in WALKS:
+        walks: dict[str, float] = {}
+        for word, way in WAYS.items():
+            rows = some(under(f"go {word}", length), 2 * config.clips)
+            if len(rows):
+                stood = last(rows, 0)
+                real = shift_of(stood, last(rows, length), way, length)
+                made = shift_of(stood, dreamed(rows, length), way, length)
+                walks[f"go {word}"] = _share(made == real)
+        name = "walks" if length == 1 else f"walks_of_{length}"
+        out[name] = {**walks, "all": sum(walks.values()) / max(1, len(walks))}
     acts = some(under("act"), 40 * config.clips)
     grown = [(wood(last(r, 0)) != wood(last(r, 1))).any(1) for r in acts.split(256)]
     rows = acts[torch.cat(grown)][: 2 * config.clips] if grown else acts
