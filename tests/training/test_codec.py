@@ -109,6 +109,13 @@ def test_loss_weighs_what_is_rare_and_what_moves(video: torch.Tensor) -> None:
     assert moved > 1.2 * codec_loss(wrong_still, jumping, mean, config)
 
 
+def test_a_single_frame_has_no_edges_in_time() -> None:
+    video = torch.rand(2, 3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    mean = torch.full((3, 1, 16, 16), 0.5)
+    assert float(codec_loss(video, video, mean, CONFIG)) == 0
+    assert 0 < float(codec_loss(video + 0.1, video, mean, CONFIG)) < 10
+
+
 def test_training_and_resuming(train_data: ChunkDataset, tmp_path: Path) -> None:
     cpu = torch.device("cpu")
     model = train_codec(CONFIG, train_data, train_data, tmp_path, cpu)
