@@ -74,6 +74,11 @@ class Heads(nn.Module):
             self.value = nn.Linear(config.width, 1)
 
     @property
+    def chunks(self) -> int:
+        """How many chunks are seen, the judged one last."""
+        return self.config.chunks
+
+    @property
     def worth(self) -> dict[str, float]:
         """Event -> what one occurrence of it adds to the reward."""
         return dict(zip(self.config.events, self.config.reward, strict=True))

@@ -179,7 +179,7 @@ class RemoteWorld(World):
         except BaseException:
             self._prompts = before
             raise
-        if known is not None:
+        if known is not None and getattr(self.parts.heads, "chunks", 1) > 1:
             clean = cast(RemoteState, known.state).newest_clean
             chunk = replace(chunk, before=clean[list(rows)])
         if progress is not None:
@@ -289,9 +289,14 @@ class _Heads:
     """The server's predictors, see `magi_world.envs.rewards.Heads`."""
 
     def __init__(
-        self, connection: Connection, world: int, worth: Mapping[str, float] | None
+        self,
+        connection: Connection,
+        world: int,
+        worth: Mapping[str, float] | None,
+        chunks: int,
     ) -> None:
         self._connection, self._world = connection, world
+        self.chunks = chunks  # that are seen, the judged one last
         self.worth = worth  # event -> what it adds to the reward; None: the server does not say
 
     def __call__(self, latents: Tensor) -> dict[str, Any]:
@@ -308,7 +313,9 @@ def _parts(connection: Connection, opened: Mapping[str, Any]) -> WorldParts:
     spec, config = _spec(opened["spec"]), _config(opened["config"])
     heads = None
     if opened["heads"]:
-        heads = _Heads(connection, int(opened["id"]), opened.get("worth"))
+        heads = _Heads(
+            connection, int(opened["id"]), opened.get("worth"), int(opened.get("sees", 1))
+        )
     nothing = cast(Any, None)
     parts = WorldParts(spec, config, nothing, nothing, nothing, heads=cast(Any, heads))
     # A cached property is looked up here first.

@@ -29,8 +29,8 @@ class Chunk:
     prompts: per world, the command that is in force.
     lands: per world, the index of the first chunk that the command in force conditions.
     skip: per world, video frames at the front that only repeat the start video.
-    before: like latents, the clean chunks in front of these; None where there are none, as after a
-        reset. What changed from one chunk to the next is seen in both together (`seen`).
+    before: like latents, the clean chunks in front of these, where the world's predictors see two
+        chunks; else None, and after a reset.
     ready: after which the pixels are there; None: they are.
     """
 

@@ -27,7 +27,9 @@ class Sentence:
 def sentences(spec: WorldSpec) -> list[Sentence]:
     """Those for a world: all of its kind, moves alone or goals as well."""
     kinds = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    mine = ("everywhere", "goals" if "go to the red wall" in spec.command_names else "moves")
+    mine: tuple[str, ...] = ("tiles",)
+    if "turn left" in spec.command_names:
+        mine = ("everywhere", "goals" if "go to the red wall" in spec.command_names else "moves")
     found = []
     for kind in mine:
         known = kinds[kind]["known"]

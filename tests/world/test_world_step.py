@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,11 @@ def test_step_gives_a_chunk_of_video() -> None:
 
 
 def test_a_chunk_comes_with_the_one_before() -> None:
-    world = tiny_world(2)
+    plain = tiny_world(2)
+    plain.reset(seed=3)
+    assert plain.step("turn left").before is None  # nobody looks at it
+    parts = replace(tiny_parts(), heads=SimpleNamespace(chunks=2))
+    world = World(parts, 2)
     start = world.reset(seed=3)
     assert start.before is None
     assert start.seen is start.latents
