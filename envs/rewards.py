@@ -28,8 +28,8 @@ class Heads(Protocol):
     """Predictors that a world may carry in ``world.parts.heads``."""
 
     def __call__(self, latents: Tensor) -> Mapping[str, Any]:
-        """For each chunk of latents (B, C, t, h, l), scaled as in `Chunk.latents`; with an attribute
-        ``chunks`` of 2, also twice as long, with the chunk before in front (`Chunk.seen`).
+        """For each chunk of latents (B, C, t, h, l), scaled as in `Chunk.latents`; where the
+        attribute ``chunks`` is 2, also twice as long, the chunk before in front (`Chunk.seen`).
 
         Returns:
             "reward": (B,).    "end": (B,) probability that the episode ends in this chunk.

@@ -28,7 +28,7 @@ def shipped(name: str) -> Interpreter:
     spec = WorldSpec(
         name=name,
         frame_size=tuple(record["frame_size"]),
-        frames_per_chunk=8,
+        frames_per_chunk=record["sampler"]["chunk_width"] * record["vae"].get("patch_length", 4),
         fps=record["fps"],
         commands=tuple(build(Command, c, "commands") for c in record["commands"]),
         default_command=record["default_command"],
