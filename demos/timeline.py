@@ -49,8 +49,7 @@ def first_score(parts: WorldParts) -> Score | None:
 
 @torch.inference_mode()
 def next_score(parts: WorldParts, before: Score | None, latents: Tensor) -> Score | None:
-    """After one more chunk; ``latents`` (1, C, t, h, w) are those of the chunk, or twice as long
-    with those of the chunk before in front."""
+    """After one more chunk; ``latents`` (1, C, t, h, w) are those that `Chunk.seen` has."""
     worth = _worth(parts)
     if before is None or worth is None:
         return None

@@ -247,7 +247,9 @@ class Batcher:
             frames = frames.copy()  # or each visitor would hold the pictures of all
         latents = chunk.latents[part].to("cpu", torch.float32).clone()
         state = self._world.snapshot([row])
-        seen = chunk.seen[part].to("cpu", torch.float32).clone()
+        seen = latents
+        if chunk.before is not None:
+            seen = chunk.seen[part].to("cpu", torch.float32).clone()
         return Made(state, frames, latents, chunk.skip[part], together, seconds, seen)
 
 

@@ -102,7 +102,7 @@ class _Responder:
             "cache_bytes": served.alone.cache_bytes,
             "heads": world.parts.heads is not None,
             "worth": getattr(world.parts.heads, "worth", None),
-            "sees": getattr(world.parts.heads, "chunks", 1),
+            "sees": world.parts.heads_see,
         }, {}
 
     async def _reset(self, asked: Parcel) -> Answer:

@@ -238,8 +238,10 @@ class Engine:
             before = (self._at or job.base.snapshot).state.newest_clean
             world.restore(chunk.state, worlds=[0], row=job.row)
             self._at = world.snapshot()
-            both = torch.cat([before, self._at.state.newest_clean], 2)
-            score = next_score(world.parts, score, both)
+            seen = self._at.state.newest_clean
+            if world.parts.heads_see > 1:
+                seen = torch.cat([before, seen], 2)
+            score = next_score(world.parts, score, seen)
             moments.append(Moment(chunk.frames[job.row], self._at, score=score))
         events = (Fork(len(job.commands)), *(chunk.event for chunk in job.chunks), Keep(job.row))
         return jobs.Done(job, tuple(moments), events)

@@ -179,7 +179,7 @@ class RemoteWorld(World):
         except BaseException:
             self._prompts = before
             raise
-        if known is not None and getattr(self.parts.heads, "chunks", 1) > 1:
+        if known is not None and self.parts.heads_see > 1:
             clean = cast(RemoteState, known.state).newest_clean
             chunk = replace(chunk, before=clean[list(rows)])
         if progress is not None:

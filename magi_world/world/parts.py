@@ -62,6 +62,11 @@ class WorldParts:
         """Where the work is done."""
         return self.dit.final_linear.linear.weight.device
 
+    @property
+    def heads_see(self) -> int:
+        """How many chunks the predictors look at: 1, or 2 with the one before in front."""
+        return int(getattr(self.heads, "chunks", 1))
+
     @cached_property
     def interpreter(self) -> Interpreter:
         """What reads texts for these worlds."""

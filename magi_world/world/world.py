@@ -312,7 +312,7 @@ class World:
             length = self.parts.config.vae.patch_length
             skip = tuple(row.repeated * length for row in stage.rows)
             chunk = Chunk.of(states, stage.x[:, 0].clone(), skip)
-            if getattr(self.parts.heads, "chunks", 1) > 1:
+            if self.parts.heads_see > 1:
                 # Written over when the step is done.
                 before = self._stream.newest_clean[self._stream.indices(rows)].clone()
                 chunk = replace(chunk, before=before)

@@ -230,6 +230,25 @@ def test_the_score_is_that_of_the_world_itself(tmp_path: Path) -> None:
         stage.runner.engine.player.world.close()
 
 
+def test_heads_of_a_server_see_the_chunk_before(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = HeadsConfig(8, 2, (4, 6), ("star",), (1.0,), chunks=2)
+    heads = Heads(config).requires_grad_(False)
+    near = World(replace(tiny_parts(), heads=heads), 1)
+    with running(tmp_path, World(replace(tiny_parts(), heads=heads), 4)) as server:
+        far = RemoteWorld(server.ws)
+        far.reset(1)
+        near.reset(1)
+        for command in ("turn left", "walk forward"):
+            chunk, same = far.step(command), near.step(command)
+            assert chunk.before is not None
+            assert_alike(chunk.seen, same.seen)
+            assert_alike(far.parts.heads(chunk.seen)["reward"], heads(same.seen)["reward"])
+        alone = heads(same.latents)["reward"]
+        assert not torch.allclose(heads(same.seen)["reward"], alone, atol=1e-4)
+        far.close()
+
+
 def test_messages_are_what_they_were_and_damage_is_told() -> None:
     arrays = {
         "pixels": np.arange(4096, dtype=np.uint8).reshape(2, 32, 64),
