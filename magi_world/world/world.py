@@ -93,6 +93,7 @@ class World:
         self.device, self.latent_shape = self._stream.device, self._stream.chunk_shape
         self.cache_bytes = self._stream.cache.config.nbytes
         self._prompts = [PromptState() for _ in range(num_worlds)]
+        self._keeps_before = parts.heads_see > 1
         self._texts = Memo(TEXTS_KEPT)
         self._started = [False] * num_worlds
         self._weights_checked = False
@@ -312,7 +313,7 @@ class World:
             length = self.parts.config.vae.patch_length
             skip = tuple(row.repeated * length for row in stage.rows)
             chunk = Chunk.of(states, stage.x[:, 0].clone(), skip)
-            if self.parts.heads_see > 1:
+            if self._keeps_before:
                 # Written over when the step is done.
                 before = self._stream.newest_clean[self._stream.indices(rows)].clone()
                 chunk = replace(chunk, before=before)
