@@ -18,7 +18,8 @@ from torch import Tensor
 from magi_world.config import DiTConfig
 from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.attention import plain_attention
-from magi_world.model.dit import DiT, Pass, velocity_to
+from magi_world.model.dit import LEAST_NOISE, DiT, Pass, velocity_to
+from magi_world.training.copying import check_room, fit_output, start_copying
 from magi_world.training.data import LatentDataset
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
@@ -73,7 +74,7 @@ class HistoryReads:
         """(B, n + K, S, Hq, hd) -> the same."""
         n, k, v = self.clean, self.k, self.v
         still = plain_attention(q[:, :n], k[:, :n], v[:, :n])
-        past_k, past_v = (x[:, :n][:, self.index].flatten(2, 3) for x in (k, v))
+        past_k, past_v = (self._past(x[:, :n]) for x in (k, v))
         moving = plain_attention(
             q[:, n:],
             torch.cat([past_k, k[:, n:]], dim=2),
@@ -81,6 +82,12 @@ class HistoryReads:
             self.bias,
         )
         return torch.cat([still, moving], dim=1)
+
+    def _past(self, x: Tensor) -> Tensor:
+        """Keys or values (B, n, S, ..) -> those that each noisy chunk reads, (B, K, G * S, ..)."""
+        # index_select, because the gradient of x[:, index] is several times slower on a CPU.
+        picked = x.index_select(1, self.index.flatten())
+        return picked.unflatten(1, self.index.shape).flatten(2, 3)
 
 
 class PaddedCaptions:
@@ -161,8 +168,8 @@ class DynamicsConfig:
     until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
     the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
     own_history: share of the steps whose history the model has dreamed itself (`dreamed`), so that
-    it learns to go on from what it makes; autocast: compute in bfloat16, None = where that is
-    faster.
+    it learns to go on from what it makes; copy_start: begin as a copy of the chunk before
+    (`magi_world.training.copying`); autocast: compute in bfloat16, None = where that is faster.
     """
 
     dit: DiTConfig
@@ -177,8 +184,13 @@ class DynamicsConfig:
     channel_power: float = 1.0
     until: float = 1.0
     own_history: float = 0.0
+    copy_start: bool = False
     autocast: bool | None = None
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        if self.copy_start:
+            check_room(self.dit)
 
 
 @torch.no_grad()
@@ -308,6 +320,30 @@ def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
     return weight / weight.mean()
 
 
+@torch.no_grad()
+def copy_chunk_before(
+    model: DiT, config: DynamicsConfig, data: LatentDataset, phrases: PhraseTable, parts: int = 12
+) -> None:
+    """Begin as a copy of the chunk before, the output fitted to ``parts`` batches."""
+    clip, _ = data.clips(1, 1, torch.Generator().manual_seed(0))
+    start_copying(model, width=clip.shape[3])
+    features: list[Tensor] = []
+    norm = model.videodit_blocks.final_layernorm
+    hook = norm.register_forward_hook(lambda _, __, out: features.append(out[:, config.chunks :]))
+    targets, times = [], []
+    for i in range(parts):
+        generator = torch.Generator().manual_seed(20_000 + i)
+        b = draw_batch(config, data, phrases, generator, torch.device("cpu"))
+        x = mix(b.target, b.noise, b.t)
+        velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
+        targets.append(b.target.flatten(0, 1))
+        times.append(b.t.flatten())
+    hook.remove()
+    left = (1 - torch.cat(times)).clamp_min(LEAST_NOISE)  # the loss is that of the velocity
+    rows = torch.cat([f.flatten(0, 1) for f in features])
+    fit_output(model, rows, torch.cat(targets), left**-2)
+
+
 def train_dynamics(
     config: DynamicsConfig,
     data: LatentDataset,
@@ -328,6 +364,8 @@ def train_dynamics(
     start(model, config.loop.seed)
     if (folder / TRANSFORMER).exists():
         model.load_state_dict(load_tensors(folder / TRANSFORMER))
+    elif config.copy_start:
+        copy_chunk_before(model, config, data, phrases)
     model.to(device)
     weight = channel_weights(config, data).to(device)
     amp = mixed(config.autocast, device)

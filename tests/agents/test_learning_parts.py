@@ -100,7 +100,7 @@ def test_recordings_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def moment(latents: Tensor) -> Moment:
-    chunk: Any = SimpleNamespace(latents=latents)
+    chunk: Any = SimpleNamespace(seen=latents)
     return Moment(chunk, [{}] * len(latents), [0] * len(latents))
 
 

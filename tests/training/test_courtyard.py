@@ -106,7 +106,7 @@ def test_medkits_are_collected(env: Any) -> None:
     assert (np.diff(health) > 0).sum() >= 2
 
 
-def test_turning_around_is_half_a_turn_a_chunk(env: Any) -> None:
+def test_turning_around_is_half_a_turn_in_its_tics(env: Any) -> None:
     env.reset(seed=4)
     before = (pose(env) or (0, 0, 0))[2]
     held(env, TurnAround(env, tics=16), 8)

@@ -145,10 +145,9 @@ class GoTo:
 
 
 class TurnAround:
-    """Half a turn in every chunk that it is held."""
+    """Half a turn in ``tics`` simulator tics, and on for as long as it is held."""
 
     def __init__(self, env: Any, tics: int) -> None:
-        """``tics``: simulator tics of a chunk."""
         self.turn = 180.0 / tics
 
     def begin(self) -> None:
@@ -173,8 +172,8 @@ class Stroller:
         "strafe left": 0.08,
         "strafe right": 0.08,
     }
-    stay = 0.45
-    longest = 12  # chunks of one goal
+    stay = 0.67  # chance that a move is held for another chunk
+    longest = 24  # chunks of one goal
 
     def __init__(self, env: Any, commands: list[str], rng: np.random.Generator) -> None:
         self.env, self.rng = env, rng
@@ -201,19 +200,20 @@ class Stroller:
             self.left -= 1
             return self.held
         if goal and self.left > 1:
-            self.left = int(self.rng.integers(0, 2))  # stay in front of it for a moment
+            self.left = int(self.rng.integers(0, 4))  # stay in front of it for a moment
             return self.held
         self.held, self.left = self._draw()
         return self.held
 
     def _draw(self) -> tuple[str, int]:
         u = self.rng.random()
-        if self.lights and u < 0.09:
+        if self.lights and u < 0.12:
             return str(self.rng.choice(self.lights)), 0
-        if self.rest and u < 0.15:
-            return self.rest[0], 0
+        if self.rest and u < 0.19:
+            return self.rest[0], 1  # two chunks are half a turn
         if self.medkits and self.rng.random() < self.keen:
-            return "go to the medkit", int(self.rng.integers(1, 6))
+            return "go to the medkit", int(self.rng.integers(2, 12))
         if self.goals and self.rng.random() < 0.14:
             return str(self.rng.choice(self.goals)), self.longest
-        return str(self.rng.choice(self.names, p=self.share)), int(self.rng.geometric(0.55)) - 1
+        more = int(self.rng.geometric(1 - self.stay)) - 1
+        return str(self.rng.choice(self.names, p=self.share)), more

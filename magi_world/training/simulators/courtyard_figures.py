@@ -17,8 +17,9 @@ from magi_world.training.simulators.courtyard_map import PILLARS, WALLS
 from magi_world.world.world import World
 
 LEAST = 0.01  # share of the picture from which a thing counts as in view
-CHUNKS = 8
-CIRCLE = 12  # chunks of "turn left", 32 degrees each
+GOAL = 64  # frames in which a goal in view is to come nearer
+CIRCLE = 96  # frames of "turn left", four degrees each
+LOOK = 4  # frames from one look at the walls to the next
 ORDER = ("red wall", "green wall", "yellow wall", "blue wall")  # as one turns left
 
 
@@ -81,7 +82,7 @@ def reached(world: World, data: ChunkDataset, thing: str, config: EvaluateConfig
         begin(world, data, part, config.seed)
         last = data.pixels(filled(part, world.num_worlds) + before - 1)[:, -1]
         was, off = size_and_place(last, thing)
-        for _ in range(CHUNKS):
+        for _ in range(GOAL // world.spec.frames_per_chunk):
             chunk = world.step(f"go to the {thing}")
         now, then = size_and_place(chunk.decoded.cpu()[:, -1], thing)
         good.append(((now > was) & ((then < off) | (then < 0.1)))[: len(part)])
@@ -94,10 +95,9 @@ def circles(world: World, data: ChunkDataset, config: EvaluateConfig) -> float:
     for part in rows.split(world.num_worlds):
         begin(world, data, part, config.seed)
         seen = []
-        for _ in range(CIRCLE):
+        for _ in range(CIRCLE // world.spec.frames_per_chunk):
             frames = world.step("turn left").decoded.cpu()
-            seen.append(middle_wall(frames[:, 3]))
-            seen.append(middle_wall(frames[:, -1]))
+            seen += [middle_wall(shot) for shot in frames[:, LOOK - 1 :: LOOK].unbind(1)]
         right += [in_order(row) for row in torch.stack(seen, 1)[: len(part)].tolist()]
     return sum(right) / max(1, len(right))
 

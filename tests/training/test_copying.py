@@ -1,0 +1,120 @@
+"""A transformer that starts as a copy of the chunk before."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from magi_world.config import DiTConfig
+from magi_world.model.dit import DiT
+from magi_world.training.copying import check_room, fit_output, start_copying
+from magi_world.training.dynamics import Captions, DynamicsConfig, start, velocity
+from magi_world.training.loop import LoopConfig
+from tests.training.toy import tiny_dit
+
+CLIPS, CHUNKS = 6, 5
+
+
+def sizes(**changes: object) -> DiTConfig:
+    room = {"hidden": 64, "heads": 2, "kv_groups": 2, "head_dim": 32, "layers": 3, "patch": 1}
+    recipe = {"prediction": "clean", "condition": "caption"}
+    return tiny_dit(**(room | recipe | changes))
+
+
+def clips(width: int, seed: int) -> Tensor:
+    """Clips (B, n, C, W, 6, 8) whose cells have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.rand(CLIPS, CHUNKS, 1, 1, 6, 8, generator=generator) + 0.5
+    return size * torch.randn(CLIPS, CHUNKS, 6, width, 6, 8, generator=generator)
+
+
+def predicted(model: DiT, clean: Tensor) -> Tensor:
+    """The clean latents (B, n - 1, ...) that the model sees behind pure noise."""
+    n = CHUNKS - 1
+    told = Captions(
+        torch.zeros(CLIPS, n, 1, 8),
+        torch.ones(CLIPS, n, 1, dtype=torch.bool),
+        torch.zeros(CLIPS, n, dtype=torch.bool),
+    )
+    noise = torch.randn(clean[:, 1:].shape, generator=torch.Generator().manual_seed(5))
+    t = torch.zeros(CLIPS, n)
+    after = torch.arange(n)
+    return noise + velocity(model, clean, noise, t, after, told, history=4)
+
+
+def copying(width: int, **changes: object) -> DiT:
+    """A model begun as a copy, its output fitted on clips of its own."""
+    model = DiT(sizes(**changes))
+    start(model, 0)
+    start_copying(model, width)
+    seen: list[Tensor] = []
+    norm = model.videodit_blocks.final_layernorm
+    hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
+    clean = clips(width, 1)
+    with torch.no_grad():
+        predicted(model, clean)
+    hook.remove()
+    fit_output(model, seen[0].flatten(0, 1), clean[:, :-1].flatten(0, 1), torch.ones(24))
+    return model
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@torch.no_grad()
+def test_what_comes_next_is_what_was(width: int) -> None:
+    model, clean = copying(width), clips(width, 2)
+    made = predicted(model, clean)
+    lost = (made - clean[:, :-1]).square().mean() / clean.square().mean()
+    assert lost < 0.1
+    other = clean.clone()  # the chunks before the last one hardly count
+    other[:, :-2] = clips(width, 3)[:, :-2]
+    moved = (predicted(model, other)[:, -1] - made[:, -1]).square().mean()
+    assert moved < 0.1 * clean.square().mean()
+
+
+@torch.no_grad()
+def test_without_it_nothing_is_known() -> None:
+    model, clean = DiT(sizes()), clips(1, 2)
+    start(model, 0)
+    made = predicted(model, clean)
+    assert (made - clean[:, :-1]).square().mean() > 0.9 * clean.square().mean()
+
+
+def test_it_learns_from_there() -> None:
+    model, clean = copying(1), clips(1, 4)
+    goal = -clean[:, :-1]
+    rate = torch.optim.Adam(model.parameters(), lr=3e-3)
+    errors = []
+    for _ in range(25):
+        error = (predicted(model, clean) - goal).square().mean()
+        rate.zero_grad()
+        error.backward()
+        rate.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.3 * errors[0]
+
+
+def test_the_output_reads_patches_in_order() -> None:
+    model = DiT(sizes(patch=2, hidden=128, latent_channels=6))
+    start(model, 0)
+    wanted = torch.randn(24, model.config.hidden, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(9, 12, model.config.hidden, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        model.final_linear.linear.weight.copy_(wanted)
+        shown = model.head(tokens[:, None], 3, 4)[:, 0]
+        features = model.videodit_blocks.final_layernorm(tokens)
+        model.final_linear.linear.weight.zero_()
+        fit_output(model, features, shown, torch.ones(9), ridge=1e-6)
+        found = model.head(tokens[:, None], 3, 4)[:, 0]
+    torch.testing.assert_close(found, shown, rtol=0.05, atol=0.05)
+
+
+def test_where_there_is_no_room() -> None:
+    check_room(sizes())
+    with pytest.raises(ValueError, match=r"hidden 8 < 16.*a token has 6 numbers"):
+        check_room(sizes(hidden=8))
+    with pytest.raises(ValueError, match="layers 1 < 2"):
+        DynamicsConfig(sizes(layers=1), LoopConfig(1, 1), copy_start=True)
+    DynamicsConfig(sizes(layers=1), LoopConfig(1, 1))
+    with pytest.raises(ValueError, match="kv_groups 1 is not heads 2"):
+        check_room(sizes(kv_groups=1))
