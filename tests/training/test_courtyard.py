@@ -31,6 +31,11 @@ from magi_world.training.simulators.courtyard import (  # noqa: E402
     make_courtyard,
     pose,
 )
+from magi_world.training.simulators.steady import (  # noqa: E402
+    FRICTION,
+    push_for,
+    velocity_after,
+)
 
 
 def test_the_file_holds_map_script_and_textures(tmp_path: Path) -> None:
@@ -112,6 +117,67 @@ def test_turning_around_is_half_a_turn_in_its_tics(env: Any) -> None:
     held(env, TurnAround(env, tics=16), 8)
     after = (pose(env) or (0, 0, 0))[2]
     assert abs((after - before) % 360 - 180) < 1
+
+
+def ways(env: Any, moves: list[int], turn: float, steps: int) -> np.ndarray:
+    """How far forward and to the right (steps, 2) the player comes in every step."""
+    out = []
+    for _ in range(steps):
+        x, y, angle = pose(env) or (0, 0, 0)
+        env.step(as_action(env.action_space, {"binary": moves, "continuous": [turn]}))
+        then = pose(env) or (0, 0, 0)
+        towards = math.radians(angle - 1.5 * turn)
+        dx, dy = then[0] - x, then[1] - y
+        out.append(
+            (
+                dx * math.cos(towards) + dy * math.sin(towards),
+                dx * math.sin(towards) - dy * math.cos(towards),
+            )
+        )
+    return np.array(out)
+
+
+def test_what_is_held_moves_at_once_and_what_is_let_go_stops_at_once(env: Any) -> None:
+    env.reset(seed=5)
+    ways(env, [0, 0, 0, 0], 0, 2)
+    for moves, turn, way in (
+        ([1, 0, 0, 0], 0.0, (10, 0)),
+        ([0, 0, 0, 0], 0.0, (0, 0)),
+        ([0, 0, 1, 0], 0.0, (0, -8)),
+        ([0, 0, 0, 1], 0.0, (0, 8)),
+        ([0, 1, 0, 0], 0.0, (-8, 0)),
+        ([1, 0, 0, 0], -1.25, (10, 0)),
+        ([0, 0, 0, 0], 2.0, (0, 0)),
+    ):
+        assert np.abs(ways(env, moves, turn, 4) - way).max() < 0.6, (moves, turn)
+    env.reset(seed=5)
+    ways(env, [1, 0, 0, 0], 0, 90)  # against the wall
+    assert np.abs(ways(env, [1, 0, 0, 0], 0, 4)[:, 0]).max() < 0.5
+    assert np.abs(ways(env, [0, 0, 0, 0], 0, 4)).max() < 0.6
+
+
+def test_the_game_s_own_inertia() -> None:
+    game = make_courtyard(resolution="RES_160X120", inertia=True)
+    game.reset(seed=5)
+    ways(game, [0, 0, 0, 0], 0, 2)
+    walked = ways(game, [1, 0, 0, 0], 0, 10)[:, 0]
+    assert walked[0] < 0.3 * walked[-1]
+    assert ways(game, [0, 0, 0, 0], 0, 4)[-1, 0] > 0.4 * walked[-1]
+    game.close()
+
+
+def test_a_push_is_worked_out_from_the_way() -> None:
+    velocity, tics = np.array([1.5, -0.5]), 3
+    way = np.array([4.0, 2.0])
+    push = push_for(velocity, way, tics)
+    place, moving = np.zeros(2), velocity.copy()
+    for _ in range(tics):
+        moving = moving + push
+        place, moving = place + moving, moving * FRICTION
+    np.testing.assert_allclose(place, way)
+    np.testing.assert_allclose(velocity_after(velocity, push, way, tics), moving)
+    barred = velocity_after(velocity, push, np.array([0.0, 2.0]), tics)
+    np.testing.assert_allclose(barred, [0.0, moving[1]])
 
 
 def test_the_stroller_does_all_of_it() -> None:

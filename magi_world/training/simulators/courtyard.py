@@ -16,17 +16,22 @@ from typing import Any, ClassVar
 import numpy as np
 
 from magi_world.training.simulators.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
+from magi_world.training.simulators.steady import PUSHES, STRENGTH, steady
 from magi_world.training.simulators.vizdoom import bearing, make_game, nearest_medkit, pose
 
 REACH = 28.0  # closer than this to a wall the player cannot come, nearly
 TURN = 4.0  # degrees a tic that a controller turns at most
 
 
-def map_file() -> Path:
-    """The courtyard's WAD, written once for its content to the system's temporary folder."""
+def map_file(strength: int) -> Path:
+    """The courtyard's WAD, written once for its content to the system's temporary folder.
+
+    Args:
+        strength: how many times as strongly the player may push as the game's own.
+    """
     import vizdoom
 
-    data = courtyard_wad(Path(vizdoom.scenarios_path) / "health_gathering.wad")
+    data = courtyard_wad(Path(vizdoom.scenarios_path) / "health_gathering.wad", strength)
     name = f"courtyard-{hashlib.blake2b(data, digest_size=8).hexdigest()}.wad"
     path = Path(tempfile.gettempdir()) / f"magi-world-{os.getuid()}" / name
     if not path.exists():
@@ -37,13 +42,21 @@ def map_file() -> Path:
     return path
 
 
-def make_courtyard(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
+def make_courtyard(
+    frame_skip: int = 2, resolution: str = "RES_512X384", inertia: bool = False
+) -> Any:
     """ViZDoom's health_gathering in the courtyard, without HUD and weapon.
 
-    Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
+    Actions: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
     per tic (continuous). The picture is rendered large and averaged down by the recorder.
+
+    Args:
+        inertia: the game's own, which takes 24 tics to walk or to stand; without it what is held
+            moves at once, and what is let go stops at once (`steady`).
     """
-    return make_game(frame_skip, resolution, str(map_file()))
+    if inertia:
+        return make_game(frame_skip, resolution, str(map_file(strength=1)))
+    return steady(make_game(frame_skip, resolution, str(map_file(STRENGTH)), PUSHES), frame_skip)
 
 
 def action(forward: float = 0, turn: float = 0.0) -> dict[str, list[float]]:

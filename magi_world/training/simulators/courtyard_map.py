@@ -218,12 +218,23 @@ def wad_bytes(lumps: Sequence[tuple[str, bytes]]) -> bytes:
     return struct.pack("<4sii", b"PWAD", len(lumps), at) + body + table
 
 
-def courtyard_wad(script: Path) -> bytes:
-    """The whole file; ``script`` is the installed health_gathering.wad, whose script it takes."""
+def courtyard_wad(script: Path, strength: int = 1) -> bytes:
+    """The whole file.
+
+    Args:
+        script: the installed health_gathering.wad, whose script it takes.
+        strength: how many times as strongly the player may push as the game's own.
+    """
     theirs = dict(read_wad(script))  # of two lumps of one name the later one counts
     info = 'map MAP01 "Courtyard"\n{\n  sky1 = "CYSKY"\n}\n'
+    strong = f"{strength}, {strength}"
+    walker = (
+        f"actor Walker : DoomPlayer {{ Player.ForwardMove {strong} Player.SideMove {strong} }}\n"
+    )
     lumps = [
         ("ZMAPINFO", info.encode()),
+        ("DECORATE", walker.encode()),
+        ("KEYCONF", b"clearplayerclasses\naddplayerclass Walker\n"),
         ("MAP01", b""),
         ("TEXTMAP", text_map().encode()),
         ("BEHAVIOR", theirs["BEHAVIOR"]),

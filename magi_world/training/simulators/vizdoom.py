@@ -11,6 +11,7 @@ import math
 import os
 import tempfile
 import threading
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,11 +19,20 @@ import numpy as np
 _ENTERING = threading.Lock()  # the current folder is the whole process's
 
 
-def make_game(frame_skip: int, resolution: str, scenario: str | None = None) -> Any:
-    """``VizdoomHealthGathering-MultiBinary-v1`` without HUD and weapon, with more buttons.
+BUTTONS = ("MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT", "TURN_LEFT_RIGHT_DELTA")
+
+
+def make_game(
+    frame_skip: int,
+    resolution: str,
+    scenario: str | None = None,
+    buttons: Sequence[str] = BUTTONS,
+) -> Any:
+    """``VizdoomHealthGathering-MultiBinary-v1`` without HUD and weapon, with other buttons.
 
     Args:
         scenario: a WAD file; None is the game's own.
+        buttons: the game's names of what an action holds.
     """
     import gymnasium
     import vizdoom.gymnasium_wrapper  # noqa: F401  (registers the environments)
@@ -57,13 +67,7 @@ def make_game(frame_skip: int, resolution: str, scenario: str | None = None) -> 
         frame_skip=frame_skip,
         disable_env_checker=True,
         screen_resolution=resolution,
-        available_buttons=[
-            "MOVE_FORWARD",
-            "MOVE_BACKWARD",
-            "MOVE_LEFT",
-            "MOVE_RIGHT",
-            "TURN_LEFT_RIGHT_DELTA",
-        ],
+        available_buttons=list(buttons),
         available_game_variables=["HEALTH", "POSITION_X", "POSITION_Y", "ANGLE"],
         objects_info_enabled=True,
         render_hud=False,
