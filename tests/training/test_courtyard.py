@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,10 @@ def test_a_push_is_worked_out_from_the_way() -> None:
     np.testing.assert_allclose(barred, [0.0, moving[1]])
 
 
+def mean_run(said: list[str]) -> float:
+    return len(said) / len(list(itertools.groupby(said)))
+
+
 def test_the_stroller_does_all_of_it() -> None:
     class Nowhere:
         class unwrapped:
@@ -191,6 +196,16 @@ def test_the_stroller_does_all_of_it() -> None:
     policy.reset()
     seen = {policy.command() for _ in range(3000)}
     assert seen == set(commands)
+    quick = Stroller(Nowhere(), commands, np.random.default_rng(0), pace=2)
+    quick.reset()
+    said = [quick.command() for _ in range(3000)]
+    assert set(said) == set(commands)
+    around = [list(run) for name, run in itertools.groupby(said) if name == "turn around"]
+    assert around
+    assert all(len(run) % 2 == 0 for run in around)
+    assert mean_run(said) > 1.3 * mean_run([policy.command() for _ in range(3000)])
+    with pytest.raises(ValueError, match="pace is 0"):
+        Stroller(Nowhere(), commands, np.random.default_rng(0), pace=0)
     with pytest.raises(ValueError, match="dance"):
         Stroller(Nowhere(), ["dance"], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"target is 'tower'"):

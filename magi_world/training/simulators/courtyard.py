@@ -185,11 +185,16 @@ class Stroller:
         "strafe left": 0.08,
         "strafe right": 0.08,
     }
-    stay = 0.67  # chance that a move is held for another chunk
-    longest = 24  # chunks of one goal
+    stay = 0.45  # chance that a move is held for another eight frames
+    longest = 12  # times eight frames of one goal
 
-    def __init__(self, env: Any, commands: list[str], rng: np.random.Generator) -> None:
-        self.env, self.rng = env, rng
+    def __init__(
+        self, env: Any, commands: list[str], rng: np.random.Generator, pace: int = 1
+    ) -> None:
+        """``pace``: chunks in eight frames; "turn around" takes as many."""
+        if pace < 1:
+            raise ValueError(f"policy_options.pace is {pace}; it must be 1 or more")
+        self.env, self.rng, self.pace = env, rng, pace
         self.names = [c for c in commands if c in self.moves]
         share = np.array([self.moves[c] for c in self.names])
         self.share = share / share.sum()
@@ -213,20 +218,20 @@ class Stroller:
             self.left -= 1
             return self.held
         if goal and self.left > 1:
-            self.left = int(self.rng.integers(0, 4))  # stay in front of it for a moment
+            self.left = int(self.rng.integers(0, 2 * self.pace))  # stay in front of it for a moment
             return self.held
         self.held, self.left = self._draw()
         return self.held
 
     def _draw(self) -> tuple[str, int]:
         u = self.rng.random()
-        if self.lights and u < 0.12:
+        if self.lights and u < 0.09:
             return str(self.rng.choice(self.lights)), 0
-        if self.rest and u < 0.19:
-            return self.rest[0], 1  # two chunks are half a turn
+        if self.rest and u < 0.15:
+            return self.rest[0], self.pace - 1
         if self.medkits and self.rng.random() < self.keen:
-            return "go to the medkit", int(self.rng.integers(2, 12))
+            return "go to the medkit", int(self.rng.integers(self.pace, 6 * self.pace))
         if self.goals and self.rng.random() < 0.14:
-            return str(self.rng.choice(self.goals)), self.longest
-        more = int(self.rng.geometric(1 - self.stay)) - 1
+            return str(self.rng.choice(self.goals)), self.longest * self.pace
+        more = int(self.rng.geometric((1 - self.stay) / self.pace)) - 1
         return str(self.rng.choice(self.names, p=self.share)), more
