@@ -17,6 +17,7 @@ Legend: C numbers of a token (latent channels x patch^2), D hidden, hd head dim,
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -85,13 +86,15 @@ def start_copying(model: DiT, width: int, seed: int = 0) -> None:
     attn.linear_qkv.layer_norm.weight[constants] = 1
     heads = -(-(numbers + 2) // hd)
     rows = slice(0, heads * hd)
-    qkv: list[nn.Linear] = [attn.linear_qkv.q, attn.linear_qkv.k]
-    for layer, pattern in zip(qkv, position_patterns(model, width), strict=True):
-        layer.weight[rows] = 0
-        layer.weight[rows, first] = pattern.repeat(heads)
+    qkv = attn.linear_qkv
+    query, key, value, out = (
+        cast(nn.Linear, layer).weight for layer in (qkv.q, qkv.k, qkv.v, attn.linear_proj)
+    )
+    for weight, pattern in zip((query, key), position_patterns(model, width), strict=True):
+        weight[rows] = 0
+        weight[rows, first] = pattern.repeat(heads)
     for scale in (attn.q_layernorm, attn.k_layernorm):
         scale.weight.fill_(SHARP - 1)
-    value, out = attn.linear_qkv.v.weight, attn.linear_proj.weight
     value[rows] = 0
     value[: numbers + 1, token] = torch.eye(numbers + 1)
     value[numbers + 1, first] = 1
