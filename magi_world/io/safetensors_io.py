@@ -437,11 +437,10 @@ def _read_packed(
 
 
 def _load_bin(file: Path, location: str) -> dict[str, Tensor]:
-    faults = (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError)
     try:
         mmap = zipfile.is_zipfile(file)  # pickles older than torch 1.6 cannot be mapped
         state = torch.load(file, map_location=location, mmap=mmap, weights_only=True)
-    except faults as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else repr(error)
         raise WeightsError(
             f"{file} is damaged or is not a file of plain tensors: {first}"

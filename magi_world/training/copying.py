@@ -7,9 +7,9 @@ the codec's linear start is (`magi_world.training.codec`); training then learns 
     layer 0   adds a constant to two channels, beside which the norms rescale nothing else
     layer 1   some heads read the same cell one chunk earlier, by position alone, and write it
               into channels of their own
-    output    least squares from the last norm's channels onto real chunks, at full noise
+    output    least squares from the last norm's channels onto real chunks
 
-All other branches start small, as they do without it.
+All other branches start small.
 
 Legend: C numbers of a token (latent channels x patch^2), D hidden, hd head dim, W latent frames.
 """
@@ -25,11 +25,16 @@ from torch import Tensor, nn
 from magi_world.config import DiTConfig
 from magi_world.model.dit import DiT
 
-CONSTANT = 4.0  # the two constants, against a token of unit mean square: 160 channels see 0.45
+CONSTANT = 4.0  # quadratic mean of the two constants over all channels; a token's own is near 1
 SHARP = 2.0  # scale of the copying heads' queries and keys
 SMALL = 0.1  # scale of every other branch
 # How a copying head's attention is shared out over the bands of time, row and column.
 TIME, SPACE = (0.2, 0.1, 0.0, 0.0), (0.12, 0.16, 0.07, 0.0)
+
+
+def heads_for(numbers: int, head_dim: int) -> int:
+    """Heads that carry a token, the channel that keeps its sum at zero, and a constant."""
+    return -(-(numbers + 2) // head_dim)
 
 
 def check_room(config: DiTConfig) -> None:
@@ -39,7 +44,7 @@ def check_room(config: DiTConfig) -> None:
         ValueError: it does not; says what would be enough.
     """
     numbers = config.channels * config.patch**2
-    heads = -(-(numbers + 2) // config.head_dim)
+    heads = heads_for(numbers, config.head_dim)
     enough = {"hidden": 2 * (numbers + 1) + 2, "layers": 2, "heads": heads, "kv_groups": heads}
     small = [f"{k} {getattr(config, k)} < {n}" for k, n in enough.items() if getattr(config, k) < n]
     if config.heads != config.kv_groups:
@@ -82,11 +87,10 @@ def start_copying(model: DiT, width: int, seed: int = 0) -> None:
     model.blocks[0].self_attn_post_norm.bias[constants] = torch.tensor([size, -size])
 
     attn = model.blocks[1].self_attention
-    hd, first = cfg.head_dim, constants[0]
-    attn.linear_qkv.layer_norm.weight[constants] = 1
-    heads = -(-(numbers + 2) // hd)
+    qkv, hd, first = attn.linear_qkv, cfg.head_dim, constants[0]
+    qkv.layer_norm.weight[constants] = 1
+    heads = heads_for(numbers, hd)
     rows = slice(0, heads * hd)
-    qkv = attn.linear_qkv
     query, key, value, out = (
         cast(nn.Linear, layer).weight for layer in (qkv.q, qkv.k, qkv.v, attn.linear_proj)
     )

@@ -51,6 +51,10 @@ def test_the_file_holds_map_script_and_textures(tmp_path: Path) -> None:
     again = tmp_path / "again.wad"
     again.write_bytes(wad_bytes(read_wad(path)))
     assert read_wad(again) == read_wad(path)
+    stronger = tmp_path / "stronger.wad"
+    stronger.write_bytes(courtyard_wad(script, 4))
+    added = dict(read_wad(stronger)).keys() - lumps.keys()
+    assert added == {"DECORATE", "KEYCONF"}
     (tmp_path / "not.wad").write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a WAD"):
         read_wad(tmp_path / "not.wad")

@@ -21,6 +21,7 @@ from magi_world.training.dynamics import (
     DynamicsConfig,
     draw_batch,
     dreamed,
+    goal,
     mix,
     start,
     train_dynamics,
@@ -66,6 +67,25 @@ def dynamics(**loop: float) -> DynamicsConfig:
         autocast=False,
         compile=False,
     )
+
+
+def test_it_may_start_as_a_copy_of_the_chunk_before(
+    phrases: PhraseTable, latents: LatentDataset, tmp_path: Path
+) -> None:
+    room = {"layers": 3, "hidden": 64, "heads": 2, "kv_groups": 2, "head_dim": 32, "patch": 1}
+    sizes = tiny_dit(**room, prediction="clean", condition="caption")
+    errors = []
+    for copying in (False, True):
+        config = replace(dynamics(steps=0), dit=sizes, copy_start=copying)
+        folder = tmp_path / str(copying)
+        folder.mkdir()
+        model = train_dynamics(config, latents, latents, phrases, folder, CPU)
+        b = draw_batch(config, latents, phrases, torch.Generator().manual_seed(5), CPU)
+        x = mix(b.target, b.noise, b.t)
+        with torch.no_grad():
+            v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
+        errors.append(float((v - goal(sizes, b, x)).square()[:, b.after >= 0].mean()))
+    assert errors[1] < 0.3 * errors[0]
 
 
 def test_phrases_are_drawn_from_their_split(phrases: PhraseTable) -> None:

@@ -218,23 +218,28 @@ def wad_bytes(lumps: Sequence[tuple[str, bytes]]) -> bytes:
     return struct.pack("<4sii", b"PWAD", len(lumps), at) + body + table
 
 
+def walker(strength: int) -> list[tuple[str, bytes]]:
+    """Lumps that put a stronger player into the game."""
+    moves = "".join(f"Player.{way}Move {strength}, {strength} " for way in ("Forward", "Side"))
+    return [
+        ("DECORATE", f"actor Walker : DoomPlayer {{ {moves}}}\n".encode()),
+        ("KEYCONF", b"clearplayerclasses\naddplayerclass Walker\n"),
+    ]
+
+
 def courtyard_wad(script: Path, strength: int = 1) -> bytes:
     """The whole file.
 
     Args:
         script: the installed health_gathering.wad, whose script it takes.
-        strength: how many times as strongly the player may push as the game's own.
+        strength: how many times as strongly the player may push as the game's own; 1 leaves the
+            player as he is.
     """
     theirs = dict(read_wad(script))  # of two lumps of one name the later one counts
     info = 'map MAP01 "Courtyard"\n{\n  sky1 = "CYSKY"\n}\n'
-    strong = f"{strength}, {strength}"
-    walker = (
-        f"actor Walker : DoomPlayer {{ Player.ForwardMove {strong} Player.SideMove {strong} }}\n"
-    )
     lumps = [
         ("ZMAPINFO", info.encode()),
-        ("DECORATE", walker.encode()),
-        ("KEYCONF", b"clearplayerclasses\naddplayerclass Walker\n"),
+        *(walker(strength) if strength != 1 else []),
         ("MAP01", b""),
         ("TEXTMAP", text_map().encode()),
         ("BEHAVIOR", theirs["BEHAVIOR"]),

@@ -1,9 +1,8 @@
 """Walking without inertia in ViZDoom: what is held moves at once, what is let go stops at once.
 
 In Doom a player takes 24 tics to come to full speed and as many to stop, so that a picture under
-"stand still" goes on sliding under what was held a second ago. Here the speed of every frame is
-given: from the place that the last frame ended in, the push is worked out that makes the next
-frame's way the wanted one.
+"stand still" goes on sliding under what was held before. Here the way of every frame is given: the
+push is worked out that makes it, from the velocity that the pushes so far have left.
 
 Per tic a push u is added to the velocity, the player moves by it, and friction leaves FRICTION of
 it. Angles are degrees, 0 is east, counterclockwise; lengths are the game's units.
@@ -19,7 +18,7 @@ import numpy as np
 from magi_world.training.simulators.vizdoom import pose
 
 PUSHES = ("MOVE_FORWARD_BACKWARD_DELTA", "MOVE_LEFT_RIGHT_DELTA", "TURN_LEFT_RIGHT_DELTA")
-FRICTION = 0.90625
+FRICTION = 0.90625  # what a tic leaves of a velocity
 STRENGTH = 4  # of the player, against the game's own: enough to turn a walk round in a frame
 PUSH = 0.03125 * STRENGTH  # velocity that one unit of the buttons adds
 MOST = 50.0  # units of the buttons that the game takes, whole ones only
