@@ -42,7 +42,7 @@ from magi_world.training.simulators.steady import (  # noqa: E402
 def test_the_file_holds_map_script_and_textures(tmp_path: Path) -> None:
     script = Path(vizdoom.scenarios_path) / "health_gathering.wad"
     path = tmp_path / "own.wad"
-    path.write_bytes(courtyard_wad(script))
+    path.write_bytes(courtyard_wad(script, 4))
     lumps = dict(read_wad(path))
     assert lumps["BEHAVIOR"] == dict(read_wad(script))["BEHAVIOR"]
     for name in textures():
@@ -51,10 +51,11 @@ def test_the_file_holds_map_script_and_textures(tmp_path: Path) -> None:
     again = tmp_path / "again.wad"
     again.write_bytes(wad_bytes(read_wad(path)))
     assert read_wad(again) == read_wad(path)
-    stronger = tmp_path / "stronger.wad"
-    stronger.write_bytes(courtyard_wad(script, 4))
-    added = dict(read_wad(stronger)).keys() - lumps.keys()
+    first = tmp_path / "first.wad"
+    first.write_bytes(courtyard_wad(script, 4, version=0))
+    added = lumps.keys() - dict(read_wad(first)).keys()
     assert added == {"DECORATE", "KEYCONF"}
+    assert b"LargeMedikit" in lumps["DECORATE"]
     (tmp_path / "not.wad").write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a WAD"):
         read_wad(tmp_path / "not.wad")
@@ -88,7 +89,7 @@ def colour_share(picture: np.ndarray, colour: tuple[int, int, int]) -> float:
 def test_a_wall_is_reached_and_fills_the_middle_but_not_the_picture(env: Any, wall: Any) -> None:
     env.reset(seed=1)
     goal = GoTo(env, wall.name)
-    picture = held(env, goal, 60)
+    picture = held(env, goal, 90)
     assert goal.arrived()
     assert 0.2 < colour_share(picture, wall.colour) < 0.7
     others = [colour_share(picture, w.colour) for w in WALLS if w is not wall]
@@ -99,7 +100,7 @@ def test_a_wall_is_reached_and_fills_the_middle_but_not_the_picture(env: Any, wa
 def test_a_pillar_is_reached(env: Any, pillar: Any) -> None:
     env.reset(seed=2)
     goal = GoTo(env, pillar.name)
-    held(env, goal, 70)
+    held(env, goal, 90)
     x, y, _ = pose(env) or (0, 0, 0)
     assert goal.arrived()
     assert 90 < math.hypot(pillar.centre[0] - x, pillar.centre[1] - y) < 250
@@ -119,7 +120,7 @@ def test_medkits_are_collected(env: Any) -> None:
 def test_turning_around_is_half_a_turn_in_its_tics(env: Any) -> None:
     env.reset(seed=4)
     before = (pose(env) or (0, 0, 0))[2]
-    held(env, TurnAround(env, tics=16), 8)
+    held(env, TurnAround(env, tics=32), 16)
     after = (pose(env) or (0, 0, 0))[2]
     assert abs((after - before) % 360 - 180) < 1
 
@@ -161,8 +162,28 @@ def test_what_is_held_moves_at_once_and_what_is_let_go_stops_at_once(env: Any) -
     assert np.abs(ways(env, [0, 0, 0, 0], 0, 4)).max() < 0.6
 
 
-def test_the_game_s_own_inertia() -> None:
-    game = make_courtyard(resolution="RES_160X120", inertia=True)
+def test_turning_shifts_the_picture_and_changes_nothing_else(env: Any) -> None:
+    env.reset(seed=6)
+    env.step(as_action(env.action_space, {"binary": [0, 0, 0, 0], "continuous": [0.0]}))
+    seen = []
+    for _ in range(2):  # 36 degrees: half of the picture
+        for _ in range(8):
+            turn = {"binary": [0, 0, 0, 0], "continuous": [-2.25]}
+            picture = env.step(as_action(env.action_space, turn))[0]["screen"]
+        seen.append(picture.reshape(64, 5, 64, 5, 3).mean((1, 3)))
+    before, after = seen
+    assert np.abs(after[:, 32:] - before[:, :32]).mean() < 6
+    assert np.abs(after - before).mean() > 15
+
+
+def test_there_are_two_versions() -> None:
+    with pytest.raises(ValueError, match="version is 2"):
+        make_courtyard(version=2)
+
+
+def test_the_game_s_own_inertia_and_picture_in_version_0() -> None:
+    game = make_courtyard(resolution="RES_160X120", version=0)
+    assert game.observation_space["screen"].shape == (120, 160, 3)
     game.reset(seed=5)
     ways(game, [0, 0, 0, 0], 0, 2)
     walked = ways(game, [1, 0, 0, 0], 0, 10)[:, 0]
@@ -200,16 +221,17 @@ def test_the_stroller_does_all_of_it() -> None:
     policy.reset()
     seen = {policy.command() for _ in range(3000)}
     assert seen == set(commands)
-    quick = Stroller(Nowhere(), commands, np.random.default_rng(0), pace=2)
+    quick = Stroller(Nowhere(), commands, np.random.default_rng(0), pace=2, around=4)
     quick.reset()
     said = [quick.command() for _ in range(3000)]
     assert set(said) == set(commands)
     around = [list(run) for name, run in itertools.groupby(said) if name == "turn around"]
     assert around
-    assert all(len(run) % 2 == 0 for run in around)
+    assert all(len(run) % 4 == 0 for run in around)
     assert mean_run(said) > 1.3 * mean_run([policy.command() for _ in range(3000)])
-    with pytest.raises(ValueError, match="pace is 0"):
-        Stroller(Nowhere(), commands, np.random.default_rng(0), pace=0)
+    for option in ("pace", "around"):
+        with pytest.raises(ValueError, match=f"{option} is 0"):
+            Stroller(Nowhere(), commands, np.random.default_rng(0), **{option: 0})
     with pytest.raises(ValueError, match="dance"):
         Stroller(Nowhere(), ["dance"], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"target is 'tower'"):

@@ -16,22 +16,21 @@ from typing import Any, ClassVar
 import numpy as np
 
 from magi_world.training.simulators.courtyard_map import PILLARS, SIZE, WALLS, courtyard_wad
+from magi_world.training.simulators.panorama import panorama
 from magi_world.training.simulators.steady import PUSHES, STRENGTH, steady
 from magi_world.training.simulators.vizdoom import bearing, make_game, nearest_medkit, pose
 
 REACH = 28.0  # closer than this to a wall the player cannot come, nearly
-TURN = 4.0  # degrees a tic that a controller turns at most
+TURN = 2.25  # degrees a tic that a controller turns at most, and half of it near its goal
+SIDE = 320  # pixels of the picture that the recorder averages down to 64
 
 
-def map_file(strength: int) -> Path:
-    """The courtyard's WAD, written once for its content to the system's temporary folder.
-
-    Args:
-        strength: how many times as strongly the player may push as the game's own.
-    """
+def map_file(version: int) -> Path:
+    """The courtyard's WAD, written once for its content to the system's temporary folder."""
     import vizdoom
 
-    data = courtyard_wad(Path(vizdoom.scenarios_path) / "health_gathering.wad", strength)
+    script = Path(vizdoom.scenarios_path) / "health_gathering.wad"
+    data = courtyard_wad(script, STRENGTH, version)
     name = f"courtyard-{hashlib.blake2b(data, digest_size=8).hexdigest()}.wad"
     path = Path(tempfile.gettempdir()) / f"magi-world-{os.getuid()}" / name
     if not path.exists():
@@ -42,21 +41,26 @@ def map_file(strength: int) -> Path:
     return path
 
 
-def make_courtyard(
-    frame_skip: int = 2, resolution: str = "RES_512X384", inertia: bool = False
-) -> Any:
+def make_courtyard(frame_skip: int = 2, resolution: str = "RES_512X384", version: int = 1) -> Any:
     """ViZDoom's health_gathering in the courtyard, without HUD and weapon.
 
     Actions: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
-    per tic (continuous). The picture is rendered large and averaged down by the recorder.
+    per tic (continuous). What is held moves at once, and what is let go stops at once (`steady`);
+    the picture is bent onto a cylinder (`panorama`) and averaged down by the recorder.
 
     Args:
-        inertia: the game's own, which takes 24 tics to walk or to stand; without it what is held
-            moves at once, and what is let go stops at once (`steady`).
+        version: 0 is what the courtyard's first weights were recorded in: the game's own inertia
+            (24 tics to walk or to stand), its flat picture, a finer floor, smaller medkits.
+
+    Raises:
+        ValueError: there is no such version.
     """
-    if inertia:
-        return make_game(frame_skip, resolution, str(map_file(strength=1)))
-    return steady(make_game(frame_skip, resolution, str(map_file(STRENGTH)), PUSHES), frame_skip)
+    if version not in (0, 1):
+        raise ValueError(f"make_courtyard's version is {version!r}; it must be 0 or 1")
+    if version == 0:
+        return make_game(frame_skip, resolution, str(map_file(version)))
+    game = make_game(frame_skip, resolution, str(map_file(version)), PUSHES)
+    return panorama(steady(game, frame_skip), "screen", SIDE)
 
 
 def action(forward: float = 0, turn: float = 0.0) -> dict[str, list[float]]:
@@ -125,8 +129,9 @@ class GoTo:
             if not far and kind == "wall":  # face it squarely
                 wall = next(w for w in WALLS if w.name == self.target)
                 off = bearing(x, y, angle, (x + wall.normal[0], y + wall.normal[1]))
-        turn = max(-TURN, min(TURN, off / 2))
-        return action(forward=far and abs(off) < 40, turn=turn if abs(off) > 1.5 else 0.0)
+        # Two speeds, whose shifts of the picture are whole cells a chunk: easier to foresee.
+        turn = 0.0 if abs(off) < TURN else TURN / 2 if abs(off) < 4 * TURN else TURN
+        return action(forward=far and abs(off) < 40, turn=math.copysign(turn, off))
 
     def arrived(self) -> bool:
         """Whether there is nothing left to do (never, for medkits)."""
@@ -189,12 +194,18 @@ class Stroller:
     longest = 12  # times eight frames of one goal
 
     def __init__(
-        self, env: Any, commands: list[str], rng: np.random.Generator, pace: int = 1
+        self,
+        env: Any,
+        commands: list[str],
+        rng: np.random.Generator,
+        pace: int = 1,
+        around: int = 1,
     ) -> None:
-        """``pace``: chunks in eight frames; "turn around" takes as many."""
-        if pace < 1:
-            raise ValueError(f"policy_options.pace is {pace}; it must be 1 or more")
-        self.env, self.rng, self.pace = env, rng, pace
+        """``pace``: chunks in eight frames; ``around``: chunks that "turn around" takes."""
+        for name, chunks in {"pace": pace, "around": around}.items():
+            if chunks < 1:
+                raise ValueError(f"policy_options.{name} is {chunks}; it must be 1 or more")
+        self.env, self.rng, self.pace, self.around = env, rng, pace, around
         self.names = [c for c in commands if c in self.moves]
         share = np.array([self.moves[c] for c in self.names])
         self.share = share / share.sum()
@@ -228,7 +239,7 @@ class Stroller:
         if self.lights and u < 0.09:
             return str(self.rng.choice(self.lights)), 0
         if self.rest and u < 0.15:
-            return self.rest[0], self.pace - 1
+            return self.rest[0], self.around - 1
         if self.medkits and self.rng.random() < self.keen:
             return "go to the medkit", int(self.rng.integers(self.pace, 6 * self.pace))
         if self.goals and self.rng.random() < 0.14:

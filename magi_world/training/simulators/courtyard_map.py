@@ -21,6 +21,7 @@ SIZE = 1216.0
 CEILING = 160
 LIGHT = 230
 EMBLEM = 192.0  # width of the sign in the middle of a wall
+MEDKIT = 1.75  # how many times as large as the game's own: legible in 64 pixels
 Colour = tuple[int, int, int]
 
 
@@ -97,8 +98,10 @@ def checker(one: Colour, other: Colour, size: int = 128) -> np.ndarray:
     return np.where(((x + y) % 2)[..., None], np.array(one), np.array(other)).astype(np.uint8)
 
 
-def sky(width: int = 256, height: int = 256) -> np.ndarray:
-    """A light sky, paler towards the horizon."""
+def sky(version: int, width: int = 256, height: int = 256) -> np.ndarray:
+    """A light sky; in version 0 paler towards the horizon, which a bent picture makes arches of."""
+    if version:
+        return np.full((height, width, 3), (160, 200, 240), np.uint8)
     down = np.clip(np.arange(height) / height * 1.2, 0, 1)[:, None, None]
     high, low = np.array([96.0, 160.0, 232.0]), np.array([200.0, 226.0, 244.0])
     return np.broadcast_to(
@@ -106,9 +109,9 @@ def sky(width: int = 256, height: int = 256) -> np.ndarray:
     )
 
 
-def textures() -> dict[str, np.ndarray]:
+def textures(version: int = 1) -> dict[str, np.ndarray]:
     """Wall textures by name."""
-    made = {"CYSKY": sky()}
+    made = {"CYSKY": sky(version)}
     for i, wall in enumerate(WALLS):
         made[f"CYWALL{i}"], made[f"CYSIGN{i}"] = bricks(wall.colour), emblem(wall)
     for i, pillar in enumerate(PILLARS):
@@ -117,9 +120,11 @@ def textures() -> dict[str, np.ndarray]:
     return made
 
 
-def flats() -> dict[str, np.ndarray]:
+def flats(version: int = 1) -> dict[str, np.ndarray]:
     """Floor textures by name."""
-    return {"CYFLOOR": checker((150, 116, 84), (126, 96, 70))}
+    # Of four fields; the engine wants a power of two.
+    size = 128 if version == 0 else 256
+    return {"CYFLOOR": checker((150, 116, 84), (126, 96, 70), size)}
 
 
 def _block(kind: str, **values: object) -> str:
@@ -218,37 +223,45 @@ def wad_bytes(lumps: Sequence[tuple[str, bytes]]) -> bytes:
     return struct.pack("<4sii", b"PWAD", len(lumps), at) + body + table
 
 
-def walker(strength: int) -> list[tuple[str, bytes]]:
-    """Lumps that put a stronger player into the game."""
+def actors(strength: int) -> list[tuple[str, bytes]]:
+    """Lumps that put a stronger player and larger medkits into the game.
+
+    Args:
+        strength: how many times as strongly the player may push as the game's own.
+    """
     moves = "".join(f"Player.{way}Move {strength}, {strength} " for way in ("Forward", "Side"))
+    made = (
+        f"actor Walker : DoomPlayer {{ {moves}}}\n"
+        f"actor LargeMedikit : Medikit replaces Medikit {{ Scale {MEDKIT} }}\n"
+    )
     return [
-        ("DECORATE", f"actor Walker : DoomPlayer {{ {moves}}}\n".encode()),
+        ("DECORATE", made.encode()),
         ("KEYCONF", b"clearplayerclasses\naddplayerclass Walker\n"),
     ]
 
 
-def courtyard_wad(script: Path, strength: int = 1) -> bytes:
+def courtyard_wad(script: Path, strength: int, version: int = 1) -> bytes:
     """The whole file.
 
     Args:
         script: the installed health_gathering.wad, whose script it takes.
-        strength: how many times as strongly the player may push as the game's own; 1 leaves the
-            player as he is.
+        strength: how many times as strongly the player may push as the game's own.
+        version: 0 leaves player and medkits as they are, and has a finer floor.
     """
     theirs = dict(read_wad(script))  # of two lumps of one name the later one counts
     info = 'map MAP01 "Courtyard"\n{\n  sky1 = "CYSKY"\n}\n'
     lumps = [
         ("ZMAPINFO", info.encode()),
-        *(walker(strength) if strength != 1 else []),
+        *(actors(strength) if version else []),
         ("MAP01", b""),
         ("TEXTMAP", text_map().encode()),
         ("BEHAVIOR", theirs["BEHAVIOR"]),
         ("ENDMAP", b""),
         ("TX_START", b""),
-        *[(name, _png(picture)) for name, picture in textures().items()],
+        *[(name, _png(picture)) for name, picture in textures(version).items()],
         ("TX_END", b""),
         ("FF_START", b""),
-        *[(name, _png(picture)) for name, picture in flats().items()],
+        *[(name, _png(picture)) for name, picture in flats(version).items()],
         ("FF_END", b""),
     ]
     return wad_bytes(lumps)
