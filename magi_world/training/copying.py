@@ -4,9 +4,10 @@ Almost all of a next chunk is in the one before it, and a transformer that begin
 most of its training to find that out. Here it is put into the weights before the first step, as
 the codec's linear start is (`magi_world.training.codec`); training then learns what changes.
 
-    layer 0   adds a constant to two channels, beside which the norms rescale nothing else
-    layer 1   some heads read the same cell one chunk earlier, by position alone, and write it
-              into channels of their own
+    layer 0   adds a constant to two channels, beside which the norms rescale nothing else, and
+              reads from the caption by how many cells its command shifts the picture
+    layer 1   some heads read, one chunk earlier, the cell that the shift brings here, by position
+              alone, and write it into channels of their own
     output    least squares from the last norm's channels onto real chunks
 
 All other branches start small.
@@ -17,19 +18,58 @@ Legend: C numbers of a token (latent channels x patch^2), D hidden, hd head dim,
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from magi_world.config import DiTConfig
-from magi_world.model.dit import DiT
+from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
+from magi_world.model.layers import centred_grid
 
 CONSTANT = 4.0  # quadratic mean of the two constants over all channels; a token's own is near 1
 SHARP = 2.0  # scale of the copying heads' queries and keys
 SMALL = 0.1  # scale of every other branch
 # How a copying head's attention is shared out over the bands of time, row and column.
 TIME, SPACE = (0.2, 0.1, 0.0, 0.0), (0.12, 0.16, 0.07, 0.0)
+USED = 3  # bands of row and column with a share
+CODE = 2 * 2 * USED  # numbers that say a shift: two axes, cosine and sine of each band's phase
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """By how many cells each caption shifts the picture.
+
+    rows: (M, L, Cc) features of captions, padded; mask: (M, L) bool, True where a row is real.
+    cells: (M, 2) down and to the right, from the chunk before to this one.
+    grid: tokens of a latent frame, rows and columns.
+    """
+
+    rows: Tensor
+    mask: Tensor
+    cells: Tensor
+    grid: tuple[int, int]
+
+
+def best_shift(before: Tensor, now: Tensor, weight: Tensor, most: int) -> tuple[int, int]:
+    """The shift by whole cells, up to ``most`` each way, that makes ``now`` of ``before``.
+
+    Args:
+        before, now: (N, C, W, h, w) latents.
+        weight: (C,) of every channel in the squared error.
+    """
+    h, w = before.shape[-2:]
+    found, least = (0, 0), math.inf
+    for down in range(-min(most, h - 1), min(most, h - 1) + 1):
+        rows = (torch.arange(h) - down).clamp(0, h - 1)
+        for right in range(-min(most, w - 1), min(most, w - 1) + 1):
+            cols = (torch.arange(w) - right).clamp(0, w - 1)
+            moved = before[..., rows, :][..., cols]
+            error = float(((moved - now).square().mean((0, 2, 3, 4)) * weight).mean())
+            if error < least:
+                found, least = (down, right), error
+    return found
 
 
 def heads_for(numbers: int, head_dim: int) -> int:
@@ -45,7 +85,12 @@ def check_room(config: DiTConfig) -> None:
     """
     numbers = config.channels * config.patch**2
     heads = heads_for(numbers, config.head_dim)
-    enough = {"hidden": 2 * (numbers + 1) + 2, "layers": 2, "heads": heads, "kv_groups": heads}
+    enough = {
+        "hidden": 2 * (numbers + 1) + 2 + 2 * CODE,
+        "layers": 2,
+        "heads": heads,
+        "kv_groups": heads,
+    }
     small = [f"{k} {getattr(config, k)} < {n}" for k, n in enough.items() if getattr(config, k) < n]
     if config.heads != config.kv_groups:
         small.append(f"kv_groups {config.kv_groups} is not heads {config.heads}")
@@ -57,11 +102,12 @@ def check_room(config: DiTConfig) -> None:
 
 
 @torch.no_grad()
-def start_copying(model: DiT, width: int, seed: int = 0) -> None:
+def start_copying(model: DiT, width: int, shifts: Shifts, seed: int = 0) -> None:
     """Put the copy of the chunk before into ``model``, begun by `dynamics.start`.
 
     Args:
         width: latent frames of a chunk.
+        shifts: of its captions; one without a caption shifts nothing.
 
     Raises:
         ValueError: there is no room for it (`check_room`).
@@ -85,6 +131,8 @@ def start_copying(model: DiT, width: int, seed: int = 0) -> None:
                 plain.weight.fill_(CONSTANT)
                 plain.weight[constants] = 0
     model.blocks[0].self_attn_post_norm.bias[constants] = torch.tensor([size, -size])
+    codes = slice(need, need + 2 * CODE)
+    write_shifts(model, shifts, codes)
 
     attn = model.blocks[1].self_attention
     qkv, hd, first = attn.linear_qkv, cfg.head_dim, constants[0]
@@ -94,9 +142,12 @@ def start_copying(model: DiT, width: int, seed: int = 0) -> None:
     query, key, value, out = (
         cast(nn.Linear, layer).weight for layer in (qkv.q, qkv.k, qkv.v, attn.linear_proj)
     )
-    for weight, pattern in zip((query, key), position_patterns(model, width), strict=True):
-        weight[rows] = 0
-        weight[rows, first] = pattern.repeat(heads)
+    query[rows], key[rows] = 0, 0
+    fixed, moved, pattern = position_patterns(model, width)
+    # Behind the norm the constant is this many times as large as what stands for it in a code.
+    query[rows, first] = fixed.repeat(heads) / (cfg.hidden / 2) ** 0.5
+    query[rows, codes] = torch.cat([moved, -moved], 1).repeat(heads, 1) / 2
+    key[rows, first] = pattern.repeat(heads)
     for scale in (attn.q_layernorm, attn.k_layernorm):
         scale.weight.fill_(SHARP - 1)
     value[rows] = 0
@@ -123,22 +174,82 @@ def zero_sum_basis(numbers: int, seed: int) -> Tensor:
     return torch.linalg.qr(x - x.mean(0))[0]
 
 
-def position_patterns(model: DiT, width: int) -> tuple[Tensor, Tensor]:
-    """A query and a key (hd,) that, rotated, fit where the key's token is ``width`` latent frames
-    earlier in the same place."""
+def write_shifts(model: DiT, shifts: Shifts, codes: slice) -> None:
+    """Make layer 0's text branch write each caption's shift into the channels ``codes``.
+
+    The code of a shift is the cosine and sine of each used band's phase for both axes, and the
+    same again with the other sign: its mean is zero and its size is always the same, so that the
+    norm behind the branch only scales it.
+    """
+    cfg, hd = model.config, model.config.head_dim
+    embed, block = model.y_embedder, model.blocks[0]
+    null = embed.null_caption_embedding[:NULL_CAPTION_ROWS]
+
+    def mean_row(rows: Tensor, mask: Tensor) -> Tensor:
+        share = mask.float() / mask.sum(-1, keepdim=True)
+        return (embed.y_proj_xattn(rows) * share[..., None]).sum(-2)
+
+    told = mean_row(shifts.rows, shifts.mask)
+    untold = mean_row(null, torch.ones(len(null), dtype=torch.bool))[None]
+    spacing = torch.stack(
+        [
+            axis.diff().mean() if len(axis) > 1 else axis.new_ones(())
+            for axis in centred_grid(*shifts.grid, told.device)
+        ]
+    )
+    bands = model.rope.bands.detach()[:USED]
+    cells = torch.cat([shifts.cells, shifts.cells.new_zeros(1, 2)])
+    # What comes from above has its key further up: the other way than the shift.
+    phase = (-cells * spacing)[..., None] * bands
+    code = torch.cat([phase.cos(), phase.sin()], -1).flatten(1)
+    features = torch.cat([told, untold]).double()
+    gram = features.T @ features
+    gram += 1e-5 * gram.diagonal().mean() * torch.eye(len(gram))
+    solved = torch.linalg.solve(gram, features.T @ code.double()).T.float()
+    attn = block.self_attention
+    attn.q_layernorm_xattn.weight.fill_(-0.98)  # all words count nearly alike
+    both = attn.linear_kv_xattn.weight.unflatten(0, (cfg.kv_groups, 2, hd))
+    values = both[:, 1].flatten(0, 1)
+    values[:CODE] = solved
+    both[:, 1] = values.unflatten(0, (cfg.kv_groups, hd))
+    out = cast(nn.Linear, attn.linear_proj).weight
+    out.zero_()
+    joined = torch.zeros(cfg.hidden, cfg.heads * hd)
+    joined[codes, :CODE] = torch.cat([torch.eye(CODE), -torch.eye(CODE)])
+    out.unflatten(1, (8, 2, -1))[:, :, 1] = joined.unflatten(1, (8, -1))
+    # The mean square of a code over all channels: half of its numbers' squares are one.
+    block.self_attn_post_norm.weight[codes] = math.sqrt(CODE / cfg.hidden) - 1
+    block.mlp_post_norm.weight[codes] = -1
+
+
+def position_patterns(model: DiT, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What makes a query, once rotated, fit where the key's token is ``width`` latent frames
+    earlier and as far aside as a code says (`write_shifts`).
+
+    Returns:
+        the query's own part (hd,), what it takes of each number of the code (hd, CODE), the key
+        (hd,).
+    """
     hd, bands = model.config.head_dim, model.rope.bands.detach()
     count = len(bands)
     share = torch.cat([_spread(s, count) for s in (TIME, SPACE, SPACE)])
     signs = torch.tensor([1.0, -1.0]).repeat(len(share))[: len(share)]
-    phase = torch.cat([-bands * width, torch.zeros(2 * count)])
-    size = share.sqrt() * signs
-    query, key = torch.zeros(hd), torch.zeros(hd)
-    query[: len(size)], query[len(size) : 2 * len(size)] = size * phase.cos(), size * phase.sin()
-    key[: len(size)] = size
-    rest = slice(2 * len(size), hd)  # not rotated: they take the sums to zero for the norms
-    query[rest] -= query.sum() / (hd - 2 * len(size))
-    key[rest] -= key.sum() / (hd - 2 * len(size))
-    return query, key
+    size, half = share.sqrt() * signs, 3 * count
+    fixed, moved, key = torch.zeros(hd), torch.zeros(hd, CODE), torch.zeros(hd)
+    phase = -bands * width
+    fixed[:count], fixed[half : half + count] = (
+        size[:count] * phase.cos(),
+        size[:count] * phase.sin(),
+    )
+    for axis in range(2):
+        for band in range(USED):
+            place, number = (1 + axis) * count + band, axis * 2 * USED + band
+            moved[place, number] = size[place]
+            moved[half + place, number + USED] = size[place]
+    key[:half] = size
+    for x in (fixed, moved, key):  # what is not rotated takes the sums to zero, for the norms
+        x[2 * half :] -= x.sum(0) / (hd - 2 * half)
+    return fixed, moved, key
 
 
 def _spread(shares: tuple[float, ...], count: int) -> Tensor:

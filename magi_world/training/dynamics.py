@@ -19,11 +19,18 @@ from magi_world.config import DiTConfig
 from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.attention import plain_attention
 from magi_world.model.dit import LEAST_NOISE, DiT, Pass, velocity_to
-from magi_world.training.copying import check_room, fit_output, start_copying
+from magi_world.training.copying import (
+    Shifts,
+    best_shift,
+    check_room,
+    fit_output,
+    start_copying,
+)
 from magi_world.training.data import LatentDataset
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
 
+LEAST_LOSS = 0.1  # below it a target's loss counts as it is, in `evened`
 TRANSFORMER = "start.safetensors"  # weights that the transformer's training begins with
 
 
@@ -168,8 +175,10 @@ class DynamicsConfig:
     until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
     the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
     own_history: share of the steps whose history the model has dreamed itself (`dreamed`), so that
-    it learns to go on from what it makes; copy_start: begin as a copy of the chunk before
-    (`magi_world.training.copying`); autocast: compute in bfloat16, None = where that is faster.
+    it learns to go on from what it makes; even: a target's loss is divided by this power of itself
+    (`evened`), so that what cannot be foreseen does not outvote the rest; copy_start: begin as a
+    copy of the chunk before, shifted as the command shifts it (`magi_world.training.copying`);
+    autocast: compute in bfloat16, None = where that is faster.
     """
 
     dit: DiTConfig
@@ -184,6 +193,7 @@ class DynamicsConfig:
     channel_power: float = 1.0
     until: float = 1.0
     own_history: float = 0.0
+    even: float = 0.0
     copy_start: bool = False
     autocast: bool | None = None
     compile: bool = True
@@ -312,6 +322,16 @@ def goal(config: DiTConfig, b: Batch, x: Tensor) -> Tensor:
     return velocity_to(b.target, x, b.t)
 
 
+def evened(each: Tensor, power: float) -> Tensor:
+    """Losses of single targets, each divided by a power of itself that gives no gradient.
+
+    A first chunk, which has no history, costs ten times as much as one that goes on, and half a
+    turn as much as a dozen that stand still: the gradient of a plain mean is mostly theirs. With
+    power 1 every target pulls equally hard, as in the likelihood of errors of unknown size.
+    """
+    return each * (each.detach() + LEAST_LOSS) ** -power
+
+
 def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
     """Weight (C,) of every latent channel in the loss, mean 1."""
     rows = torch.randperm(len(data.data), generator=torch.Generator().manual_seed(2))[:256]
@@ -320,13 +340,32 @@ def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
     return weight / weight.mean()
 
 
+def shifts_of(config: DynamicsConfig, data: LatentDataset, phrases: PhraseTable) -> Shifts:
+    """By how many cells each command shifts the picture, told for all its phrasings."""
+    clip, command = data.clips(512, 2, torch.Generator().manual_seed(0))
+    weight, patch = channel_weights(config, data), config.dit.patch
+    rows, masks, cells = [], [], []
+    for i, said in enumerate(phrases.phrases["train"]):
+        pick = command[:, 1] == i
+        found = (0, 0)
+        if pick.sum() >= 8:
+            found = best_shift(clip[pick, 0], clip[pick, 1], weight, clip.shape[-1] // 2)
+        features, mask = phrases.rows(said)
+        rows.append(features)
+        masks.append(mask)
+        cells += [[n / patch for n in found]] * len(said)
+    h, w = (n // patch for n in clip.shape[-2:])
+    return Shifts(torch.cat(rows), torch.cat(masks), torch.tensor(cells), (h, w))
+
+
 @torch.no_grad()
 def copy_chunk_before(
     model: DiT, config: DynamicsConfig, data: LatentDataset, phrases: PhraseTable, parts: int = 12
 ) -> None:
-    """Begin as a copy of the chunk before, the output fitted to ``parts`` batches."""
-    clip, _ = data.clips(1, 1, torch.Generator().manual_seed(0))
-    start_copying(model, width=clip.shape[3])
+    """Begin as a copy of the chunk before, shifted as its command shifts it, the output fitted to
+    ``parts`` batches."""
+    shifts = shifts_of(config, data, phrases)
+    start_copying(model, data.latents(*torch.zeros(2, 1).long()).shape[2], shifts)
     features: list[Tensor] = []
     norm = model.videodit_blocks.final_layernorm
     hook = norm.register_forward_hook(lambda _, __, out: features.append(out[:, config.chunks :]))
@@ -384,7 +423,7 @@ def train_dynamics(
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             if own:
                 batch = dreamed(model, config, batch, generator)
-            return compiled(batch).mean(), {}
+            return evened(compiled(batch), config.even).mean(), {}
 
     @torch.no_grad()
     def probe(m: DiT) -> dict[str, float]:

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from magi_world.config import DiTConfig
 from magi_world.model.dit import DiT
-from magi_world.training.copying import check_room, fit_output, start_copying
+from magi_world.training.copying import (
+    Shifts,
+    best_shift,
+    check_room,
+    fit_output,
+    start_copying,
+)
 from magi_world.training.dynamics import Captions, DynamicsConfig, start, velocity
 from magi_world.training.loop import LoopConfig
 from tests.training.toy import tiny_dit
@@ -17,7 +23,7 @@ CLIPS, CHUNKS = 6, 5
 
 
 def sizes(**changes: object) -> DiTConfig:
-    room = {"hidden": 64, "heads": 2, "kv_groups": 2, "head_dim": 32, "layers": 3, "patch": 1}
+    room = {"hidden": 96, "heads": 3, "kv_groups": 3, "head_dim": 32, "layers": 3, "patch": 1}
     recipe = {"prediction": "clean", "condition": "caption"}
     return tiny_dit(**(room | recipe | changes))
 
@@ -29,11 +35,16 @@ def clips(width: int, seed: int) -> Tensor:
     return size * torch.randn(CLIPS, CHUNKS, 6, width, 6, 8, generator=generator)
 
 
-def predicted(model: DiT, clean: Tensor) -> Tensor:
+def caption(word: int) -> Tensor:
+    """Features (1, 8) of a caption of one word."""
+    return 2.0 * torch.nn.functional.one_hot(torch.tensor([word]), 8).float()
+
+
+def predicted(model: DiT, clean: Tensor, word: int = 0) -> Tensor:
     """The clean latents (B, n - 1, ...) that the model sees behind pure noise."""
     n = CHUNKS - 1
     told = Captions(
-        torch.zeros(CLIPS, n, 1, 8),
+        caption(word).expand(CLIPS, n, 1, 8),
         torch.ones(CLIPS, n, 1, dtype=torch.bool),
         torch.zeros(CLIPS, n, dtype=torch.bool),
     )
@@ -43,11 +54,20 @@ def predicted(model: DiT, clean: Tensor) -> Tensor:
     return noise + velocity(model, clean, noise, t, after, told, history=4)
 
 
+# Three words: stay, what is seen goes two cells to the right, it goes one cell up.
+SHIFTS = Shifts(
+    torch.stack([caption(i) for i in range(3)]),
+    torch.ones(3, 1, dtype=torch.bool),
+    torch.tensor([[0.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]),
+    (6, 8),
+)
+
+
 def copying(width: int, **changes: object) -> DiT:
     """A model begun as a copy, its output fitted on clips of its own."""
     model = DiT(sizes(**changes))
     start(model, 0)
-    start_copying(model, width)
+    start_copying(model, width, SHIFTS)
     seen: list[Tensor] = []
     norm = model.videodit_blocks.final_layernorm
     hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
@@ -70,6 +90,27 @@ def test_what_comes_next_is_what_was(width: int) -> None:
     other[:, :-2] = clips(width, 3)[:, :-2]
     moved = (predicted(model, other)[:, -1] - made[:, -1]).square().mean()
     assert moved < 0.1 * clean.square().mean()
+
+
+@pytest.mark.parametrize(("word", "down", "right"), [(1, 0, 2), (2, -1, 0)])
+@torch.no_grad()
+def test_what_comes_next_is_shifted_as_the_caption_says(word: int, down: int, right: int) -> None:
+    model, clean = copying(1), clips(1, 2)
+    made = predicted(model, clean, word)
+    wanted = clean[:, :-1].roll((down, right), (-2, -1))
+    inside = (..., slice(1, 5), slice(2, 8))  # what is not rolled in from the other side
+    lost = (made - wanted)[inside].square().mean() / wanted.square().mean()
+    stayed = (made - clean[:, :-1])[inside].square().mean() / wanted.square().mean()
+    assert lost < 0.15
+    assert stayed > 1
+
+
+def test_the_best_shift_is_found() -> None:
+    before = clips(1, 6).flatten(0, 1)
+    now = before.roll((1, -2), (-2, -1)) + 0.1
+    assert best_shift(before, now, torch.ones(6), 3) == (1, -2)
+    assert best_shift(before, now, torch.ones(6), 1) != (1, -2)
+    assert best_shift(before, before, torch.ones(6), 3) == (0, 0)
 
 
 @torch.no_grad()
@@ -111,10 +152,10 @@ def test_the_output_reads_patches_in_order() -> None:
 
 def test_where_there_is_no_room() -> None:
     check_room(sizes())
-    with pytest.raises(ValueError, match=r"hidden 8 < 16.*a token has 6 numbers"):
+    with pytest.raises(ValueError, match=r"hidden 8 < 40.*a token has 6 numbers"):
         check_room(sizes(hidden=8))
     with pytest.raises(ValueError, match="layers 1 < 2"):
         DynamicsConfig(sizes(layers=1), LoopConfig(1, 1), copy_start=True)
     DynamicsConfig(sizes(layers=1), LoopConfig(1, 1))
-    with pytest.raises(ValueError, match="kv_groups 1 is not heads 2"):
+    with pytest.raises(ValueError, match="kv_groups 1 is not heads 3"):
         check_room(sizes(kv_groups=1))

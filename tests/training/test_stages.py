@@ -72,7 +72,7 @@ def dynamics(**loop: float) -> DynamicsConfig:
 def test_it_may_start_as_a_copy_of_the_chunk_before(
     phrases: PhraseTable, latents: LatentDataset, tmp_path: Path
 ) -> None:
-    room = {"layers": 3, "hidden": 64, "heads": 2, "kv_groups": 2, "head_dim": 32, "patch": 1}
+    room = {"layers": 3, "hidden": 96, "heads": 3, "kv_groups": 3, "head_dim": 32, "patch": 1}
     sizes = tiny_dit(**room, prediction="clean", condition="caption")
     errors = []
     for copying in (False, True):
