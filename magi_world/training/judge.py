@@ -189,11 +189,13 @@ def obedience(
     return told
 
 
-def clips_of(data: ChunkDataset, command: int, count: int, seed: int) -> Tensor:
-    """First rows of at most ``count`` clips whose chunk behind the history has this command."""
+def clips_of(data: ChunkDataset, command: int, count: int, seed: int, held: int = 1) -> Tensor:
+    """First rows of at most ``count`` clips whose ``held`` chunks behind the history have this
+    command."""
     before = history_of(data)
-    rows = data.starts(before + 1)
-    rows = rows[(data.command[rows + before] == command) & (data.end[rows + before] == 0)]
+    rows = data.starts(before + held)
+    behind = rows[:, None] + before + torch.arange(held)
+    rows = rows[((data.command[behind] == command) & (data.end[behind] == 0)).all(1)]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows[order[:count]]
 
@@ -204,19 +206,23 @@ def choices(world: World, data: ChunkDataset, config: EvaluateConfig) -> dict[st
     before, told = history_of(data), {}
     pick = torch.Generator().manual_seed(config.seed)
     for truth, name in enumerate(names):
-        rows = clips_of(data, truth, config.choices, config.seed)
+        for held in (config.held, 1):
+            rows = clips_of(data, truth, config.choices, config.seed, held)
+            if len(rows) == config.choices:
+                break
         right = []
         for part in rows.split(world.num_worlds) if len(rows) else ():
             whole = filled(part, world.num_worlds)
-            real = data.pixels(whole + before).float()
+            real = torch.cat([data.pixels(whole + before + i) for i in range(held)], 1)
             begin(world, data, part, config.seed)
             start = world.snapshot()
             others = torch.randperm(len(names) - 1, generator=pick)[:OTHERS]
             errors = []
             for command in [truth, *(others + (others >= truth)).tolist()]:
                 world.restore(start)
-                made = world.step(names[command]).decoded.cpu().float()
-                errors.append((made - real).square().flatten(1).mean(1))
+                made = [world.step(names[command]).decoded.cpu() for _ in range(held)]
+                error = torch.cat(made, 1).float() - real.float()
+                errors.append(error.square().flatten(1).mean(1))
             # Strictly nearer: a world that is deaf dreams the same whatever it is told.
             right.append((errors[0] < torch.stack(errors[1:]).amin(0))[: len(part)])
         if right:

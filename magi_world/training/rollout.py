@@ -27,7 +27,8 @@ class EvaluateConfig:
 
     clips: held-out situations; seconds: length of the long dream; worlds: dreamed in one batch;
     lengths: chunks after which a dream is held against the real episode;
-    choices: held-out clips a command, at most, of which the true future is to be told; figures:
+    choices: held-out clips a command, at most, of which the true future is to be told; held: chunks
+    of that future, for commands of which there are so many clips (one for others); figures:
     'module:function' of further figures of this one world, called with (world, held-out
     recording, this configuration), '' = none; agents: 'module:function' of figures of agents that
     are judged in this simulator (`magi_world.agents.judge.Scores`), '' = none.
@@ -38,6 +39,7 @@ class EvaluateConfig:
     worlds: int = 8
     lengths: tuple[int, ...] = (1, 4, 16, 64)
     choices: int = 12
+    held: int = 1
     figures: str = ""
     agents: str = ""
     seed: int = 0

@@ -28,15 +28,17 @@ class KnowingWorld:
 
     num_worlds = 4
 
-    def __init__(self, data: ChunkDataset, deaf: bool = False) -> None:
-        self.data, self.deaf = data, deaf
+    def __init__(self, data: ChunkDataset, deaf: bool = False, goes_on: bool = False) -> None:
+        self.data, self.deaf, self.goes_on, self.steps = data, deaf, goes_on, 0
         self.spec = SimpleNamespace(command_names=COMMANDS, default_command=COMMANDS[0])
 
     def snapshot(self) -> None: ...
-    def restore(self, state: None) -> None: ...
+    def restore(self, state: None) -> None:
+        self.steps = 0
 
     def step(self, said: str) -> Any:
-        rows = filled(self.rows, self.num_worlds) + history_of(self.data)
+        rows = filled(self.rows, self.num_worlds) + history_of(self.data) + self.steps
+        self.steps += self.goes_on
         real = self.data.pixels(rows)
         told = self.data.command[rows] == COMMANDS.index(said)
         dark = ~told[:, None, None, None, None] & (not self.deaf)
@@ -46,7 +48,7 @@ class KnowingWorld:
 @pytest.fixture(autouse=True)
 def _begins(monkeypatch: pytest.MonkeyPatch) -> None:
     def begin(world: Any, data: ChunkDataset, rows: torch.Tensor, seed: int) -> None:
-        world.rows = rows
+        world.rows, world.steps = rows, 0
 
     monkeypatch.setattr(judge, "begin", begin)
     monkeypatch.setattr(courtyard_figures, "begin", begin)
@@ -60,6 +62,12 @@ def test_the_true_command_must_be_strictly_nearest(
     assert set(judge.choices(KnowingWorld(train_data), train_data, config).values()) == {1.0}
     deaf = judge.choices(KnowingWorld(train_data, deaf=True), train_data, config)
     assert set(deaf.values()) == {0.0}
+    longer = EvaluateConfig(choices=2, held=2)
+    rows = judge.clips_of(train_data, 0, 2, 0, held=2)
+    behind = rows[:, None] + history_of(train_data) + torch.arange(2)
+    assert (train_data.command[behind] == 0).all()
+    world = KnowingWorld(train_data, goes_on=True)
+    assert set(judge.choices(world, train_data, longer).values()) == {1.0}
     told = judge.obedience(KnowingWorld(train_data), train_data, record_config(), config)
     assert told["choice_moves"] == told["choice_all"] == 1
     assert "scenes" not in told
