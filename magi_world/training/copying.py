@@ -7,7 +7,8 @@ the codec's linear start is (`magi_world.training.codec`); training then learns 
     layer 0   adds a constant to two channels, beside which the norms rescale nothing else, and
               reads from the caption by how many cells its command shifts the picture
     layer 1   some heads read, one chunk earlier, the cell that the shift brings here, by position
-              alone, and write it into channels of their own
+              alone, and write it into channels of their own, a channel for each number; the gates
+              let through as much of each as stays true under the command
     output    least squares from the last norm's channels onto real chunks
 
 All other branches start small.
@@ -18,6 +19,7 @@ Legend: C numbers of a token (latent channels x patch^2), D hidden, hd head dim,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -29,10 +31,11 @@ from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
 from magi_world.model.layers import centred_grid
 
 CONSTANT = 4.0  # quadratic mean of the two constants over all channels; a token's own is near 1
-SHARP = 2.0  # scale of the copying heads' queries and keys
+SHARP = 2.5  # scale of the copying heads' queries and keys
 SMALL = 0.1  # scale of every other branch
-# How a copying head's attention is shared out over the bands of time, row and column.
-TIME, SPACE = (0.2, 0.1, 0.0, 0.0), (0.12, 0.16, 0.07, 0.0)
+# How a copying head's attention is shared out over the bands of time, row and column; slow bands, so
+# that beyond the edge the nearest cell comes next.
+TIME, SPACE = (0.2, 0.1, 0.0, 0.0), (0.05, 0.12, 0.15, 0.0)
 USED = 3  # bands of row and column with a share
 CODE = 2 * 2 * USED  # numbers that say a shift: two axes, cosine and sine of each band's phase
 
@@ -43,12 +46,16 @@ class Shifts:
 
     rows: (M, L, Cc) features of captions, padded; mask: (M, L) bool, True where a row is real.
     cells: (M, 2) down and to the right, from the chunk before to this one.
+    stays: (M, numbers of a token) share of each number that is found again there.
+    spread: (numbers of a token,) standard deviations.
     grid: tokens of a latent frame, rows and columns.
     """
 
     rows: Tensor
     mask: Tensor
     cells: Tensor
+    stays: Tensor
+    spread: Tensor
     grid: tuple[int, int]
 
 
@@ -62,14 +69,26 @@ def best_shift(before: Tensor, now: Tensor, weight: Tensor, most: int) -> tuple[
     h, w = before.shape[-2:]
     found, least = (0, 0), math.inf
     for down in range(-min(most, h - 1), min(most, h - 1) + 1):
-        rows = (torch.arange(h) - down).clamp(0, h - 1)
         for right in range(-min(most, w - 1), min(most, w - 1) + 1):
-            cols = (torch.arange(w) - right).clamp(0, w - 1)
-            moved = before[..., rows, :][..., cols]
+            moved = shifted(before, down, right)
             error = float(((moved - now).square().mean((0, 2, 3, 4)) * weight).mean())
             if error < least:
                 found, least = (down, right), error
     return found
+
+
+def shifted(latents: Tensor, down: int, right: int) -> Tensor:
+    """(.., h, w) moved by whole cells; what comes in is what was at the edge."""
+    h, w = latents.shape[-2:]
+    rows = (torch.arange(h) - down).clamp(0, h - 1)
+    cols = (torch.arange(w) - right).clamp(0, w - 1)
+    return latents[..., rows, :][..., cols]
+
+
+def share_that_stays(before: Tensor, now: Tensor) -> Tensor:
+    """(C,) by which each channel of ``before`` (N, C, W, h, w) is best multiplied for ``now``."""
+    axes = (0, 2, 3, 4)
+    return (before * now).sum(axes) / before.square().sum(axes).clamp_min(1e-6)
 
 
 def heads_for(numbers: int, head_dim: int) -> int:
@@ -102,7 +121,7 @@ def check_room(config: DiTConfig) -> None:
 
 
 @torch.no_grad()
-def start_copying(model: DiT, width: int, shifts: Shifts, seed: int = 0) -> None:
+def start_copying(model: DiT, width: int, shifts: Shifts) -> None:
     """Put the copy of the chunk before into ``model``, begun by `dynamics.start`.
 
     Args:
@@ -118,7 +137,10 @@ def start_copying(model: DiT, width: int, shifts: Shifts, seed: int = 0) -> None
     need = 2 * (numbers + 1) + 2
     token, copied = slice(0, numbers + 1), slice(numbers + 1, 2 * numbers + 2)
     constants = [need - 2, need - 1]
-    basis = zero_sum_basis(numbers, seed) * (cfg.hidden / numbers) ** 0.5
+    # Loud channels are made softer, faint ones louder: a norm weighs all of them together.
+    level = shifts.spread.rsqrt()
+    level = level * (cfg.hidden / numbers / (level * shifts.spread).square().mean()) ** 0.5
+    basis = zero_sum_basis(numbers) * level
     model.x_embedder.weight.zero_()
     model.x_embedder.weight.flatten(1)[token] = basis
     size = CONSTANT * (cfg.hidden / 2) ** 0.5
@@ -165,13 +187,55 @@ def start_copying(model: DiT, width: int, shifts: Shifts, seed: int = 0) -> None
     block = model.blocks[1]
     block.self_attn_post_norm.weight[copied] = math.sqrt(2 / cfg.hidden) * loud * seen - 1
     block.self_attn_post_norm.weight[constants] = -1
+    if cfg.condition == "caption":
+        open_gates(model, shifts, copied, constants)
 
 
-def zero_sum_basis(numbers: int, seed: int) -> Tensor:
-    """(numbers + 1, numbers) orthonormal columns that sum to zero: a norm takes away nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(numbers + 1, numbers, generator=generator)
-    return torch.linalg.qr(x - x.mean(0))[0]
+def zero_sum_basis(numbers: int) -> Tensor:
+    """(numbers + 1, numbers) orthonormal columns that sum to zero, so that a norm takes away
+    nothing; each as nearly one channel as that allows, so that the gates can tell them apart."""
+    x = torch.eye(numbers + 1, numbers)
+    x = x - x.mean(0)
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    return u @ v
+
+
+def open_gates(model: DiT, shifts: Shifts, copied: slice, constants: list[int]) -> None:
+    """Make layer 1's gates let through of each copied number what stays under the command.
+
+    The branch's constants have a gate that does not change, so that the norm behind the gates does
+    not take back what they do.
+    """
+    gate = model.blocks[1].ada_modulate_layer.proj[0]
+    assert isinstance(gate, nn.Linear)
+    gate.weight[constants], gate.bias[constants] = 0, 1
+    stays = torch.cat([shifts.stays, shifts.stays.mean(1, keepdim=True)], 1).clamp(0, 1.2)
+    wanted = math.tanh(1.0) * stays
+    rows = shifts.rows[:, 0]
+    # The same whatever the time and the second scalar are.
+    generator = torch.Generator().manual_seed(0)
+
+    def error() -> Tensor:
+        times = torch.rand(1, len(rows), generator=generator)
+        intervals = torch.randint(1, 9, (1, len(rows)), generator=generator).float()
+        attn, _ = model.blocks[1].ada_modulate_layer(model.condition(times, rows[None], intervals))
+        return (attn[0, :, 0, copied] - wanted).square().mean()
+
+    fit([*model.y_embedder.y_proj_adaln.parameters(), *gate.parameters()], error)
+    gate.weight[constants], gate.bias[constants] = 0, 1
+
+
+def fit(parameters: list[Tensor], error: Callable[[], Tensor], steps: int = 600) -> None:
+    """Make ``error``, that of a few hundred captions, small by ``parameters``."""
+    adam = torch.optim.Adam(parameters, lr=0.01)
+    ahead = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    with torch.enable_grad():
+        for _ in range(steps):
+            adam.zero_grad()
+            error().backward()
+            adam.step()
+            ahead.step()
+    adam.zero_grad()
 
 
 def write_shifts(model: DiT, shifts: Shifts, codes: slice) -> None:
@@ -185,16 +249,16 @@ def write_shifts(model: DiT, shifts: Shifts, codes: slice) -> None:
     embed, block = model.y_embedder, model.blocks[0]
     null = embed.null_caption_embedding[:NULL_CAPTION_ROWS]
 
-    def mean_row(rows: Tensor, mask: Tensor) -> Tensor:
-        share = mask.float() / mask.sum(-1, keepdim=True)
-        return (embed.y_proj_xattn(rows) * share[..., None]).sum(-2)
+    share = shifts.mask.float() / shifts.mask.sum(-1, keepdim=True)
 
-    told = mean_row(shifts.rows, shifts.mask)
-    untold = mean_row(null, torch.ones(len(null), dtype=torch.bool))[None]
+    def mean_rows() -> Tensor:
+        told = (embed.y_proj_xattn(shifts.rows) * share[..., None]).sum(-2)
+        return torch.cat([told, embed.y_proj_xattn(null).mean(0, keepdim=True)])
+
     spacing = torch.stack(
         [
             axis.diff().mean() if len(axis) > 1 else axis.new_ones(())
-            for axis in centred_grid(*shifts.grid, told.device)
+            for axis in centred_grid(*shifts.grid, share.device)
         ]
     )
     bands = model.rope.bands.detach()[:USED]
@@ -202,15 +266,17 @@ def write_shifts(model: DiT, shifts: Shifts, codes: slice) -> None:
     # What comes from above has its key further up: the other way than the shift.
     phase = (-cells * spacing)[..., None] * bands
     code = torch.cat([phase.cos(), phase.sin()], -1).flatten(1)
-    features = torch.cat([told, untold]).double()
-    gram = features.T @ features
-    gram += 1e-5 * gram.diagonal().mean() * torch.eye(len(gram))
-    solved = torch.linalg.solve(gram, features.T @ code.double()).T.float()
+    solved = (torch.randn(CODE, cfg.hidden, generator=torch.Generator().manual_seed(0))) * 0.02
+    solved.requires_grad_()
+    fit(
+        [*embed.y_proj_xattn.parameters(), solved],
+        lambda: (mean_rows() @ solved.T - code).square().mean(),
+    )
     attn = block.self_attention
     attn.q_layernorm_xattn.weight.fill_(-0.98)  # all words count nearly alike
     both = attn.linear_kv_xattn.weight.unflatten(0, (cfg.kv_groups, 2, hd))
     values = both[:, 1].flatten(0, 1)
-    values[:CODE] = solved
+    values[:CODE] = solved.detach()
     both[:, 1] = values.unflatten(0, (cfg.kv_groups, hd))
     out = cast(nn.Linear, attn.linear_proj).weight
     out.zero_()

@@ -24,6 +24,8 @@ from magi_world.training.copying import (
     best_shift,
     check_room,
     fit_output,
+    share_that_stays,
+    shifted,
     start_copying,
 )
 from magi_world.training.data import LatentDataset
@@ -344,18 +346,25 @@ def shifts_of(config: DynamicsConfig, data: LatentDataset, phrases: PhraseTable)
     """By how many cells each command shifts the picture, told for all its phrasings."""
     clip, command = data.clips(512, 2, torch.Generator().manual_seed(0))
     weight, patch = channel_weights(config, data), config.dit.patch
-    rows, masks, cells = [], [], []
+    rows, masks, cells, stays = [], [], [], []
+    before, now = clip.unbind(1)
+    usual = share_that_stays(before, now)
     for i, said in enumerate(phrases.phrases["train"]):
         pick = command[:, 1] == i
-        found = (0, 0)
+        found, share = (0, 0), usual
         if pick.sum() >= 8:
-            found = best_shift(clip[pick, 0], clip[pick, 1], weight, clip.shape[-1] // 2)
+            found = best_shift(before[pick], now[pick], weight, clip.shape[-1] // 2)
+            share = share_that_stays(shifted(before[pick], *found), now[pick])
         features, mask = phrases.rows(said)
         rows.append(features)
         masks.append(mask)
         cells += [[n / patch for n in found]] * len(said)
+        stays.append(share.repeat_interleave(patch**2).expand(len(said), -1))
     h, w = (n // patch for n in clip.shape[-2:])
-    return Shifts(torch.cat(rows), torch.cat(masks), torch.tensor(cells), (h, w))
+    spread = clip.std((0, 1, 3, 4, 5)).repeat_interleave(patch**2)
+    return Shifts(
+        torch.cat(rows), torch.cat(masks), torch.tensor(cells), torch.cat(stays), spread, (h, w)
+    )
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from magi_world.training.copying import (
     best_shift,
     check_room,
     fit_output,
+    share_that_stays,
+    shifted,
     start_copying,
 )
 from magi_world.training.dynamics import Captions, DynamicsConfig, start, velocity
@@ -59,15 +63,17 @@ SHIFTS = Shifts(
     torch.stack([caption(i) for i in range(3)]),
     torch.ones(3, 1, dtype=torch.bool),
     torch.tensor([[0.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]),
+    torch.ones(3, 6),
+    torch.ones(6),
     (6, 8),
 )
 
 
-def copying(width: int, **changes: object) -> DiT:
+def copying(width: int, shifts: Shifts = SHIFTS) -> DiT:
     """A model begun as a copy, its output fitted on clips of its own."""
-    model = DiT(sizes(**changes))
+    model = DiT(sizes())
     start(model, 0)
-    start_copying(model, width, SHIFTS)
+    start_copying(model, width, shifts)
     seen: list[Tensor] = []
     norm = model.videodit_blocks.final_layernorm
     hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
@@ -103,6 +109,45 @@ def test_what_comes_next_is_shifted_as_the_caption_says(word: int, down: int, ri
     stayed = (made - clean[:, :-1])[inside].square().mean() / wanted.square().mean()
     assert lost < 0.15
     assert stayed > 1
+
+
+@torch.no_grad()
+def test_what_does_not_stay_under_a_command_is_not_copied() -> None:
+    stays = torch.ones(3, 6)
+    stays[1, :3] = 0.0  # under the second word half of the numbers are not found again
+    model, clean = copying(1, replace(SHIFTS, stays=stays)), clips(1, 2)
+    moved = predicted(model, clean, 1)[..., 2:]
+    true = shifted(clean[:, :-1], 0, 2)[..., 2:]
+    assert moved[:, :, :3].square().mean() < 0.1 * true.square().mean()
+    assert (moved - true)[:, :, 3:].square().mean() < 0.15 * true.square().mean()
+    stayed = predicted(model, clean, 0) - clean[:, :-1]
+    assert stayed[:, :, :3].square().mean() < 0.15 * clean.square().mean()
+
+
+@torch.no_grad()
+def test_loud_and_faint_numbers_are_copied_alike() -> None:
+    spread = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25])
+    loud = spread[:, None, None, None]
+    model = DiT(sizes())
+    start(model, 0)
+    start_copying(model, 1, replace(SHIFTS, spread=spread))
+    seen: list[Tensor] = []
+    norm = model.videodit_blocks.final_layernorm
+    hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
+    clean = clips(1, 1) * loud
+    predicted(model, clean)
+    hook.remove()
+    fit_output(model, seen[0].flatten(0, 1), clean[:, :-1].flatten(0, 1), torch.ones(24))
+    clean = clips(1, 2) * loud
+    lost = (predicted(model, clean) - clean[:, :-1]).square().mean((0, 1, 3, 4, 5))
+    assert (lost / clean.square().mean((0, 1, 3, 4, 5))).max() < 0.2
+
+
+def test_how_much_stays() -> None:
+    before = clips(1, 6).flatten(0, 1)
+    share = torch.tensor([1.0, 0.5, 0.0, -1.0, 2.0, 0.1])
+    found = share_that_stays(before, before * share[:, None, None, None])
+    torch.testing.assert_close(found, share)
 
 
 def test_the_best_shift_is_found() -> None:
