@@ -33,8 +33,8 @@ from magi_world.model.layers import centred_grid
 CONSTANT = 4.0  # quadratic mean of the two constants over all channels; a token's own is near 1
 SHARP = 2.5  # scale of the copying heads' queries and keys
 SMALL = 0.1  # scale of every other branch
-# How a copying head's attention is shared out over the bands of time, row and column; slow bands, so
-# that beyond the edge the nearest cell comes next.
+# How a copying head's attention is shared out over the bands of time, row and column; slow bands
+# for space, so that beyond the edge the nearest cell comes next.
 TIME, SPACE = (0.2, 0.1, 0.0, 0.0), (0.05, 0.12, 0.15, 0.0)
 USED = 3  # bands of row and column with a share
 CODE = 2 * 2 * USED  # numbers that say a shift: two axes, cosine and sine of each band's phase
@@ -109,6 +109,7 @@ def check_room(config: DiTConfig) -> None:
         "layers": 2,
         "heads": heads,
         "kv_groups": heads,
+        "head_dim": 8 * USED,
     }
     small = [f"{k} {getattr(config, k)} < {n}" for k, n in enough.items() if getattr(config, k) < n]
     if config.heads != config.kv_groups:
@@ -138,7 +139,7 @@ def start_copying(model: DiT, width: int, shifts: Shifts) -> None:
     token, copied = slice(0, numbers + 1), slice(numbers + 1, 2 * numbers + 2)
     constants = [need - 2, need - 1]
     # Loud channels are made softer, faint ones louder: a norm weighs all of them together.
-    level = shifts.spread.rsqrt()
+    level = shifts.spread.clamp_min(1e-3).rsqrt()
     level = level * (cfg.hidden / numbers / (level * shifts.spread).square().mean()) ** 0.5
     basis = zero_sum_basis(numbers) * level
     model.x_embedder.weight.zero_()

@@ -199,6 +199,8 @@ def test_where_there_is_no_room() -> None:
     check_room(sizes())
     with pytest.raises(ValueError, match=r"hidden 8 < 40.*a token has 6 numbers"):
         check_room(sizes(hidden=8))
+    with pytest.raises(ValueError, match="head_dim 16 < 24"):
+        check_room(sizes(head_dim=16))
     with pytest.raises(ValueError, match="layers 1 < 2"):
         DynamicsConfig(sizes(layers=1), LoopConfig(1, 1), copy_start=True)
     DynamicsConfig(sizes(layers=1), LoopConfig(1, 1))
