@@ -29,6 +29,8 @@ from torch import Tensor, nn
 from magi_world.config import DiTConfig
 from magi_world.model.dit import NULL_CAPTION_ROWS, DiT
 from magi_world.model.layers import centred_grid
+from magi_world.training.data import LatentDataset
+from magi_world.training.phrases import PhraseTable
 
 CONSTANT = 4.0  # quadratic mean of the two constants over all channels; a token's own is near 1
 SHARP = 2.5  # scale of the copying heads' queries and keys
@@ -89,6 +91,35 @@ def share_that_stays(before: Tensor, now: Tensor) -> Tensor:
     """(C,) by which each channel of ``before`` (N, C, W, h, w) is best multiplied for ``now``."""
     axes = (0, 2, 3, 4)
     return (before * now).sum(axes) / before.square().sum(axes).clamp_min(1e-6)
+
+
+def shifts_of(data: LatentDataset, phrases: PhraseTable, weight: Tensor, patch: int) -> Shifts:
+    """By how many cells each command shifts the picture, told for all its phrasings.
+
+    Args:
+        weight: (C,) of every latent channel in the squared error.
+        patch: latent cells of a token, each way.
+    """
+    clip, command = data.clips(512, 2, torch.Generator().manual_seed(0))
+    rows, masks, cells, stays = [], [], [], []
+    before, now = clip.unbind(1)
+    usual = share_that_stays(before, now)
+    for i, said in enumerate(phrases.phrases["train"]):
+        pick = command[:, 1] == i
+        found, share = (0, 0), usual
+        if pick.sum() >= 8:
+            found = best_shift(before[pick], now[pick], weight, clip.shape[-1] // 2)
+            share = share_that_stays(shifted(before[pick], *found), now[pick])
+        features, mask = phrases.rows(said)
+        rows.append(features)
+        masks.append(mask)
+        cells += [[n / patch for n in found]] * len(said)
+        stays.append(share.repeat_interleave(patch**2).expand(len(said), -1))
+    h, w = (n // patch for n in clip.shape[-2:])
+    spread = clip.std((0, 1, 3, 4, 5)).repeat_interleave(patch**2)
+    return Shifts(
+        torch.cat(rows), torch.cat(masks), torch.tensor(cells), torch.cat(stays), spread, (h, w)
+    )
 
 
 def heads_for(numbers: int, head_dim: int) -> int:

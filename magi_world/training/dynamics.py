@@ -19,15 +19,7 @@ from magi_world.config import DiTConfig
 from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.attention import plain_attention
 from magi_world.model.dit import LEAST_NOISE, DiT, Pass, velocity_to
-from magi_world.training.copying import (
-    Shifts,
-    best_shift,
-    check_room,
-    fit_output,
-    share_that_stays,
-    shifted,
-    start_copying,
-)
+from magi_world.training.copying import check_room, fit_output, shifts_of, start_copying
 from magi_world.training.data import LatentDataset
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
@@ -342,38 +334,13 @@ def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
     return weight / weight.mean()
 
 
-def shifts_of(config: DynamicsConfig, data: LatentDataset, phrases: PhraseTable) -> Shifts:
-    """By how many cells each command shifts the picture, told for all its phrasings."""
-    clip, command = data.clips(512, 2, torch.Generator().manual_seed(0))
-    weight, patch = channel_weights(config, data), config.dit.patch
-    rows, masks, cells, stays = [], [], [], []
-    before, now = clip.unbind(1)
-    usual = share_that_stays(before, now)
-    for i, said in enumerate(phrases.phrases["train"]):
-        pick = command[:, 1] == i
-        found, share = (0, 0), usual
-        if pick.sum() >= 8:
-            found = best_shift(before[pick], now[pick], weight, clip.shape[-1] // 2)
-            share = share_that_stays(shifted(before[pick], *found), now[pick])
-        features, mask = phrases.rows(said)
-        rows.append(features)
-        masks.append(mask)
-        cells += [[n / patch for n in found]] * len(said)
-        stays.append(share.repeat_interleave(patch**2).expand(len(said), -1))
-    h, w = (n // patch for n in clip.shape[-2:])
-    spread = clip.std((0, 1, 3, 4, 5)).repeat_interleave(patch**2)
-    return Shifts(
-        torch.cat(rows), torch.cat(masks), torch.tensor(cells), torch.cat(stays), spread, (h, w)
-    )
-
-
 @torch.no_grad()
 def copy_chunk_before(
     model: DiT, config: DynamicsConfig, data: LatentDataset, phrases: PhraseTable, parts: int = 12
 ) -> None:
     """Begin as a copy of the chunk before, shifted as its command shifts it, the output fitted to
     ``parts`` batches."""
-    shifts = shifts_of(config, data, phrases)
+    shifts = shifts_of(data, phrases, channel_weights(config, data), config.dit.patch)
     start_copying(model, data.latents(*torch.zeros(2, 1).long()).shape[2], shifts)
     features: list[Tensor] = []
     norm = model.videodit_blocks.final_layernorm
