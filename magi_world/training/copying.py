@@ -171,7 +171,8 @@ def start_copying(model: DiT, width: int, shifts: Shifts) -> None:
     constants = [need - 2, need - 1]
     # Loud channels are made softer, faint ones louder: a norm weighs all of them together.
     level = shifts.spread.clamp_min(1e-3).rsqrt()
-    level = level * (cfg.hidden / numbers / (level * shifts.spread).square().mean()) ** 0.5
+    loudest = level * shifts.spread.clamp_min(1.0)  # of the clean numbers and the noise
+    level = level * (cfg.hidden / numbers / loudest.square().mean()) ** 0.5
     basis = zero_sum_basis(numbers) * level
     model.x_embedder.weight.zero_()
     model.x_embedder.weight.flatten(1)[token] = basis

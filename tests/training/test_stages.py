@@ -85,7 +85,7 @@ def test_it_may_start_as_a_copy_of_the_chunk_before(
         with torch.no_grad():
             v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
         errors.append(float((v - goal(sizes, b, x)).square()[:, b.after >= 0].mean()))
-    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.3 * errors[0]
 
 
 def test_phrases_are_drawn_from_their_split(phrases: PhraseTable) -> None:
