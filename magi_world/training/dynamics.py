@@ -24,6 +24,7 @@ from magi_world.training.data import LatentDataset
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
 
+MOST_ROUNDS = 4  # a clip's history is dreamed at most this often over
 LEAST_LOSS = 0.1  # below it a target's loss counts as it is, in `evened`
 TRANSFORMER = "start.safetensors"  # weights that the transformer's training begins with
 
@@ -168,8 +169,9 @@ class DynamicsConfig:
     in the loss by this power of its variance, so that walls and motion are not outvoted by specks;
     until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
     the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
-    own_history: share of the steps whose history the model has dreamed itself (`dreamed`), so that
-    it learns to go on from what it makes; even: a target's loss is divided by this power of itself
+    own_history: share of the steps whose history the model has dreamed itself, and of those the
+    share whose history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns
+    to go on from what it makes; even: a target's loss is divided by this power of itself
     (`evened`), so that what cannot be foreseen does not outvote the rest; copy_start: begin as a
     copy of the chunk before, shifted as the command shifts it (`magi_world.training.copying`);
     autocast: compute in bfloat16, None = where that is faster.
@@ -285,22 +287,36 @@ def draw_batch(
 
 
 @torch.no_grad()
-def dreamed(model: DiT, config: DynamicsConfig, b: Batch, generator: torch.Generator) -> Batch:
+def dreamed(
+    model: DiT, config: DynamicsConfig, b: Batch, generator: torch.Generator, rounds: int = 1
+) -> Batch:
     """The batch with a history that the model finished itself (arXiv 2512.15702).
 
     Every history chunk is noised to a time of its own and taken to the end in one step, behind the
-    real chunks before it and under its own command; the targets stay what really came. The times
-    are those of a stream's last steps: what one step makes of pure noise is softer than any dream.
+    real chunks before it and under its own command; in every further round behind those of the
+    round before, so that errors pile up as they do in a stream. The targets stay what really came.
+    The times are those of a stream's last steps: what one step makes of pure noise is softer than
+    any dream.
     """
-    n = b.clean.shape[1]
-    place = config.until * (1 + torch.rand(b.t[:, :n].shape, generator=generator)) / 2
-    t = grid_time(place).to(b.t)
-    noise = torch.randn(b.clean.shape, generator=generator).to(b.clean)
+    n, real = b.clean.shape[1], b.clean
     told = b.captions
     captions = Captions(told.rows[:, :n], told.mask[:, :n], told.dropped[:, :n])
-    x = mix(b.clean, noise, t)
-    v = velocity(model, b.clean, x, t, b.after[:n], captions, b.interval[:, :n], config.history)
-    return replace(b, clean=x + v * (1 - t)[..., None, None, None, None])
+    for _ in range(rounds):
+        place = config.until * (1 + torch.rand(b.t[:, :n].shape, generator=generator)) / 2
+        t = grid_time(place).to(b.t)
+        noise = torch.randn(real.shape, generator=generator).to(real)
+        x = mix(real, noise, t)
+        v = velocity(model, b.clean, x, t, b.after[:n], captions, b.interval[:, :n], config.history)
+        b = replace(b, clean=x + v * (1 - t)[..., None, None, None, None])
+    return b
+
+
+def rounds_of(own_history: float, generator: torch.Generator) -> int:
+    """How often this step's history is dreamed: again and again with the chance ``own_history``."""
+    rounds = 0
+    while rounds < MOST_ROUNDS and float(torch.rand((), generator=generator)) < own_history:
+        rounds += 1
+    return rounds
 
 
 def mix(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -395,10 +411,9 @@ def train_dynamics(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         batch = draw_batch(config, data, phrases, generator, device)
-        own = float(torch.rand((), generator=generator)) < config.own_history
+        rounds = rounds_of(config.own_history, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            if own:
-                batch = dreamed(model, config, batch, generator)
+            batch = dreamed(model, config, batch, generator, rounds)
             return evened(compiled(batch), config.even).mean(), {}
 
     @torch.no_grad()

@@ -18,11 +18,13 @@ from magi_world.training.assemble import AHEAD, pick_starts
 from magi_world.training.data import ChunkDataset, LatentDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
 from magi_world.training.dynamics import (
+    MOST_ROUNDS,
     DynamicsConfig,
     draw_batch,
     dreamed,
     goal,
     mix,
+    rounds_of,
     start,
     train_dynamics,
     velocity,
@@ -149,8 +151,27 @@ def test_history_from_the_models_own_dreams(
         patch.setattr("magi_world.training.dynamics.velocity", perfect)
         exact = dreamed(model, home, batch, generator)
     torch.testing.assert_close(exact.clean, truth, rtol=1e-5, atol=1e-5)
+
+    # In a further round it goes on from what it dreamed in the one before: its errors pile up.
+    def drifting(model: DiT, clean: Tensor, x: Tensor, t: Tensor, *rest: object) -> Tensor:
+        return (clean.roll(1, dims=1) + 1 - x) / (1 - t)[..., None, None, None, None]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("magi_world.training.dynamics.velocity", drifting)
+        twice = dreamed(model, home, batch, generator, rounds=2)
+    torch.testing.assert_close(twice.clean, truth.roll(2, dims=1) + 2, rtol=1e-5, atol=1e-5)
+    assert dreamed(model, home, batch, generator, rounds=0) is batch
     always = replace(config, own_history=1.0, loop=LoopConfig(steps=2, batch=2, warmup=1))
     train_dynamics(always, latents, latents, phrases, tmp_path, CPU)
+
+
+def test_histories_are_dreamed_as_often_as_asked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [rounds_of(0.5, generator) for _ in range(400)]
+    for rounds, share in enumerate([1 / 2, 1 / 4, 1 / 8]):
+        assert drawn.count(rounds) / 400 == pytest.approx(share, abs=0.06)
+    assert max(drawn) == MOST_ROUNDS
+    assert rounds_of(0.0, generator) == 0
 
 
 def test_flow_matching_learns(latents: LatentDataset, phrases: PhraseTable, tmp_path: Path) -> None:
