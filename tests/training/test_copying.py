@@ -70,14 +70,14 @@ SHIFTS = Shifts(
 
 
 def copying(width: int, shifts: Shifts = SHIFTS) -> DiT:
-    """A model begun as a copy, its output fitted on clips of its own."""
+    """A model begun as a copy, its output fitted on clips of its own, as loud as the shifts say."""
     model = DiT(sizes())
     start(model, 0)
     start_copying(model, width, shifts)
     seen: list[Tensor] = []
     norm = model.videodit_blocks.final_layernorm
     hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
-    clean = clips(width, 1)
+    clean = clips(width, 1) * shifts.spread[:, None, None, None]
     with torch.no_grad():
         predicted(model, clean)
     hook.remove()
@@ -128,16 +128,7 @@ def test_what_does_not_stay_under_a_command_is_not_copied() -> None:
 def test_loud_and_faint_numbers_are_copied_alike() -> None:
     spread = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25])
     loud = spread[:, None, None, None]
-    model = DiT(sizes())
-    start(model, 0)
-    start_copying(model, 1, replace(SHIFTS, spread=spread))
-    seen: list[Tensor] = []
-    norm = model.videodit_blocks.final_layernorm
-    hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
-    clean = clips(1, 1) * loud
-    predicted(model, clean)
-    hook.remove()
-    fit_output(model, seen[0].flatten(0, 1), clean[:, :-1].flatten(0, 1), torch.ones(24))
+    model = copying(1, replace(SHIFTS, spread=spread))
     clean = clips(1, 2) * loud
     lost = (predicted(model, clean) - clean[:, :-1]).square().mean((0, 1, 3, 4, 5))
     assert (lost / clean.square().mean((0, 1, 3, 4, 5))).max() < 0.2
