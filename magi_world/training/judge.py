@@ -27,7 +27,7 @@ from magi_world.training.rollout import EvaluateConfig, begin, filled, history_o
 from magi_world.world.world import World
 
 OTHERS = 3  # wrong commands beside the true one: chance is 1 in 4
-STAYS = 20  # chunks that a changed scene must last
+STAYS = 9.0  # seconds that a changed scene must last: twenty chunks of eight frames
 WITHIN = 0.1  # share of the real brightness
 
 
@@ -236,10 +236,10 @@ def brightness(
     """Whether the picture is as bright as the real one after a change, and stays so.
 
     Share of held-out clips within 10 %: right after the chunk, and also in the mean of the last of
-    20 more chunks under the world's default command, which should not move.
+    `STAYS` more seconds under the world's default command, which should not move.
     """
-    before = history_of(data)
-    names = list(world.spec.command_names)
+    before, spec = history_of(data), world.spec
+    names = list(spec.command_names)
     rows = clips_of(data, names.index(name), 4 * config.choices, config.seed)
     after, stays = [], []
     for part in rows.split(world.num_worlds) if len(rows) else ():
@@ -247,8 +247,8 @@ def brightness(
         real = level(data.pixels(whole + before))
         begin(world, data, part, config.seed)
         made = level(world.step(name).decoded.cpu())
-        for _ in range(STAYS):
-            last = world.step(world.spec.default_command or name)
+        for _ in range(max(1, round(STAYS * spec.fps / spec.frames_per_chunk))):
+            last = world.step(spec.default_command or name)
         good = ((made - real).abs() < WITHIN * real)[: len(part)]
         kept = ((level(last.decoded.cpu()) - real).abs() < WITHIN * real)[: len(part)]
         after.append(good)

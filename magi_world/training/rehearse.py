@@ -163,7 +163,7 @@ def dreamed_chunks(config: WorldTrainConfig) -> int:
     e = config.evaluate
     long = round(e.seconds * config.fps / config.record.frames_per_chunk)
     lengths = sum(n * (e.clips if n <= 4 else e.worlds) for n in e.lengths)
-    choices = 4 * e.choices * len(config.commands)
+    choices = 4 * e.choices * e.held * len(config.commands)
     return 2 * e.clips * len(config.commands) + lengths + choices + e.worlds * long
 
 

@@ -96,6 +96,21 @@ def test_a_wall_is_reached_and_fills_the_middle_but_not_the_picture(env: Any, wa
     assert max(others) < 0.15
 
 
+def test_goals_may_turn_by_whole_cells_only() -> None:
+    env = make_courtyard(frame_skip=3, resolution="RES_160X120")
+    env.reset(seed=1)
+    goal = GoTo(env, "white pillar", turn=3.0, slow=3.0, still=4.6)
+    looks = [(pose(env) or (0, 0, 0))[2]]
+    for _ in range(60):
+        held(env, goal, 1)
+        looks.append((pose(env) or (0, 0, 0))[2])
+    turned = (np.diff(looks) + 180) % 360 - 180
+    assert goal.arrived()
+    assert np.minimum(abs(turned), abs(abs(turned) - 9)).max() < 0.2
+    assert (abs(turned) > 8).sum() >= 2
+    env.close()
+
+
 @pytest.mark.parametrize("pillar", PILLARS, ids=lambda p: p.name)
 def test_a_pillar_is_reached(env: Any, pillar: Any) -> None:
     env.reset(seed=2)
@@ -232,6 +247,9 @@ def test_the_stroller_does_all_of_it() -> None:
     for option in ("pace", "around"):
         with pytest.raises(ValueError, match=f"{option} is 0"):
             Stroller(Nowhere(), commands, np.random.default_rng(0), **{option: 0})
+    exact = {"turn": 3.0, "slow": 3.0, "still": 4.6}
+    policy = Stroller(Nowhere(), commands, np.random.default_rng(0), seekers=exact)
+    assert [(g.turn, g.slow, g.still) for g in policy.seekers.values()] == [(3.0, 3.0, 4.6)]
     with pytest.raises(ValueError, match="dance"):
         Stroller(Nowhere(), ["dance"], np.random.default_rng(0))
     with pytest.raises(ValueError, match=r"target is 'tower'"):

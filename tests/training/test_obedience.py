@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -15,12 +15,15 @@ from magi_world.training.data import ChunkDataset
 from magi_world.training.rollout import EvaluateConfig, filled, history_of
 from magi_world.training.simulators import courtyard_figures
 from magi_world.training.simulators.courtyard_figures import (
+    ORDER,
+    circles,
     in_order,
     masks,
     middle_wall,
     size_and_place,
 )
 from magi_world.training.simulators.courtyard_map import PILLARS, WALLS
+from magi_world.world.world import World
 
 
 class KnowingWorld:
@@ -30,7 +33,9 @@ class KnowingWorld:
 
     def __init__(self, data: ChunkDataset, deaf: bool = False, goes_on: bool = False) -> None:
         self.data, self.deaf, self.goes_on, self.steps = data, deaf, goes_on, 0
-        self.spec = SimpleNamespace(command_names=COMMANDS, default_command=COMMANDS[0])
+        self.spec = SimpleNamespace(
+            command_names=COMMANDS, default_command=COMMANDS[0], fps=12, frames_per_chunk=4
+        )
 
     def snapshot(self) -> None: ...
     def restore(self, state: None) -> None:
@@ -106,3 +111,33 @@ def test_walls_in_the_order_of_a_turn_to_the_left() -> None:
     assert not in_order([0, 1, 2])
     assert not in_order([0, 2, 1, 3])
     assert not in_order([0, 1, 0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("frames", [1, 4, 8])
+def test_a_circle_is_watched_whatever_a_chunk_is_long(
+    frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walls = {w.name: picture(w.colour, 0, 64)[0] for w in WALLS}
+
+    class Turning:
+        """Turns by 9 degrees a frame, 12 frames a second, or the wrong way."""
+
+        num_worlds = 1
+        spec = SimpleNamespace(fps=12, frames_per_chunk=frames)
+
+        def __init__(self, way: int) -> None:
+            self.at, self.way = 0, way
+
+        def step(self, command: str) -> SimpleNamespace:
+            assert command == "turn left"
+            shown = []
+            for _ in range(frames):
+                self.at += self.way
+                shown.append(walls[ORDER[self.at // 10 % 4]])
+            return SimpleNamespace(decoded=torch.stack(shown)[None])
+
+    monkeypatch.setattr(courtyard_figures, "situations", lambda *_: torch.zeros(1).long())
+    monkeypatch.setattr(courtyard_figures, "begin", lambda *_: None)
+    config, data = EvaluateConfig(), cast(ChunkDataset, None)
+    assert circles(cast(World, Turning(1)), data, config) == 1
+    assert circles(cast(World, Turning(-1)), data, config) == 0

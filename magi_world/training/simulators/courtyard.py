@@ -21,7 +21,6 @@ from magi_world.training.simulators.steady import PUSHES, STRENGTH, steady
 from magi_world.training.simulators.vizdoom import bearing, make_game, nearest_medkit, pose
 
 REACH = 28.0  # closer than this to a wall the player cannot come, nearly
-TURN = 2.25  # degrees a tic that a controller turns at most, and half of it near its goal
 SIDE = 320  # pixels of the picture that the recorder averages down to 64
 
 
@@ -95,12 +94,18 @@ class GoTo:
         env: the courtyard.
         target: 'red wall', 'white pillar' ... of the map, or 'medkit': the one that is nearest,
             counting turning as walking.
+        turn, slow: degrees a tic, far from the goal's direction and near it. Take speeds whose
+            shifts of the picture are whole latent cells a chunk: they are easier to foresee.
+        still: degrees off at which it is good enough.
     """
 
     near: ClassVar[dict[str, float]] = {"wall": 300.0, "pillar": 210.0}
 
-    def __init__(self, env: Any, target: str) -> None:
+    def __init__(
+        self, env: Any, target: str, turn: float = 2.25, slow: float = 1.125, still: float = 2.25
+    ) -> None:
         self.env, self.target = env, target
+        self.turn, self.slow, self.still = turn, slow, still
         known = [t.name for t in (*WALLS, *PILLARS)] + ["medkit"]
         if target not in known:
             raise ValueError(f"GoTo.target is {target!r}; it must be one of {known}")
@@ -117,7 +122,7 @@ class GoTo:
         x, y, angle = where
         goal = self._place(x, y, angle)
         if goal is None:
-            return action(turn=TURN / 2)  # none is there: look around
+            return action(turn=self.slow)  # none is there: look around
         left = self._distance(x, y, goal)
         first = around(x, y, goal, self.target)
         off = bearing(x, y, angle, first)
@@ -129,8 +134,8 @@ class GoTo:
             if not far and kind == "wall":  # face it squarely
                 wall = next(w for w in WALLS if w.name == self.target)
                 off = bearing(x, y, angle, (x + wall.normal[0], y + wall.normal[1]))
-        # Two speeds, whose shifts of the picture are whole cells a chunk: easier to foresee.
-        turn = 0.0 if abs(off) < TURN else TURN / 2 if abs(off) < 4 * TURN else TURN
+        near = self.slow if abs(off) < 4 * self.turn else self.turn
+        turn = 0.0 if abs(off) < self.still else near
         return action(forward=far and abs(off) < 40, turn=math.copysign(turn, off))
 
     def arrived(self) -> bool:
@@ -190,8 +195,8 @@ class Stroller:
         "strafe left": 0.08,
         "strafe right": 0.08,
     }
-    stay = 0.45  # chance that a move is held for another eight frames
-    longest = 12  # times eight frames of one goal
+    stay = 0.45  # chance that a move is held for another sixteen tics
+    longest = 12  # times sixteen tics of one goal
 
     def __init__(
         self,
@@ -200,8 +205,10 @@ class Stroller:
         rng: np.random.Generator,
         pace: int = 1,
         around: int = 1,
+        seekers: dict[str, float] | None = None,
     ) -> None:
-        """``pace``: chunks in eight frames; ``around``: chunks that "turn around" takes."""
+        """``pace``: chunks in sixteen tics; ``around``: chunks that "turn around" takes;
+        ``seekers``: the speeds of the goals' `GoTo`, as in ``record.actions``."""
         for name, chunks in {"pace": pace, "around": around}.items():
             if chunks < 1:
                 raise ValueError(f"policy_options.{name} is {chunks}; it must be 1 or more")
@@ -216,7 +223,9 @@ class Stroller:
         if unknown := set(commands) - known:
             raise ValueError(f"commands {sorted(unknown)} are not known to Stroller")
         self.medkits = "go to the medkit" in commands
-        self.seekers = {g: GoTo(env, g.removeprefix("go to the ")) for g in self.goals}
+        self.seekers = {
+            g: GoTo(env, g.removeprefix("go to the "), **(seekers or {})) for g in self.goals
+        }
         self.held, self.left, self.keen, self.dark = "", 0, 0.0, False
 
     def reset(self) -> None:
