@@ -208,8 +208,8 @@ class LatentDataset:
         self.command = torch.stack([data.command, mirrored[data.command]])
         count = torch.bincount(data.command, minlength=len(commands)).clamp_min(1).float()
         count = (count + count[mirrored]) / 2
-        self._rarity = (count.mean() / count).sqrt()
-        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
+        self._rarity = count.mean() / count
+        self._weights: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def latents(self, side: Tensor, rows: Tensor, batch: int = 64) -> Tensor:
@@ -233,27 +233,30 @@ class LatentDataset:
         ]
         return torch.cat(parts, 2)
 
-    def windows(self, length: int) -> tuple[Tensor, Tensor]:
-        """Starts of clips and their weights: clips with rare commands are drawn more often."""
-        if length not in self._weights:
+    def windows(self, length: int, balance: float = 0.5) -> tuple[Tensor, Tensor]:
+        """Starts of clips and their weights: clips with rare commands are drawn more often.
+
+        A chunk weighs as much as its command is rare, to the power ``balance``: with 1 every
+        command is as often the reason for a clip as any other, with more the rarest is.
+        """
+        key = length, balance
+        if key not in self._weights:
             starts = self.data.starts(length)
             # The chunk in which an episode ends is padded with its last frame.
             starts = starts[self.data.end[starts + length - 1] == 0]
-            rarity = self._rarity[self.data.command].double().cumsum(0)
+            rarity = (self._rarity**balance)[self.data.command].double().cumsum(0)
             total = torch.cat([torch.zeros(1).double(), rarity])
-            self._weights[length] = starts, total[starts + length] - total[starts]
-        return self._weights[length]
+            self._weights[key] = starts, total[starts + length] - total[starts]
+        return self._weights[key]
 
     def clips(
-        self, count: int, length: int, generator: torch.Generator, weighted: bool = True
+        self, count: int, length: int, generator: torch.Generator, balance: float = 0.5
     ) -> tuple[Tensor, Tensor]:
         """``count`` clips: latents (count, length, C, W, h, w) float32, commands (count, length).
 
         The command of a chunk is the one that was held while it was recorded.
         """
-        starts, weights = self.windows(length)
-        if not weighted:
-            weights = torch.ones_like(weights)
+        starts, weights = self.windows(length, balance)
         rows = starts[torch.multinomial(weights, count, True, generator=generator)]
         side = self.data.sides(count, generator)[:, None].expand(-1, length)
         index = rows[:, None] + torch.arange(length)

@@ -164,11 +164,12 @@ class DynamicsConfig:
 
     chunks: n; copies: noisy copies of each target; history: clean chunks a target sees;
     history_noise: most noise mixed into a history chunk; drop: share of captions dropped;
-    word_drop: chance that a caption loses some of its word rows; intervals: values of the second
-    time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel counts
-    in the loss by this power of its variance, so that walls and motion are not outvoted by specks;
-    until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with n steps
-    the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
+    word_drop: chance that a caption loses some of its word rows; balance: rare commands are drawn
+    more often, by this power of their rarity (`LatentDataset.windows`); intervals: values of the
+    second time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel
+    counts in the loss by this power of its variance, so that walls and motion are not outvoted by
+    specks; until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with
+    n steps the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
     own_history: share of the steps whose history the model has dreamed itself, and of those the
     share whose history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns
     to go on from what it makes; even: a target's loss is divided by this power of itself
@@ -185,6 +186,7 @@ class DynamicsConfig:
     history_noise: float = 0.08
     drop: float = 0.08
     word_drop: float = 0.15
+    balance: float = 0.5
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
     until: float = 1.0
@@ -262,7 +264,7 @@ def draw_batch(
 ) -> Batch:
     """Clips, times, noise, captions of one step, all from ``generator``."""
     b, n, m = config.loop.batch, config.chunks, config.copies
-    clip, command = data.clips(b, n, generator)
+    clip, command = data.clips(b, n, generator, balance=config.balance)
     after = torch.arange(-1, n - 1).repeat(m)  # -1: a first chunk, without any history
     target = clip[:, after + 1]
     share = torch.rand(b, n, 1, 1, 1, 1, generator=generator) * config.history_noise

@@ -79,6 +79,8 @@ def test_rare_commands_are_drawn_more_often(train_data: ChunkDataset) -> None:
     share = symmetric[train_data.command[starts]]
     assert weights[share.argmin()] == weights.max()
     assert weights[share.argmax()] == weights.min()
+    assert data.windows(1, 0.0)[1].unique().tolist() == [1]
+    torch.testing.assert_close(data.windows(1, 1.0)[1], weights**2)
 
 
 def test_nothing_is_mirrored_unless_it_is_asked_for(recording: Path) -> None:
