@@ -5,6 +5,7 @@ Shapes: T video frames, H, W pixels; B worlds, C latent channels, t latent frame
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -176,6 +177,14 @@ class Timeline(Generic[Frames]):
             distances = [abs(moment.index - index) for moment in self._moments]
             self._cursor = distances.index(min(distances))
         return self.current
+
+
+FEWEST, LONG_ENOUGH = 4, 1.3  # chunks, seconds
+
+
+def first_look(spec: WorldSpec, limit: int) -> int:
+    """Chunks that futures are imagined ahead at first: more where chunks are short."""
+    return min(limit, max(FEWEST, math.ceil(LONG_ENOUGH / spec.chunk_seconds)))
 
 
 class Futures(Generic[Frames, Chunk]):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from magi_world.demos.server.batching import Made, Served
 from magi_world.demos.server.pictures import Outbox, PictureHeader, Slots
 from magi_world.demos.steering import Steering
-from magi_world.demos.timeline import Futures, Moment, Timeline
+from magi_world.demos.timeline import Futures, Moment, Timeline, first_look
 from magi_world.language import Reading, understood
 from magi_world.world.snapshot import Snapshot
+from magi_world.world.spec import WorldSpec
 
 if TYPE_CHECKING:
     from magi_world.demos.server.hub import Hub
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 Shown = Moment[tuple[bytes, ...]]  # its frames are files, as the page gets them
 
 
+AT_MOST = 16  # chunks that futures are imagined ahead
+
+
 class Strips(Futures[tuple[bytes, ...], list[Made]]):
     """Futures that a page looks at.    strips: of each chunk, pictures of all futures abreast."""
 
-    def __init__(self, base: Shown, commands: Sequence[str]) -> None:
-        super().__init__(base, commands, wanted=4, limit=16)
+    def __init__(self, base: Shown, commands: Sequence[str], spec: WorldSpec) -> None:
+        super().__init__(base, commands, first_look(spec, AT_MOST), AT_MOST)
         self.strips: list[list[bytes]] = []
 
     @property

@@ -149,7 +149,7 @@ class Visitor(Told):
             return
         self._drop_ahead()
         self.paused, self.resting = True, False
-        self.futures = Strips(self.past.current, commands)
+        self.futures = Strips(self.past.current, commands, self.served.spec)
         self.nudge()
 
     def drop_futures(self) -> None:

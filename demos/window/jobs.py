@@ -14,7 +14,7 @@ import numpy as np
 
 from magi_world.agents.basic import Agent
 from magi_world.demos import timeline
-from magi_world.demos.timeline import suggested_commands
+from magi_world.demos.timeline import first_look, suggested_commands
 from magi_world.session.events import Event
 from magi_world.world.snapshot import Snapshot
 from magi_world.world.spec import WorldSpec
@@ -204,7 +204,7 @@ class Failed:
 Answer = Opened | Asked | Imagined | Done | Failed
 
 
-SIDE_BY_SIDE, AT_FIRST, AT_MOST = 4, 4, 32  # futures; chunks that each is imagined ahead
+SIDE_BY_SIDE, AT_MOST = 4, 32  # futures; chunks that each is imagined ahead
 
 
 class Futures(timeline.Futures[np.ndarray, Imagined]):
@@ -215,7 +215,7 @@ class Futures(timeline.Futures[np.ndarray, Imagined]):
 
     def __init__(self, base: Moment, spec: WorldSpec) -> None:
         commands = suggested_commands(base.command, spec, SIDE_BY_SIDE)
-        super().__init__(base, commands, AT_FIRST, AT_MOST)
+        super().__init__(base, commands, first_look(spec, AT_MOST), AT_MOST)
         self.selected = 0
         self.seconds = 0.0
         self._period = 1 / spec.fps

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from magi_world.demos.timeline import first_look, suggested_commands
 from magi_world.demos.window import jobs
-from magi_world.demos.window.jobs import suggested_commands
 from magi_world.demos.window.player import PlayerConfig
 from magi_world.demos.window.watchers import SessionFile
 from magi_world.session.player import Verdict, verify
@@ -115,6 +116,12 @@ def test_futures_are_not_the_same_thing_said_twice() -> None:
     assert suggested_commands("peek right", spec, 2) == ("peek right", "turn left")
     bare = replace(spec, commands=(), default_command=None)
     assert suggested_commands("jump", bare, 2) == ("jump", "jump")
+
+
+@pytest.mark.parametrize(("frames", "limit", "looks"), [(8, 32, 4), (1, 32, 16), (1, 12, 12)])
+def test_futures_are_as_many_chunks_as_can_be_seen(frames: int, limit: int, looks: int) -> None:
+    spec = replace(tiny_world().spec, frames_per_chunk=frames, fps=12)
+    assert first_look(spec, limit) == looks
 
 
 def test_dropping_the_futures_leaves_the_world_where_it_was() -> None:
