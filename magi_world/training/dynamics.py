@@ -172,9 +172,12 @@ class DynamicsConfig:
     n steps the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
     own_history: share of the steps whose history the model has dreamed itself, and of those the
     share whose history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns
-    to go on from what it makes; even: a target's loss is divided by this power of itself
-    (`evened`), so that what cannot be foreseen does not outvote the rest; copy_start: begin as a
-    copy of the chunk before, shifted as the command shifts it (`magi_world.training.copying`);
+    to go on from what it makes; own_times: first and last place from which such a dream is taken to
+    its end, in shares of ``until``: an early one errs as a stream does, which begins as noise
+    alone; a late one is as sharp as a stream's last step, but the truth is still in it; even: a
+    target's loss is divided by this power of itself (`evened`), so that what cannot be foreseen
+    does not outvote the rest; copy_start: begin as a copy of the chunk before, shifted as the
+    command shifts it (`magi_world.training.copying`);
     autocast: compute in bfloat16, None = where that is faster.
     """
 
@@ -191,12 +194,19 @@ class DynamicsConfig:
     channel_power: float = 1.0
     until: float = 1.0
     own_history: float = 0.0
+    own_times: tuple[float, float] = (0.5, 1.0)
     even: float = 0.0
     copy_start: bool = False
     autocast: bool | None = None
     compile: bool = True
 
     def __post_init__(self) -> None:
+        low, high = self.own_times
+        if not 0 <= low <= high <= 1:
+            raise ValueError(
+                f"dynamics.own_times is {list(self.own_times)}; it must be two shares of `until`, "
+                "the smaller one first, like [0.5, 1.0]"
+            )
         if self.copy_start:
             check_room(self.dit)
 
@@ -297,15 +307,14 @@ def dreamed(
     Every history chunk is noised to a time of its own and taken to the end in one step, behind the
     real chunks before it and under its own command; in every further round behind those of the
     round before, so that errors pile up as they do in a stream. The targets stay what really came.
-    The times are those of a stream's last steps: what one step makes of pure noise is softer than
-    any dream.
     """
     n, real = b.clean.shape[1], b.clean
     told = b.captions
     captions = Captions(told.rows[:, :n], told.mask[:, :n], told.dropped[:, :n])
     for _ in range(rounds):
-        place = config.until * (1 + torch.rand(b.t[:, :n].shape, generator=generator)) / 2
-        t = grid_time(place).to(b.t)
+        low, high = config.own_times
+        place = low + (high - low) * torch.rand(b.t[:, :n].shape, generator=generator)
+        t = grid_time(config.until * place).to(b.t)
         noise = torch.randn(real.shape, generator=generator).to(real)
         x = mix(real, noise, t)
         v = velocity(model, b.clean, x, t, b.after[:n], captions, b.interval[:, :n], config.history)

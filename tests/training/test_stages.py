@@ -23,6 +23,7 @@ from magi_world.training.dynamics import (
     draw_batch,
     dreamed,
     goal,
+    grid_time,
     mix,
     rounds_of,
     start,
@@ -161,6 +162,24 @@ def test_history_from_the_models_own_dreams(
         twice = dreamed(model, home, batch, generator, rounds=2)
     torch.testing.assert_close(twice.clean, truth.roll(2, dims=1) + 2, rtol=1e-5, atol=1e-5)
     assert dreamed(model, home, batch, generator, rounds=0) is batch
+
+    # From which times is for the configuration to say.
+    for low, high in ((0.0, 0.25), (0.5, 1.0)):
+        seen: list[Tensor] = []
+
+        def watched(model: DiT, clean: Tensor, x: Tensor, t: Tensor, *rest: object) -> Tensor:
+            seen.append(t)  # noqa: B023
+            return torch.zeros_like(x)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("magi_world.training.dynamics.velocity", watched)
+            for _ in range(20):
+                dreamed(model, replace(config, own_times=(low, high)), batch, generator)
+        place = torch.tensor([low, high]) * config.until
+        assert grid_time(place[0]) <= torch.stack(seen).min() < grid_time(place[0]) + 0.05
+        assert grid_time(place[1]) - 0.1 < torch.stack(seen).max() <= grid_time(place[1])
+    with pytest.raises(ValueError, match=r"own_times is \[0.5, 0.2\]"):
+        replace(config, own_times=(0.5, 0.2))
     always = replace(config, own_history=1.0, loop=LoopConfig(steps=2, batch=2, warmup=1))
     train_dynamics(always, latents, latents, phrases, tmp_path, CPU)
 
