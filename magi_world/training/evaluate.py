@@ -22,6 +22,7 @@ from magi_world.training.loop import training_attention
 from magi_world.training.rollout import (
     EvaluateConfig,
     begin,
+    chunks_in,
     filled,
     history_of,
     possible,
@@ -155,7 +156,7 @@ def long_dream(
     """Figures of a long dream under mixed commands, and its frames (B, length, T, H, W, 3)."""
     spec = world.spec
     names = list(spec.command_names)
-    length = round(config.seconds * spec.fps / spec.frames_per_chunk)
+    length = chunks_in(config.seconds, spec)
     generator = torch.Generator().manual_seed(config.seed)
     begin(world, data, situations(data, config.worlds, 1, config.seed + 2), config.seed)
     chunks, command = [], torch.zeros(config.worlds, dtype=torch.long)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from magi_world.simulator import RecordConfig
 from magi_world.training.data import ChunkDataset
 from magi_world.training.loop import LoopConfig, train
-from magi_world.training.rollout import EvaluateConfig, begin, filled, history_of
+from magi_world.training.rollout import EvaluateConfig, begin, chunks_in, filled, history_of
 from magi_world.world.world import World
 
 OTHERS = 3  # wrong commands beside the true one: chance is 1 in 4
@@ -247,7 +247,7 @@ def brightness(
         real = level(data.pixels(whole + before))
         begin(world, data, part, config.seed)
         made = level(world.step(name).decoded.cpu())
-        for _ in range(max(1, round(STAYS * spec.fps / spec.frames_per_chunk))):
+        for _ in range(chunks_in(STAYS, spec)):
             last = world.step(spec.default_command or name)
         good = ((made - real).abs() < WITHIN * real)[: len(part)]
         kept = ((level(last.decoded.cpu()) - real).abs() < WITHIN * real)[: len(part)]

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from magi_world.training.data import ChunkDataset
+from magi_world.world.spec import WorldSpec
 from magi_world.world.world import World
 
 HISTORY = 4  # real chunks in front of every dream, where the episodes are long enough
@@ -43,6 +44,11 @@ class EvaluateConfig:
     figures: str = ""
     agents: str = ""
     seed: int = 0
+
+
+def chunks_in(seconds: float, spec: WorldSpec) -> int:
+    """Chunks that last about so long, at least one."""
+    return max(1, round(seconds / spec.chunk_seconds))
 
 
 def history_of(data: ChunkDataset) -> int:

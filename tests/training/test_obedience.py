@@ -34,7 +34,7 @@ class KnowingWorld:
     def __init__(self, data: ChunkDataset, deaf: bool = False, goes_on: bool = False) -> None:
         self.data, self.deaf, self.goes_on, self.steps = data, deaf, goes_on, 0
         self.spec = SimpleNamespace(
-            command_names=COMMANDS, default_command=COMMANDS[0], fps=12, frames_per_chunk=4
+            command_names=COMMANDS, default_command=COMMANDS[0], chunk_seconds=1 / 3
         )
 
     def snapshot(self) -> None: ...
@@ -123,7 +123,7 @@ def test_a_circle_is_watched_whatever_a_chunk_is_long(
         """Turns by 9 degrees a frame, 12 frames a second, or the wrong way."""
 
         num_worlds = 1
-        spec = SimpleNamespace(fps=12, frames_per_chunk=frames)
+        spec = SimpleNamespace(chunk_seconds=frames / 12)
 
         def __init__(self, way: int) -> None:
             self.at, self.way = 0, way

@@ -134,8 +134,8 @@ class GoTo:
             if not far and kind == "wall":  # face it squarely
                 wall = next(w for w in WALLS if w.name == self.target)
                 off = bearing(x, y, angle, (x + wall.normal[0], y + wall.normal[1]))
-        near = self.slow if abs(off) < 4 * self.turn else self.turn
-        turn = 0.0 if abs(off) < self.still else near
+        speed = self.slow if abs(off) < 4 * self.turn else self.turn
+        turn = 0.0 if abs(off) < self.still else speed
         return action(forward=far and abs(off) < 40, turn=math.copysign(turn, off))
 
     def arrived(self) -> bool:

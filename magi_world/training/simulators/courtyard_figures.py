@@ -12,13 +12,20 @@ import torch
 from torch import Tensor
 
 from magi_world.training.data import ChunkDataset
-from magi_world.training.rollout import EvaluateConfig, begin, filled, history_of, situations
+from magi_world.training.rollout import (
+    EvaluateConfig,
+    begin,
+    chunks_in,
+    filled,
+    history_of,
+    situations,
+)
 from magi_world.training.simulators.courtyard_map import PILLARS, WALLS
 from magi_world.world.world import World
 
 LEAST = 0.01  # share of the picture from which a thing counts as in view
 GOAL = 3.5  # seconds in which a goal in view is to come nearer
-CIRCLE = 3.6  # seconds of "turn left", a little more than a full circle
+CIRCLE = 5.4  # seconds of "turn left": twelve chunks of eight frames, more than a full circle
 LOOK = 4  # frames from one look at the walls to the next, or the last one of a shorter chunk
 ORDER = ("red wall", "green wall", "yellow wall", "blue wall")  # as one turns left
 
@@ -82,7 +89,7 @@ def reached(world: World, data: ChunkDataset, thing: str, config: EvaluateConfig
         begin(world, data, part, config.seed)
         last = data.pixels(filled(part, world.num_worlds) + before - 1)[:, -1]
         was, off = size_and_place(last, thing)
-        for _ in range(chunks_in(GOAL, world)):
+        for _ in range(chunks_in(GOAL, world.spec)):
             chunk = world.step(f"go to the {thing}")
         now, then = size_and_place(chunk.decoded.cpu()[:, -1], thing)
         good.append(((now > was) & ((then < off) | (then < 0.1)))[: len(part)])
@@ -95,17 +102,12 @@ def circles(world: World, data: ChunkDataset, config: EvaluateConfig) -> float:
     for part in rows.split(world.num_worlds):
         begin(world, data, part, config.seed)
         seen = []
-        for _ in range(chunks_in(CIRCLE, world)):
+        for _ in range(chunks_in(CIRCLE, world.spec)):
             frames = world.step("turn left").decoded.cpu()
             first = (frames.shape[1] - 1) % LOOK
             seen += [middle_wall(shot) for shot in frames[:, first::LOOK].unbind(1)]
         right += [in_order(row) for row in torch.stack(seen, 1)[: len(part)].tolist()]
     return sum(right) / max(1, len(right))
-
-
-def chunks_in(seconds: float, world: World) -> int:
-    """Chunks that last about so long."""
-    return max(1, round(seconds * world.spec.fps / world.spec.frames_per_chunk))
 
 
 def middle_wall(frames: Tensor) -> Tensor:
