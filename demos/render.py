@@ -98,13 +98,15 @@ NOTE_SECONDS, NOTE_LEAST = 4.0, 1.5
 class PictureConfig:
     """How chunks become pictures.
 
-    upscale: whole factor by which pixels are repeated; None takes the smallest that gives
+    upscale: whole factor by which the picture grows; None takes the smallest that gives
         ``MIN_LINES`` lines and divides among the futures of a fork.
     captions: burn in the command, the chunk's index and the script's notes.
+    smooth: enlarge by Lanczos, as the window does; else every pixel is repeated.
     """
 
     upscale: int | None = None
     captions: bool = False
+    smooth: bool = False
 
     def __post_init__(self) -> None:
         require(
@@ -143,7 +145,7 @@ class Painter:
         self._note_frames += frames.shape[1]
         count = len(frames)
         if count == 1:
-            return self._captioned(enlarge(frames[0], self.factor), chunk)
+            return self._captioned(_resized(frames[0], self.size, self.config.smooth), chunk)
         columns = math.ceil(math.sqrt(count))
         rows = math.ceil(count / columns)
         height, width = self.size
@@ -152,7 +154,7 @@ class Painter:
         top = (height - rows * cell[0]) // 2
         for i, future in enumerate(frames):
             y, x = top + i // columns * cell[0], i % columns * cell[1]
-            shown = _resized(future, cell)
+            shown = _resized(future, cell, self.config.smooth)
             if self.config.captions:
                 shown = draw_caption(shown, Caption(chunk.prompts[i]))
             picture[:, y : y + cell[0], x : x + cell[1]] = shown
@@ -190,11 +192,13 @@ def _factor(height: int, events: Sequence[Event]) -> int:
     return factor if factor == 1 or whole > 4 else -(-factor // whole) * whole
 
 
-def _resized(frames: np.ndarray, size: Size) -> np.ndarray:
+def _resized(frames: np.ndarray, size: Size, smooth: bool) -> np.ndarray:
     height, width = frames.shape[1:3]
     if size == (height, width):
         return frames
-    if size[0] % height == 0 and size[1] == width * (size[0] // height):
+    if not smooth and size[0] % height == 0 and size[1] == width * (size[0] // height):
         return enlarge(frames, size[0] // height)
-    how = Image.Resampling.BOX if size[0] < height else Image.Resampling.NEAREST
+    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    if size[0] < height:
+        how = Image.Resampling.BOX
     return np.stack([np.asarray(Image.fromarray(f).resize(size[::-1], how)) for f in frames])

@@ -115,7 +115,7 @@ class Play(Command):
         name = self.world or script.world
         world = self.loading.open_world(name)
         script, _ = script.fitting(world)
-        config = RecordConfig(PictureConfig(captions=True), overwrite=True)
+        config = RecordConfig(PictureConfig(captions=True, smooth=True), overwrite=True)
         made = record(script.session(world, name), world, [path], config)
         print(f"wrote {path.resolve()}")
         print(f"      {Path(made.session or '').resolve()} (magi-world replay repeats it)")

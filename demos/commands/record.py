@@ -55,7 +55,8 @@ class FilmOptions(JsonOption):
 
     output: Annotated[Several[File], Output] = option(".mp4, .gif, or .png for a contact sheet", ())
     captions: Switch = option("burn the commands in", False)
-    upscale: OptCount = option("repeat every pixel N times both ways")
+    upscale: OptCount = option("enlarge the picture N times both ways")
+    smooth: Switch = option("enlarge smoothly, as the window does; else pixels are repeated", False)
     overwrite: Switch = option("replace files that are there", False)
     quiet: Switch = option("no progress bar", False)
     loading: WorldOptions = required("How a world is loaded.")
@@ -66,7 +67,7 @@ class FilmOptions(JsonOption):
         from magi_world.demos.render import PictureConfig
 
         return RecordConfig(
-            picture=PictureConfig(upscale=self.upscale, captions=self.captions),
+            picture=PictureConfig(self.upscale, self.captions, self.smooth),
             overwrite=self.overwrite,
             resume=resume,
             quiet=self.quiet or self.json,

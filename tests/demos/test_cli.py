@@ -58,7 +58,7 @@ def test_record_replay_and_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("replay", "a.session.jsonl") == 0
     assert capsys.readouterr().out == "identical: 5 chunks, byte for byte\n"
     assert run("replay", "a.session.jsonl", "--script", "b.yaml") == 0
-    assert run("record", "b.yaml", "-o", "b.mp4", "--json") == 0
+    assert run("record", "b.yaml", "-o", "b.mp4", "--smooth", "--json") == 0
     made = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (made["chunks"], made["finished"], made["outputs"]) == (5, True, ["b.mp4"])
     assert load_video("b.mp4").shape == (40, 384, 576, 3)

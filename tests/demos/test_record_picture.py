@@ -49,6 +49,22 @@ def test_pixels_are_repeated_and_nothing_else() -> None:
     assert np.array_equal(painter.paint(chunk), enlarge(chunk.frames[0], 3))
 
 
+@pytest.mark.parametrize("futures", [1, 4])
+def test_smooth_pictures_have_no_blocks_and_the_same_colours(futures: int) -> None:
+    world = tiny_world()
+    chunk = chunk_of(world, futures)
+    sizes = PictureConfig(upscale=8), PictureConfig(upscale=8, smooth=True)
+    blocks, smooth = (Painter((32, 48), config, ()).paint(chunk) for config in sizes)
+    assert smooth.shape == blocks.shape
+    inner = np.s_[:, 16:48, 16:48] if futures == 4 else np.s_[:]
+    steps = [np.abs(np.diff(p[inner].astype(int), axis=2)) for p in (blocks, smooth)]
+    assert (steps[0] == 0).mean() > 0.7, "most neighbours are one pixel repeated"
+    assert steps[1].max() < steps[0].max(), "an edge is spread"
+    assert (steps[1] == 0).mean() < (steps[0] == 0).mean()
+    near = np.abs(smooth[inner].mean((1, 2)) - blocks[inner].mean((1, 2)))
+    assert near.max() < 4.0
+
+
 def test_notes_follow_one_another_and_go_away() -> None:
     """Chunks of 8 frames at 8 frames a second: one second each."""
     world = tiny_world()
