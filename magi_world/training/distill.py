@@ -5,7 +5,8 @@ learn the finest grid: the data's own velocity, pushed away from what the frozen
 without a caption (classifier-free guidance, reference section 4), so that one pass is enough
 later. The other half learn shortcuts: the model itself, without gradient, takes the two steps of
 the 2n-step grid that lie inside, and where they end is what the one step must reach. The second
-time embedding says which n is meant (num_steps / 2, reference section 3).
+time embedding says which n is meant (num_steps / 2, reference section 3). Histories are dreamed
+as often as in the training before (`own_history`), or what it taught about drift would be unlearnt.
 
 Legend: B clips, K targets of a clip; latents are (B, K, C, W, h, w).
 """
@@ -27,9 +28,11 @@ from magi_world.training.dynamics import (
     DynamicsConfig,
     channel_weights,
     draw_batch,
+    dreamed,
     goal,
     grid_time,
     mix,
+    rounds_of,
     velocity,
 )
 from magi_world.training.loop import LoopConfig, mixed, train
@@ -133,6 +136,9 @@ def train_distill(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         b = draw_batch(drawn, data, phrases, generator, device)
+        rounds = rounds_of(dynamics.own_history, generator)
+        with autocast():
+            b = dreamed(model, drawn, b, generator, rounds)
         parts = zip(
             guided(b.rows(slice(half))), shortcut(b.rows(slice(half, None)), generator), strict=True
         )

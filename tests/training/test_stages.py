@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from magi_world.training.dynamics import (
     velocity,
 )
 from magi_world.training.heads import FitHeadsConfig, fit_heads, labels, measure_heads
-from magi_world.training.loop import LoopConfig
+from magi_world.training.loop import LoopConfig, step_generator
 from magi_world.training.phrases import CommandConfig, PhraseTable
 
 CPU = torch.device("cpu")
@@ -258,6 +259,39 @@ def test_distillation_folds_guidance_in(
         )
     push, moved = told - plain, now - told
     assert float((push * moved).sum() / (push.norm() * moved.norm())) > 0.1
+
+
+def test_distillation_keeps_to_dreamed_histories(
+    latents: LatentDataset,
+    phrases: PhraseTable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or what `own_history` taught about drift would be unlearnt."""
+    config = DistillConfig(LoopConfig(steps=1, batch=2, warmup=1, seed=1))
+    histories: list[Tensor] = []
+
+    def watched(model: DiT, clean: Tensor, *rest: Any) -> Tensor:
+        histories.append(clean)
+        return velocity(model, clean, *rest)
+
+    monkeypatch.setattr("magi_world.training.distill.velocity", watched)
+    first = []
+    for share in (0.0, 1.0):
+        model = DiT(tiny_dit())
+        start(model, 0)
+        histories.clear()
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        own = replace(dynamics(), own_history=share)
+        train_distill(config, own, model, latents, phrases, folder, CPU)
+        first.append(histories[0])
+    real, dreamt = first
+    drawn = draw_batch(
+        replace(dynamics(), loop=config.loop), latents, phrases, step_generator(1, 0), CPU
+    )
+    assert torch.equal(real, drawn.clean[:1]), "without it, the recording's own"
+    assert not torch.isclose(dreamt, real).all((2, 3, 4, 5)).any(), "every chunk of it is dreamt"
 
 
 def test_two_small_steps_span_one_large() -> None:
