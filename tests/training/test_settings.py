@@ -23,7 +23,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 
 def test_the_shipped_configuration_is_read() -> None:
     config = read_settings(SHIPPED)
-    assert config.record.actions["turn left"]["continuous"] == [-2.0]
+    assert config.record.actions["turn left"]["continuous"] == [-2.25]
     assert config.dynamics.dit.latent_channels == config.codec.vae.latent_channels
     assert config.dynamics.dit.caption_channels == config.text.channels
     assert config.dynamics.history == config.sampler.history
@@ -44,9 +44,9 @@ def test_the_shipped_configuration_is_read() -> None:
         ("\nheads:\n", "\nheads: 7\nclassify:\n", "heads is 7; it must be keys and values"),
         ("chunk_width: 2", "chunk_width: 3", "chunk_width is 3"),
         ("default_command: stand still", "default_command: fly", "default_command is 'fly'"),
-        ("copies: 3", "copies: {}", "copies is {}"),
+        ("copies: 1", "copies: {}", "copies is {}"),
         ("num_steps: [4, 8]", "num_steps: 4", "num_steps is 4; it must be a list"),
-        ("copies: 3", "copies: [", "not valid YAML"),
+        ("copies: 1", "copies: [", "not valid YAML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:
