@@ -75,18 +75,21 @@ class MagiWorldVectorEnv(RolloutEnv, VectorEnv[Batch, Any, np.ndarray]):
         output: Output = "numpy",
         max_episode_steps: int | None = None,
     ) -> None:
-        """Args:
+        """What is not named here is as in `MagiWorldEnv`.
+
+        Args:
             num_envs: B.
-            prompt, start: one for all worlds, or a list with one for each.
+            prompt: one for all worlds, or a list with one for each.
+            start: the same.
             seed: what resets without a seed of their own use: seed + i in world i.
             autoreset_mode: "SAME_STEP", "NEXT_STEP" or "DISABLED".
             output: "numpy", or "torch" for observations that stay on the world's device; rewards
                 and ends are arrays always.
             max_episode_steps: what `gymnasium.make_vec` calls ``max_chunks``.
-            others: as in `MagiWorldEnv`.
 
         Raises:
-            As `MagiWorldEnv`.
+            ValueError: an argument that cannot be; the message says what can.
+            FileNotFoundError: a file that is not there.
         """
         check_count(num_envs, "num_envs")
         horizon = min((n for n in (max_chunks, max_episode_steps) if n is not None), default=None)

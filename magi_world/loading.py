@@ -158,7 +158,7 @@ def load_world(
     enhance: Callable[[str], str] | None = None,
     offload: Offload | None = None,
 ) -> World:
-    """A world, ready for `World.reset`.
+    """A world, ready for `World.reset`. All options but the first two are those of `LoadOptions`.
 
     Args:
         name: a name of `list_worlds`, the folder of a world package, one of the released models
@@ -166,7 +166,6 @@ def load_world(
             ("hf:owner/name", see `magi_world.io.hub`), or the address of a server ("ws://...", see
             `magi_world.remote`), which chose all other options itself.
         num_worlds: worlds in the batch.
-        others: as in `LoadOptions`.
 
     Raises:
         ValueError: an unknown name, or options that do not fit together.

@@ -71,7 +71,10 @@ def download_world(address: str, root: Path, overwrite: bool = False) -> Path:
     """Install a world from the hub below ``root``, under its own name, whole or not at all.
 
     Raises:
-        As `fetch_world`, and FileExistsError where a world of that name is there.
+        FileExistsError: a world of that name is there.
+        ValueError: as in `fetch_world`.
+        OSError: the hub cannot be reached.
+        ImportError: without huggingface_hub.
     """
     fetched = fetch_world(address)
     name = str(read_record(fetched).get("name", ""))
@@ -115,7 +118,9 @@ def download_released(name: str, folder: Path) -> Path:
     A download that was stopped goes on with the same call.
 
     Raises:
-        As `released_patterns` and `fetch_world`.
+        ValueError: there is no such model.
+        OSError: the hub cannot be reached.
+        ImportError: without huggingface_hub.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return _snapshot(HubAddress(RELEASED), released_patterns(name), folder)
