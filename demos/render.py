@@ -198,7 +198,6 @@ def _resized(frames: np.ndarray, size: Size, smooth: bool) -> np.ndarray:
         return frames
     if not smooth and size[0] % height == 0 and size[1] == width * (size[0] // height):
         return enlarge(frames, size[0] // height)
-    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-    if size[0] < height:
-        how = Image.Resampling.BOX
+    large = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
+    how = Image.Resampling.BOX if size[0] < height else large
     return np.stack([np.asarray(Image.fromarray(f).resize(size[::-1], how)) for f in frames])

@@ -83,7 +83,7 @@ def test_a_name_becomes_a_world(
 
 @pytest.mark.skipif("not config.getoption('-m')", reason="takes minutes: -m slow")
 def test_carracing_becomes_a_world(tmp_path: Path) -> None:
-    pytest.importorskip("Box2D")
+    pytest.importorskip("Box2D", reason="pip install box2d")
     path, run = tmp_path / "race.yaml", tmp_path / "run"
     assert cli.main(["new-world", "CarRacing-v3", "-o", str(path)]) == 0
     commands = yaml.safe_load(path.read_text())["record"]["actions"]
