@@ -89,7 +89,7 @@ class PlainStream:
     def _step(self, step: int, caption: Tensor) -> None:
         config = self.config
         interval = schedule.step_embedding(config, step)
-        grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
+        grid = schedule.time_grid(config.num_steps, config.shortcut_mode, config.shift)
         if step == 0 and self.newest_clean is not None:
             mask = self._mask([self.cached], [config.clean_range])
             self._forward(

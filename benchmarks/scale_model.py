@@ -118,7 +118,7 @@ class Forward:
 def forwards(config: MagiConfig) -> list[Forward]:
     """The forwards that make one chunk with ``window_size=1``, the history full."""
     sampler, chunk = config.sampler, chunk_tokens(config)
-    times = time_grid(sampler.num_steps, sampler.shortcut_mode)
+    times = time_grid(sampler.num_steps, sampler.shortcut_mode, sampler.shift)
     made = []
     for step in range(sampler.num_steps):
         seen = sampler.kv_range[step * len(sampler.kv_range) // sampler.num_steps]

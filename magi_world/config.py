@@ -205,6 +205,8 @@ class SamplerConfig:
     kv_range: how many chunks, itself included, a chunk sees; the first entry is for the noisiest.
     clean_kv_range: the same for a clean chunk whose keys are being cached; -1 = last of kv_range.
     sink: first chunks of a video that count among those seen by a range above it, always.
+    shift: of the time grid (that of Stable Diffusion 3): above 1 most steps are spent where there
+        is most noise, as large pictures need it; below 1 on the details of small ones.
     solo_above_t, solo_weight: one-pass sampler only; the oldest chunk in flight, once cleaner
         than this, is also run seeing only itself, with this share of its velocity.
     """
@@ -224,6 +226,7 @@ class SamplerConfig:
     solo_weight: float = 0.3
     shortcut_mode: Literal["8,16,16", "16,16,8"] = "8,16,16"
     sink: int = 0
+    shift: float = 3.0
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "window_size", "chunk_width"):
@@ -277,6 +280,10 @@ class SamplerConfig:
             self.shortcut_mode in SHORTCUT_MODES,
             f"SamplerConfig.shortcut_mode is {self.shortcut_mode!r}; it must be one of "
             f"{SHORTCUT_MODES}",
+        )
+        require(
+            type(self.shift) in (int, float) and 0.01 <= self.shift <= 100,
+            f"SamplerConfig.shift is {self.shift!r:.40}; it must be from 0.01 to 100",
         )
 
     @property

@@ -25,6 +25,8 @@ from magi_world.model.dit import DiT
         ({"clean_kv_range": 0}, ["clean_kv_range is 0"]),
         ({"text_scales": (7.5,)}, ["same length"]),
         ({"shortcut_mode": "8,8"}, ["shortcut_mode is '8,8'"]),
+        ({"shift": 0}, ["shift is 0", "0.01 to 100"]),
+        ({"shift": float("nan")}, ["shift is nan"]),
     ],
 )
 def test_sampler_refuses(options: dict, words: list[str]) -> None:

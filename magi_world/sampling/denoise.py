@@ -352,9 +352,9 @@ def plan_step(
 ) -> StepPlan:
     """Euler step ``step`` of a stage, for chunks that have so many stages behind them."""
     places = [schedule.step_of(config, stage, step) for stage in stages]
-    all_times = schedule.times(config.num_steps, config.shortcut_mode)
+    all_times = schedule.times(config.num_steps, config.shortcut_mode, config.shift)
     times = [all_times[place] for place in places]
-    grid = schedule.time_grid(config.num_steps, config.shortcut_mode)
+    grid = schedule.time_grid(config.num_steps, config.shortcut_mode, config.shift)
     t, after = grid[places], grid[[place + 1 for place in places]]
     rows = [schedule.guidance(config, time) for time in times] if config.passes == 3 else []
 

@@ -17,18 +17,23 @@ _INTERVALS = {"8,16,16": (2, 1, 1), "16,16,8": (1, 1, 2)}
 _EDGE = 1e-7
 
 
-def times(num_steps: int, shortcut_mode: str) -> tuple[float, ...]:
-    """The num_steps + 1 times from noise (0) to clean (1), each a float32 number."""
+def times(num_steps: int, shortcut_mode: str, shift: float = 3.0) -> tuple[float, ...]:
+    """The num_steps + 1 times from noise (0) to clean (1), each a float32 number.
+
+    shift: above 1 steps are spent where there is most noise, below 1 where there is least (the
+    released weights: 3).
+    """
     if num_steps == 12:
         s = [q / 4 + base for q in range(4) for base in _TWELVE[shortcut_mode]] + [1.0]
     else:
         s = [i / num_steps for i in range(num_steps + 1)]
-    return tuple(float(np.float32(x / (3 - 2 * x))) for x in (point * point for point in s))
+    squares = (point * point for point in s)
+    return tuple(float(np.float32(x / (shift - (shift - 1) * x))) for x in squares)
 
 
-def time_grid(num_steps: int, shortcut_mode: str) -> Tensor:
+def time_grid(num_steps: int, shortcut_mode: str, shift: float = 3.0) -> Tensor:
     """`times` as a float32 tensor on the CPU."""
-    return torch.tensor(times(num_steps, shortcut_mode), dtype=torch.float32)
+    return torch.tensor(times(num_steps, shortcut_mode, shift), dtype=torch.float32)
 
 
 def intervals(num_steps: int, shortcut_mode: str) -> list[int]:

@@ -69,10 +69,11 @@ def wide(t: Tensor) -> Tensor:
     return t[..., None, None, None, None]
 
 
-def step_times(steps: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def step_times(steps: Tensor, u: Tensor, shift: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
     """Start, middle and end of a step of the ``steps``-step grid (B, K), chosen by u in [0, 1)."""
     index = (u * steps).floor()
-    return tuple(grid_time((index + part) / steps) for part in (0.0, 0.5, 1.0))  # type: ignore
+    places = [(index + part) / steps for part in (0.0, 0.5, 1.0)]
+    return tuple(grid_time(place, shift) for place in places)  # type: ignore
 
 
 def train_distill(
@@ -125,7 +126,7 @@ def train_distill(
         u = torch.rand(b.t.shape, generator=generator).to(device)
         pick = torch.randint(len(config.num_steps), (len(b.t), 1), generator=generator)
         steps = torch.tensor(config.num_steps)[pick].float().to(device).expand_as(b.t)
-        t0, tm, t1 = step_times(steps, u)
+        t0, tm, t1 = step_times(steps, u, dynamics.shift)
         x = mix(b.target, b.noise, t0)
         with autocast():
             first = ahead(model, b, x, t0, steps)  # num_steps / 2 of the grid twice as fine

@@ -170,6 +170,7 @@ class DynamicsConfig:
     counts in the loss by this power of its variance, so that walls and motion are not outvoted by
     specks; until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with
     n steps the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
+    shift: of that grid (`SamplerConfig`);
     own_history: share of the steps whose history the model has dreamed itself, and of those the
     share whose history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns
     to go on from what it makes; own_times: first and last place from which such a dream is taken to
@@ -193,6 +194,7 @@ class DynamicsConfig:
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
     until: float = 1.0
+    shift: float = 3.0
     own_history: float = 0.0
     own_times: tuple[float, float] = (0.5, 1.0)
     even: float = 0.0
@@ -232,10 +234,10 @@ def start(model: DiT, seed: int) -> None:
         torch.nn.init.ones_(bias)
 
 
-def grid_time(s: Tensor) -> Tensor:
-    """The sampler's own map of [0, 1] onto times: square, then shift 3 (reference section 4)."""
+def grid_time(s: Tensor, shift: float = 3.0) -> Tensor:
+    """The sampler's own map of [0, 1] onto times: square, then shift (reference section 4)."""
     x = s.square()
-    return x / (3 - 2 * x)
+    return x / (shift - (shift - 1) * x)
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def draw_batch(
         clean.to(device),
         target.to(device),
         noise.to(device),
-        grid_time(s.flatten(1)).to(device),
+        grid_time(s.flatten(1), config.shift).to(device),
         after.to(device),
         Captions(rows.to(device), mask.to(device), dropped.to(device)),
         interval.to(device),
@@ -314,7 +316,7 @@ def dreamed(
     for _ in range(rounds):
         low, high = config.own_times
         place = low + (high - low) * torch.rand(b.t[:, :n].shape, generator=generator)
-        t = grid_time(config.until * place).to(b.t)
+        t = grid_time(config.until * place, config.shift).to(b.t)
         noise = torch.randn(real.shape, generator=generator).to(real)
         x = mix(real, noise, t)
         v = velocity(model, b.clean, x, t, b.after[:n], captions, b.interval[:, :n], config.history)

@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -77,6 +78,7 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     )
     words = _or(_at(values, "text", "channels"), int, TEXT_CHANNELS)
     history = _or(_at(values, "dynamics", "history"), int, HISTORY)
+    shift = _or(_at(values, "dynamics", "shift"), Real, 3.0)
     events = [str(e) for e in _or(_at(values, "record", "events"), Mapping, {})]
     death = _or(_at(values, "heads", "death"), str, "death")
     predicted = _or(_at(values, "heads", "events"), list, [death])
@@ -137,6 +139,7 @@ def default_sections(values: Mapping[str, Any], name: str) -> dict[str, Any]:
             "kv_range": [history + 1],
             "clean_kv_range": 1,
             "solo_weight": 0.0,
+            "shift": shift,
         },
     }
 
@@ -252,6 +255,15 @@ def _history(dynamics: Any, sampler: Any) -> Found:
         )
 
 
+def _shift(dynamics: Any, sampler: Any) -> Found:
+    if dynamics.shift != sampler.shift:
+        yield (
+            "sampler.shift",
+            f"sampler.shift is {sampler.shift}; it must be dynamics.shift ({dynamics.shift}), so "
+            "that the times that are sampled are those that were learnt",
+        )
+
+
 def _clips(record: Any, dynamics: Any) -> Found:
     for name in ("max_chunks_per_episode", "chunks_per_shard"):
         if dynamics.chunks > getattr(record, name):
@@ -313,6 +325,7 @@ RULES: Sequence[Callable[..., Found]] = (
     _latents,
     _caption,
     _history,
+    _shift,
     _clips,
     _events,
     _starts,

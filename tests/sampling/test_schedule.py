@@ -9,16 +9,27 @@ from hypothesis import strategies as st
 
 from magi_world.config import SamplerConfig
 from magi_world.sampling import schedule
-from magi_world.sampling.denoise import DenoisingWindow, seeded_noise
+from magi_world.sampling.denoise import DenoisingWindow, plan_step, seeded_noise
 
 
+@pytest.mark.parametrize("shift", [0.1, 1.0, 3.0])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 8, 12, 16, 32, 64])
-def test_grid_runs_from_noise_to_clean(steps: int) -> None:
-    grid = schedule.time_grid(steps, "8,16,16")
+def test_grid_runs_from_noise_to_clean(steps: int, shift: float) -> None:
+    grid = schedule.time_grid(steps, "8,16,16", shift)
     assert len(grid) == steps + 1
     assert grid[0] == 0
     assert grid[-1] == 1
     assert (grid.diff() > 0).all()
+
+
+def test_a_small_shift_spends_its_steps_on_details() -> None:
+    config = SamplerConfig(num_steps=4, window_size=1, passes=1, kv_range=(5,), shift=0.5)
+    expected = [0.0, 2 / 17, 0.4, 18 / 25, 1.0]
+    assert schedule.times(4, "8,16,16", 0.5) == pytest.approx(expected)
+    plans = [plan_step(config, [0], step, torch.device("cpu")) for step in range(4)]
+    assert [p.times[0] for p in plans] == pytest.approx(expected[:-1])
+    assert torch.stack([p.t[0, 0] for p in plans]).tolist() == pytest.approx(expected[:-1])
+    assert sum(float(p.dt) for p in plans) == pytest.approx(1)
 
 
 def test_guidance_sums_to_one_and_includes_left_edges() -> None:

@@ -143,11 +143,10 @@ def test_attend_is_attention_with_groups() -> None:
 
 
 def test_times_are_the_samplers() -> None:
-    for steps in (4, 8, 16):
+    for steps, shift in ((4, 3.0), (8, 3.0), (16, 3.0), (4, 0.5)):
         s = torch.arange(steps + 1) / steps
-        torch.testing.assert_close(
-            grid_time(s), schedule.time_grid(steps, "8,16,16").float(), rtol=0, atol=1e-6
-        )
+        grid = schedule.time_grid(steps, "8,16,16", shift)
+        torch.testing.assert_close(grid_time(s, shift), grid, rtol=0, atol=1e-6)
     clean, noise = torch.ones(1, 1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1, 1)
     assert mix(clean, noise, torch.tensor([[0.25]])).item() == 0.25
 

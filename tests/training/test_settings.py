@@ -88,10 +88,12 @@ def test_every_section_has_defaults(tmp_path: Path) -> None:
         "heads:\n",
         "dynamics: {dit: {latent_channels: 12}}\ncodec: {vae: {latent_channels: 12}}",
         "commands: {go right: {keys: [r]}}",
+        "dynamics: {shift: 0.5}",
         "sampler: {num_steps: 8}",
     ):
         config = read_settings(written(tmp_path, MINIMAL + more))
         assert config.sampler.history == config.dynamics.history, more
+        assert config.sampler.shift == config.dynamics.shift, more
         assert config.sampler.passes == 1, more
         assert config.dynamics.dit.latent_channels == config.codec.vae.latent_channels, more
         assert config.dynamics.dit.caption_channels == config.text.channels, more
@@ -143,7 +145,7 @@ heads:
   events: [hit, death]
 starts_before: hit
 default_command: fly
-sampler: {kv_range: [9]}
+sampler: {kv_range: [9], shift: 2}
 text: {channels: 96}
 dynamics:
   dit: {caption_channels: 8}
@@ -159,6 +161,7 @@ best_start: 32
         "14 starts_before is 'hit'",
         "15 default_command is 'fly'",
         "16 sampler.kv_range is [9], that is 8 clean chunks; it must be [5]",
+        "16 sampler.shift is 2.0; it must be dynamics.shift (3.0)",
         "18 dynamics.chunks is 8; clips lie within an episode",
         "19 dynamics.dit.caption_channels is 8; it must be text.channels (96)",
         "20 best_start is 32; it must be 0 .. 31",

@@ -125,6 +125,12 @@ def test_batches_put_targets_behind_their_history(
     for k, after in enumerate(batch.after.tolist()):
         nearly = batch.clean[:, after + 1] - batch.target[:, k]
         assert nearly.abs().max() < config.history_noise * 8
+    # With another grid they lie on that one, as far as it is learnt.
+    late = replace(config, shift=0.5, until=0.8)
+    other = draw_batch(late, latents, phrases, torch.Generator().manual_seed(0), CPU)
+    end = grid_time(torch.tensor([0.4, 0.8]), 0.5)
+    assert (other.t[:, :3] <= end[0]).all()
+    assert ((other.t[:, 3:] >= end[0]) & (other.t[:, 3:] <= end[1])).all()
     assert torch.equal(batch.target[:, :3], batch.target[:, 3:])
     assert not torch.equal(batch.noise[:, :3], batch.noise[:, 3:])
 
@@ -295,14 +301,15 @@ def test_distillation_keeps_to_dreamed_histories(
 
 
 def test_two_small_steps_span_one_large() -> None:
-    steps = torch.tensor([[4.0, 8.0]])
-    t0, tm, t1 = step_times(steps, torch.tensor([[0.5, 0.99]]))
     from magi_world.sampling.schedule import time_grid
 
-    four, eight, sixteen = (time_grid(n, "8,16,16") for n in (4, 8, 16))
-    expected = [[four[2], eight[7]], [eight[5], sixteen[15]], [four[3], eight[8]]]
-    for made, want in zip((t0, tm, t1), expected, strict=True):
-        torch.testing.assert_close(made[0], torch.tensor([float(w) for w in want]))
+    steps = torch.tensor([[4.0, 8.0]])
+    for shift in (3.0, 0.5):
+        t0, tm, t1 = step_times(steps, torch.tensor([[0.5, 0.99]]), shift)
+        four, eight, sixteen = (time_grid(n, "8,16,16", shift) for n in (4, 8, 16))
+        expected = [[four[2], eight[7]], [eight[5], sixteen[15]], [four[3], eight[8]]]
+        for made, want in zip((t0, tm, t1), expected, strict=True):
+            torch.testing.assert_close(made[0], torch.tensor([float(w) for w in want]))
 
 
 def test_heads_learn_what_can_be_seen(latents: LatentDataset, tmp_path: Path) -> None:
