@@ -7,8 +7,10 @@ the codec's linear start is (`magi_world.training.codec`); training then learns 
     layer 0   adds a constant to two channels, beside which the norms rescale nothing else, and
               reads from the caption by how many cells its command shifts the picture
     layer 1   some heads read, one chunk earlier, the cell that the shift brings here, by position
-              alone, and write it into channels of their own, a channel for each number; the gates
-              let through as much of each as stays true under the command
+              alone, and write it into channels of their own, a channel for each number; others,
+              where there is room, do the same with the cell that was here, for what stands still
+              though one walks (a wall in the way, a picture's frame); the gates let through as
+              much of each as stays true under the command
     output    least squares from the last norm's channels onto real chunks
 
 All other branches start small.
@@ -34,6 +36,8 @@ from magi_world.training.phrases import PhraseTable
 
 CONSTANT = 4.0  # quadratic mean of the two constants over all channels; a token's own is near 1
 SHARP = 2.5  # scale of the copying heads' queries and keys
+EXPLAINED = 0.35  # share of a change that may be left for a shift beside cells that stand still
+ENOUGH = 32  # chunks of a command that say something of its shift
 SMALL = 0.1  # scale of every other branch
 # How a copying head's attention is shared out over the bands of time, row and column; slow bands
 # for space, so that beyond the edge the nearest cell comes next.
@@ -49,6 +53,7 @@ class Shifts:
     rows: (M, L, Cc) features of captions, padded; mask: (M, L) bool, True where a row is real.
     cells: (M, 2) down and to the right, from the chunk before to this one.
     stays: (M, numbers of a token) share of each number that is found again there.
+    stands: the same of the cell itself, not shifted.
     spread: (numbers of a token,) standard deviations.
     grid: tokens of a latent frame, rows and columns.
     """
@@ -57,25 +62,35 @@ class Shifts:
     mask: Tensor
     cells: Tensor
     stays: Tensor
+    stands: Tensor
     spread: Tensor
     grid: tuple[int, int]
 
 
-def best_shift(before: Tensor, now: Tensor, weight: Tensor, most: int) -> tuple[int, int]:
+def best_shift(
+    before: Tensor, now: Tensor, weight: Tensor, most: int, beside: bool = False
+) -> tuple[int, int]:
     """The shift by whole cells, up to ``most`` each way, that makes ``now`` of ``before``.
 
     Args:
         before, now: (N, C, W, h, w) latents.
         weight: (C,) of every channel in the squared error.
+        beside: each cell may stand still instead, as a picture's frame does and a landscape behind
+            a wall; a shift then counts if it explains much of what changed.
     """
+
+    def errors(moved: Tensor) -> Tensor:
+        return ((moved - now).square() * weight[:, None, None, None]).mean(1)
+
     h, w = before.shape[-2:]
-    found, least = (0, 0), math.inf
+    still = errors(before)
+    found, least = (0, 0), float(still.mean()) * (EXPLAINED if beside else 1)
     for down in range(-min(most, h - 1), min(most, h - 1) + 1):
         for right in range(-min(most, w - 1), min(most, w - 1) + 1):
-            moved = shifted(before, down, right)
-            error = float(((moved - now).square().mean((0, 2, 3, 4)) * weight).mean())
-            if error < least:
-                found, least = (down, right), error
+            error = errors(shifted(before, down, right))
+            mean = float((error.minimum(still) if beside else error).mean())
+            if mean < least:
+                found, least = (down, right), mean
     return found
 
 
@@ -93,38 +108,66 @@ def share_that_stays(before: Tensor, now: Tensor) -> Tensor:
     return (before * now).sum(axes) / before.square().sum(axes).clamp_min(1e-6)
 
 
-def shifts_of(data: LatentDataset, phrases: PhraseTable, weight: Tensor, patch: int) -> Shifts:
+def changed(before: Tensor, now: Tensor, weight: Tensor) -> Tensor:
+    """(N,) bool, the half of the chunks that is least like the chunk before: a command shows what
+    it does where nothing is in its way."""
+    change = ((now - before).square().mean((2, 3, 4)) * weight).mean(1)
+    return change.argsort().argsort() >= len(change) // 2
+
+
+def shifts_of(
+    data: LatentDataset, phrases: PhraseTable, weight: Tensor, patch: int, beside: bool
+) -> Shifts:
     """By how many cells each command shifts the picture, told for all its phrasings.
 
     Args:
         weight: (C,) of every latent channel in the squared error.
         patch: latent cells of a token, each way.
+        beside: cells that stand still are copied, too (`copies_fit`).
     """
-    clip, command = data.clips(512, 2, torch.Generator().manual_seed(0))
-    rows, masks, cells, stays = [], [], [], []
+    clip, command = data.clips(1024, 2, torch.Generator().manual_seed(0))
+    rows, masks, cells = [], [], []
+    stays: list[Tensor] = []
+    stands: list[Tensor] = []
     before, now = clip.unbind(1)
     usual = share_that_stays(before, now)
     for i, said in enumerate(phrases.phrases["train"]):
         pick = command[:, 1] == i
-        found, share = (0, 0), usual
-        if pick.sum() >= 8:
-            found = best_shift(before[pick], now[pick], weight, clip.shape[-1] // 2)
+        found, share, still = (0, 0), usual, usual
+        if pick.sum() >= ENOUGH:
+            still = share_that_stays(before[pick], now[pick])
+            pick[pick.clone()] = changed(before[pick], now[pick], weight)
+            found = best_shift(before[pick], now[pick], weight, clip.shape[-1] // 2, beside)
             share = share_that_stays(shifted(before[pick], *found), now[pick])
         features, mask = phrases.rows(said)
         rows.append(features)
         masks.append(mask)
         cells += [[n / patch for n in found]] * len(said)
-        stays.append(share.repeat_interleave(patch**2).expand(len(said), -1))
+        for shares, each in ((stays, share), (stands, still)):
+            shares.append(each.repeat_interleave(patch**2).expand(len(said), -1))
     h, w = (n // patch for n in clip.shape[-2:])
     spread = clip.std((0, 1, 3, 4, 5)).repeat_interleave(patch**2)
-    return Shifts(
-        torch.cat(rows), torch.cat(masks), torch.tensor(cells), torch.cat(stays), spread, (h, w)
-    )
+    parts = torch.cat(rows), torch.cat(masks), torch.tensor(cells), torch.cat(stays)
+    return Shifts(*parts, torch.cat(stands), spread, (h, w))
 
 
 def heads_for(numbers: int, head_dim: int) -> int:
     """Heads that carry a token, the channel that keeps its sum at zero, and a constant."""
     return -(-(numbers + 2) // head_dim)
+
+
+def channels_for(numbers: int, copies: int) -> int:
+    """Hidden channels of a token, its copies, two constants and the code of a shift."""
+    return (1 + copies) * (numbers + 1) + 2 + 2 * CODE
+
+
+def copies_fit(config: DiTConfig) -> int:
+    """How many copies of the chunk before there is room for: none, the shifted one, both."""
+    numbers = config.channels * config.patch**2
+    heads = heads_for(numbers, config.head_dim)
+    return sum(
+        config.hidden >= channels_for(numbers, n) and config.heads >= n * heads for n in (1, 2)
+    )
 
 
 def check_room(config: DiTConfig) -> None:
@@ -136,7 +179,7 @@ def check_room(config: DiTConfig) -> None:
     numbers = config.channels * config.patch**2
     heads = heads_for(numbers, config.head_dim)
     enough = {
-        "hidden": 2 * (numbers + 1) + 2 + 2 * CODE,
+        "hidden": channels_for(numbers, 1),
         "layers": 2,
         "heads": heads,
         "kv_groups": heads,
@@ -166,8 +209,11 @@ def start_copying(model: DiT, width: int, shifts: Shifts) -> None:
     cfg = model.config
     check_room(cfg)
     numbers = cfg.channels * cfg.patch**2
-    need = 2 * (numbers + 1) + 2
-    token, copied = slice(0, numbers + 1), slice(numbers + 1, 2 * numbers + 2)
+    heads, hd = heads_for(numbers, cfg.head_dim), cfg.head_dim
+    token, *copies = (
+        slice(i * (numbers + 1), (i + 1) * (numbers + 1)) for i in range(1 + copies_fit(cfg))
+    )
+    need = copies[-1].stop + 2
     constants = [need - 2, need - 1]
     # Loud channels are made softer, faint ones louder: a norm weighs all of them together.
     level = shifts.spread.clamp_min(1e-3).rsqrt()
@@ -190,34 +236,36 @@ def start_copying(model: DiT, width: int, shifts: Shifts) -> None:
     write_shifts(model, shifts, codes)
 
     attn = model.blocks[1].self_attention
-    qkv, hd, first = attn.linear_qkv, cfg.head_dim, constants[0]
+    qkv, first = attn.linear_qkv, constants[0]
     qkv.layer_norm.weight[constants] = 1
-    heads = heads_for(numbers, hd)
-    rows = slice(0, heads * hd)
     query, key, value, out = (
         cast(nn.Linear, layer).weight for layer in (qkv.q, qkv.k, qkv.v, attn.linear_proj)
     )
-    query[rows], key[rows] = 0, 0
+    joined = torch.zeros(cfg.hidden, cfg.heads * hd)
     fixed, moved, pattern = position_patterns(model, width)
-    # Behind the norm the constant is this many times as large as what stands for it in a code.
-    query[rows, first] = fixed.repeat(heads) / (cfg.hidden / 2) ** 0.5
-    query[rows, codes] = torch.cat([moved, -moved], 1).repeat(heads, 1) / 2
-    key[rows, first] = pattern.repeat(heads)
+    still = torch.tensor([1.0, 0.0, 1.0, 0.0]).repeat_interleave(USED)  # the code of no shift
+    for i, copied in enumerate(copies):
+        rows = slice(i * heads * hd, (i + 1) * heads * hd)
+        query[rows], key[rows], value[rows] = 0, 0, 0
+        # Behind the norm the constant is this many times as large as what stands for it in a code.
+        query[rows, first] = (fixed + i * (moved @ still)).repeat(heads) / (cfg.hidden / 2) ** 0.5
+        if i == 0:
+            query[rows, codes] = torch.cat([moved, -moved], 1).repeat(heads, 1) / 2
+        key[rows, first] = pattern.repeat(heads)
+        value[rows][: numbers + 1, token] = torch.eye(numbers + 1)
+        joined[copied, rows][:, : numbers + 1] = torch.eye(numbers + 1)
     for scale in (attn.q_layernorm, attn.k_layernorm):
         scale.weight.fill_(SHARP - 1)
-    value[rows] = 0
-    value[: numbers + 1, token] = torch.eye(numbers + 1)
     value[numbers + 1, first] = 1
-    joined = torch.zeros(cfg.hidden, cfg.heads * hd)
-    joined[copied, : numbers + 1] = torch.eye(numbers + 1)
     loud = CONSTANT  # beside the copy, so that its norm does not rescale it
     joined[constants[0], numbers + 1], joined[constants[1], numbers + 1] = loud, -loud
     free = out.unflatten(1, (8, 2, -1))[:, :, 0].flatten(1)
-    joined[:, heads * hd :] = free[:, heads * hd :]
+    joined[:, rows.stop :] = free[:, rows.stop :]
     out.unflatten(1, (8, 2, -1))[:, :, 0] = joined.unflatten(1, (8, -1))
     # The branch's mean square is that of its two constants; the copy comes out as large as it is.
     seen = math.sqrt(cfg.hidden / 2) * CONSTANT / math.sqrt(1 + CONSTANT**2)
     block = model.blocks[1]
+    copied = slice(copies[0].start, copies[-1].stop)
     block.self_attn_post_norm.weight[copied] = math.sqrt(2 / cfg.hidden) * loud * seen - 1
     block.self_attn_post_norm.weight[constants] = -1
     if cfg.condition == "caption":
@@ -242,8 +290,11 @@ def open_gates(model: DiT, shifts: Shifts, copied: slice, constants: list[int]) 
     gate = model.blocks[1].ada_modulate_layer.proj[0]
     assert isinstance(gate, nn.Linear)
     gate.weight[constants], gate.bias[constants] = 0, 1
-    stays = torch.cat([shifts.stays, shifts.stays.mean(1, keepdim=True)], 1).clamp(0, 1.2)
-    wanted = math.tanh(1.0) * stays
+    shares = [
+        torch.cat([share, share.mean(1, keepdim=True)], 1)
+        for share in (shifts.stays, shifts.stands)
+    ]
+    wanted = math.tanh(1.0) * torch.cat(shares, 1)[:, : copied.stop - copied.start].clamp(0, 1.2)
     rows = shifts.rows[:, 0]
     # The same whatever the time and the second scalar are.
     generator = torch.Generator().manual_seed(0)

@@ -19,7 +19,13 @@ from magi_world.config import DiTConfig
 from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.attention import plain_attention
 from magi_world.model.dit import LEAST_NOISE, DiT, Pass, velocity_to
-from magi_world.training.copying import check_room, fit_output, shifts_of, start_copying
+from magi_world.training.copying import (
+    check_room,
+    copies_fit,
+    fit_output,
+    shifts_of,
+    start_copying,
+)
 from magi_world.training.data import LatentDataset
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
@@ -371,7 +377,8 @@ def copy_chunk_before(
 ) -> None:
     """Begin as a copy of the chunk before, shifted as its command shifts it, the output fitted to
     ``parts`` batches."""
-    shifts = shifts_of(data, phrases, channel_weights(config, data), config.dit.patch)
+    weight, patch = channel_weights(config, data), config.dit.patch
+    shifts = shifts_of(data, phrases, weight, patch, copies_fit(config.dit) > 1)
     start_copying(model, data.latents(*torch.zeros(2, 1).long()).shape[2], shifts)
     features: list[Tensor] = []
     norm = model.videodit_blocks.final_layernorm

@@ -13,7 +13,10 @@ from magi_world.model.dit import DiT
 from magi_world.training.copying import (
     Shifts,
     best_shift,
+    changed,
+    channels_for,
     check_room,
+    copies_fit,
     fit_output,
     share_that_stays,
     shifted,
@@ -64,13 +67,17 @@ SHIFTS = Shifts(
     torch.ones(3, 1, dtype=torch.bool),
     torch.tensor([[0.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]),
     torch.ones(3, 6),
+    torch.ones(3, 6),
     torch.ones(6),
     (6, 8),
 )
 
 
-def copying(width: int, shifts: Shifts = SHIFTS) -> DiT:
-    """A model begun as a copy, its output fitted on clips of its own, as loud as the shifts say."""
+def copying(width: int, shifts: Shifts = SHIFTS, stands: bool = False) -> DiT:
+    """A model begun as a copy, its output fitted on clips of its own, as loud as the shifts say.
+
+    stands: in these clips nothing moves, whatever the words say.
+    """
     model = DiT(sizes())
     start(model, 0)
     start_copying(model, width, shifts)
@@ -78,10 +85,14 @@ def copying(width: int, shifts: Shifts = SHIFTS) -> DiT:
     norm = model.videodit_blocks.final_layernorm
     hook = norm.register_forward_hook(lambda _, __, out: seen.append(out[:, CHUNKS:]))
     clean = clips(width, 1) * shifts.spread[:, None, None, None]
+    came = []
     with torch.no_grad():
-        predicted(model, clean)
+        for word, cells in enumerate(shifts.cells.int().tolist()):
+            predicted(model, clean, word)
+            moved = shifted(clean[:, :-1], *([0, 0] if stands else cells))
+            came.append(moved * shifts.stays[word][:, None, None, None])
     hook.remove()
-    fit_output(model, seen[0].flatten(0, 1), clean[:, :-1].flatten(0, 1), torch.ones(24))
+    fit_output(model, torch.cat(seen).flatten(0, 1), torch.cat(came).flatten(0, 1), torch.ones(72))
     return model
 
 
@@ -109,6 +120,17 @@ def test_what_comes_next_is_shifted_as_the_caption_says(word: int, down: int, ri
     stayed = (made - clean[:, :-1])[inside].square().mean() / wanted.square().mean()
     assert lost < 0.15
     assert stayed > 1
+
+
+@torch.no_grad()
+def test_what_stands_still_whatever_is_said_is_there_as_well() -> None:
+    model, clean = copying(1, stands=True), clips(1, 2)
+    for word in range(3):
+        lost = (predicted(model, clean, word) - clean[:, :-1]).square().mean()
+        assert lost < 0.15 * clean.square().mean()
+    assert channels_for(6, 2) == 47
+    assert [copies_fit(sizes(hidden=h)) for h in (36, 44, 48)] == [0, 1, 2]
+    assert copies_fit(sizes(heads=1, kv_groups=1)) == 1
 
 
 @torch.no_grad()
@@ -147,6 +169,22 @@ def test_the_best_shift_is_found() -> None:
     assert best_shift(before, now, torch.ones(6), 3) == (1, -2)
     assert best_shift(before, now, torch.ones(6), 1) != (1, -2)
     assert best_shift(before, before, torch.ones(6), 3) == (0, 0)
+    # A walk below a frame that stands, twice as loud as what moves.
+    before[..., 4:, :] *= 2
+    now = before.clone()
+    now[..., :4, :] = before[..., :4, :].roll(2, -1)
+    assert best_shift(before, now, torch.ones(6), 3) == (0, 0)
+    assert best_shift(before, now, torch.ones(6), 3, beside=True) == (0, 2)
+    # What changes without moving is no shift.
+    other = clips(1, 7).flatten(0, 1)
+    assert best_shift(before, other, torch.ones(6), 3, beside=True) == (0, 0)
+
+
+def test_a_command_shows_what_it_does_where_nothing_is_in_its_way() -> None:
+    before = clips(1, 6).flatten(0, 1)
+    now = before.clone()
+    now[::2] += 0.1
+    assert torch.equal(changed(before, now, torch.ones(6)), torch.arange(len(now)) % 2 == 0)
 
 
 @torch.no_grad()
