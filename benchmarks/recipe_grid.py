@@ -40,9 +40,9 @@ from magi_world.training.dynamics import (
     draw_batch,
     mix,
     train_dynamics,
-    velocity,
 )
 from magi_world.training.evaluate import ahead
+from magi_world.training.forward import velocity
 from magi_world.training.phrases import PhraseTable
 from magi_world.training.rollout import history_of, rollouts, situations
 from magi_world.training.run import Run, open_run

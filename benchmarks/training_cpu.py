@@ -20,7 +20,8 @@ from common import options, report, rounds
 from torch import Tensor
 
 from magi_world.model.dit import DiT
-from magi_world.training.dynamics import Batch, Captions, DynamicsConfig, goal, mix, start, velocity
+from magi_world.training.dynamics import Batch, DynamicsConfig, goal, mix, start
+from magi_world.training.forward import Captions, velocity
 from magi_world.training.loop import Muon, mixed, parameter_groups
 from magi_world.training.settings import read_settings
 

@@ -33,8 +33,8 @@ from magi_world.training.dynamics import (
     grid_time,
     mix,
     rounds_of,
-    velocity,
 )
+from magi_world.training.forward import velocity
 from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
 

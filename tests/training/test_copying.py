@@ -22,7 +22,8 @@ from magi_world.training.copying import (
     shifted,
     start_copying,
 )
-from magi_world.training.dynamics import Captions, DynamicsConfig, start, velocity
+from magi_world.training.dynamics import DynamicsConfig, start
+from magi_world.training.forward import Captions, velocity
 from magi_world.training.loop import LoopConfig
 from tests.training.toy import tiny_dit
 

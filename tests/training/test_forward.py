@@ -13,16 +13,8 @@ from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.training.dynamics import (
-    LEAST_LOSS,
-    Captions,
-    evened,
-    grid_time,
-    history_index,
-    mix,
-    start,
-    velocity,
-)
+from magi_world.training.dynamics import LEAST_LOSS, evened, grid_time, mix, start
+from magi_world.training.forward import Captions, history_index, velocity
 
 STEPS, WIDTH, HISTORY = 4, 2, 2
 SAMPLER = SamplerConfig(

@@ -30,8 +30,8 @@ from magi_world.training.dynamics import (
     rounds_of,
     start,
     train_dynamics,
-    velocity,
 )
+from magi_world.training.forward import velocity
 from magi_world.training.heads import FitHeadsConfig, fit_heads, labels, measure_heads
 from magi_world.training.loop import LoopConfig, step_generator
 from magi_world.training.phrases import CommandConfig, PhraseTable
