@@ -54,9 +54,8 @@ class DynamicsConfig:
     its end, in shares of ``until``: an early one errs as a stream does, which begins as noise
     alone; a late one is as sharp as a stream's last step, but the truth is still in it; even: a
     target's loss is divided by this power of itself (`evened`), so that what cannot be foreseen
-    does not outvote the rest; even_cells: the same for each latent cell of a target; copy_start:
-    begin as a copy of the chunk before, shifted as the command shifts it
-    (`magi_world.training.copying`);
+    does not outvote the rest; copy_start: begin as a copy of the chunk before, shifted as the
+    command shifts it (`magi_world.training.copying`);
     autocast: compute in bfloat16, None = where that is faster.
     """
 
@@ -76,7 +75,6 @@ class DynamicsConfig:
     own_history: float = 0.0
     own_times: tuple[float, float] = (0.5, 1.0)
     even: float = 0.0
-    even_cells: float = 0.0
     copy_start: bool = False
     autocast: bool | None = None
     compile: bool = True
@@ -225,7 +223,7 @@ def goal(config: DiTConfig, b: Batch, x: Tensor) -> Tensor:
 
 
 def evened(each: Tensor, power: float) -> Tensor:
-    """Losses of targets, or of their cells, each divided by a power of itself without a gradient.
+    """Losses of single targets, each divided by a power of itself that gives no gradient.
 
     A first chunk, which has no history, costs ten times as much as one that goes on, and half a
     turn as much as a dozen that stand still: the gradient of a plain mean is mostly theirs. With
@@ -295,11 +293,10 @@ def train_dynamics(
     amp = mixed(config.autocast, device)
 
     def objective(b: Batch) -> Tensor:
-        """Squared errors (B, K, W, h, w) of every latent cell."""
         x = mix(b.target, b.noise, b.t)
         v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
-        error = (v - goal(config.dit, b, x)).square()
-        return (error * weight[:, None, None, None]).mean(2)
+        error = (v - goal(config.dit, b, x)).square().mean(dim=(3, 4, 5))
+        return (error * weight).mean(2)
 
     compiled = torch.compile(objective) if config.compile else objective
 
@@ -308,8 +305,7 @@ def train_dynamics(
         rounds = rounds_of(config.own_history, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             batch = dreamed(model, config, batch, generator, rounds)
-            cells = evened(compiled(batch), config.even_cells)
-            return evened(cells.mean((2, 3, 4)), config.even).mean(), {}
+            return evened(compiled(batch), config.even).mean(), {}
 
     @torch.no_grad()
     def probe(m: DiT) -> dict[str, float]:
@@ -318,8 +314,7 @@ def train_dynamics(
             generator = torch.Generator().manual_seed(10_000 + i)
             batch = draw_batch(config, held_out, phrases, generator, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                each = compiled(batch).mean((2, 3, 4))
-                error += each.unflatten(1, (config.copies, -1)).mean((0, 2)).cpu()
+                error += compiled(batch).unflatten(1, (config.copies, -1)).mean((0, 2)).cpu()
         return {f"held_out_{i}": float(e) / parts for i, e in enumerate(error)}
 
     train("dynamics", model, loss, config.loop, folder, "videodit_blocks", probe, 100)
