@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bisect
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from magi_world.config import SamplerConfig
+
+Place = TypeVar("Place", float, Tensor)
 
 # At 12 steps every quarter of the grid has its three steps at these points, and a step spans
 # this many sixteenths of the quarter.
@@ -27,8 +30,13 @@ def times(num_steps: int, shortcut_mode: str, shift: float = 3.0) -> tuple[float
         s = [q / 4 + base for q in range(4) for base in _TWELVE[shortcut_mode]] + [1.0]
     else:
         s = [i / num_steps for i in range(num_steps + 1)]
-    squares = (point * point for point in s)
-    return tuple(float(np.float32(x / (shift - (shift - 1) * x))) for x in squares)
+    return tuple(float(np.float32(time_at(place, shift))) for place in s)
+
+
+def time_at(place: Place, shift: float = 3.0) -> Place:
+    """The time at a place of the grid, both in [0, 1]: square, then shift (reference section 4)."""
+    x = place * place
+    return x / (shift - (shift - 1) * x)
 
 
 def time_grid(num_steps: int, shortcut_mode: str, shift: float = 3.0) -> Tensor:

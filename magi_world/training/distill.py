@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from magi_world.model.dit import DiT
+from magi_world.sampling.schedule import time_at
 from magi_world.training.data import LatentDataset
 from magi_world.training.dynamics import (
     Batch,
@@ -30,7 +31,6 @@ from magi_world.training.dynamics import (
     draw_batch,
     dreamed,
     goal,
-    grid_time,
     mix,
     rounds_of,
 )
@@ -73,7 +73,7 @@ def step_times(steps: Tensor, u: Tensor, shift: float = 3.0) -> tuple[Tensor, Te
     """Start, middle and end of a step of the ``steps``-step grid (B, K), chosen by u in [0, 1)."""
     index = (u * steps).floor()
     places = [(index + part) / steps for part in (0.0, 0.5, 1.0)]
-    return tuple(grid_time(place, shift) for place in places)  # type: ignore
+    return tuple(time_at(place, shift) for place in places)  # type: ignore
 
 
 def train_distill(

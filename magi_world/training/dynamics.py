@@ -18,6 +18,7 @@ from torch import Tensor
 from magi_world.config import DiTConfig
 from magi_world.io.safetensors_io import load_tensors
 from magi_world.model.dit import LEAST_NOISE, DiT, velocity_to
+from magi_world.sampling.schedule import time_at
 from magi_world.training.copying import (
     check_room,
     copies_fit,
@@ -111,12 +112,6 @@ def start(model: DiT, seed: int) -> None:
         torch.nn.init.ones_(bias)
 
 
-def grid_time(s: Tensor, shift: float = 3.0) -> Tensor:
-    """The sampler's own map of [0, 1] onto times: square, then shift (reference section 4)."""
-    x = s.square()
-    return x / (shift - (shift - 1) * x)
-
-
 @dataclass(frozen=True)
 class Batch:
     """One training batch, with everything random already drawn."""
@@ -170,7 +165,7 @@ def draw_batch(
         clean.to(device),
         target.to(device),
         noise.to(device),
-        grid_time(s.flatten(1), config.shift).to(device),
+        time_at(s.flatten(1), config.shift).to(device),
         after.to(device),
         Captions(rows.to(device), mask.to(device), dropped.to(device)),
         interval.to(device),
@@ -193,7 +188,7 @@ def dreamed(
     for _ in range(rounds):
         low, high = config.own_times
         place = low + (high - low) * torch.rand(b.t[:, :n].shape, generator=generator)
-        t = grid_time(config.until * place, config.shift).to(b.t)
+        t = time_at(config.until * place, config.shift).to(b.t)
         noise = torch.randn(real.shape, generator=generator).to(real)
         x = mix(real, noise, t)
         v = velocity(model, b.clean, x, t, b.after[:n], captions, b.interval[:, :n], config.history)

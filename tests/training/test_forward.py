@@ -13,7 +13,7 @@ from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.training.dynamics import LEAST_LOSS, evened, grid_time, mix, start
+from magi_world.training.dynamics import LEAST_LOSS, evened, mix, start
 from magi_world.training.forward import Captions, history_index, velocity
 
 STEPS, WIDTH, HISTORY = 4, 2, 2
@@ -138,7 +138,7 @@ def test_times_are_the_samplers() -> None:
     for steps, shift in ((4, 3.0), (8, 3.0), (16, 3.0), (4, 0.5)):
         s = torch.arange(steps + 1) / steps
         grid = schedule.time_grid(steps, "8,16,16", shift)
-        torch.testing.assert_close(grid_time(s, shift), grid, rtol=0, atol=1e-6)
+        torch.testing.assert_close(schedule.time_at(s, shift), grid, rtol=0, atol=1e-6)
     clean, noise = torch.ones(1, 1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1, 1)
     assert mix(clean, noise, torch.tensor([[0.25]])).item() == 0.25
 

@@ -15,6 +15,7 @@ from toy import COMMANDS, tiny_dit, tiny_vae
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads, HeadsConfig
 from magi_world.model.vae import VAE
+from magi_world.sampling.schedule import time_at, time_grid
 from magi_world.training.assemble import AHEAD, pick_starts
 from magi_world.training.data import ChunkDataset, LatentDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
@@ -24,7 +25,6 @@ from magi_world.training.dynamics import (
     draw_batch,
     dreamed,
     goal,
-    grid_time,
     mix,
     rounds_of,
     start,
@@ -128,7 +128,7 @@ def test_batches_put_targets_behind_their_history(
     # With another grid they lie on that one, as far as it is learnt.
     late = replace(config, shift=0.5, until=0.8)
     other = draw_batch(late, latents, phrases, torch.Generator().manual_seed(0), CPU)
-    end = grid_time(torch.tensor([0.4, 0.8]), 0.5)
+    end = time_at(torch.tensor([0.4, 0.8]), 0.5)
     assert (other.t[:, :3] <= end[0]).all()
     assert ((other.t[:, 3:] >= end[0]) & (other.t[:, 3:] <= end[1])).all()
     assert torch.equal(batch.target[:, :3], batch.target[:, 3:])
@@ -183,8 +183,8 @@ def test_history_from_the_models_own_dreams(
             for _ in range(20):
                 dreamed(model, replace(config, own_times=(low, high)), batch, generator)
         place = torch.tensor([low, high]) * config.until
-        assert grid_time(place[0]) <= torch.stack(seen).min() < grid_time(place[0]) + 0.05
-        assert grid_time(place[1]) - 0.1 < torch.stack(seen).max() <= grid_time(place[1])
+        assert time_at(place[0]) <= torch.stack(seen).min() < time_at(place[0]) + 0.05
+        assert time_at(place[1]) - 0.1 < torch.stack(seen).max() <= time_at(place[1])
     with pytest.raises(ValueError, match=r"own_times is \[0.5, 0.2\]"):
         replace(config, own_times=(0.5, 0.2))
     always = replace(config, own_history=1.0, loop=LoopConfig(steps=2, batch=2, warmup=1))
@@ -301,8 +301,6 @@ def test_distillation_keeps_to_dreamed_histories(
 
 
 def test_two_small_steps_span_one_large() -> None:
-    from magi_world.sampling.schedule import time_grid
-
     steps = torch.tensor([[4.0, 8.0]])
     for shift in (3.0, 0.5):
         t0, tm, t1 = step_times(steps, torch.tensor([[0.5, 0.99]]), shift)
