@@ -1,4 +1,4 @@
-"""The autoencoder: a start from PCA, pixel and gradient loss, then the decoder alone behind noise.
+"""The autoencoder: a start from PCA, pixel and gradient loss.
 
 The PCA start puts the best linear code of the patches into the network before the first step:
 the patch embedding projects onto the components, the latent head passes the first C of them
@@ -6,7 +6,8 @@ through, and the decoder's output projection puts them back; every block starts 
 LayerNorms in between would rescale each token by its own contrast, so some channels carry large
 constants: they fix the token's standard deviation, and the norms become linear. Nothing but the
 norms may read these channels, or they would drown the signal: norm weights are zero there, and the
-attention, which reads the stream without a norm, is kept blind to them (`keep_blind`).
+attention, which reads the stream without a norm, is kept blind to them (`keep_blind`). bfloat16,
+which knows no number between 1000 and 1004, would lose half of the picture: all is float32.
 
 Legend: N chunks, T frames, H W pixels, C latent channels, D width, P = 3 * 4 * 8 * 8 patch values.
 """
@@ -26,7 +27,7 @@ from magi_world.config import VAEConfig
 from magi_world.io.safetensors_io import load_tensors, save_tensors
 from magi_world.model.vae import PROJECTED_CHANNELS, VAE, frames_to_video, video_to_frames
 from magi_world.training.data import ChunkDataset
-from magi_world.training.loop import LoopConfig, computing, train, training_attention
+from magi_world.training.loop import LoopConfig, train, training_attention
 
 CODEC = "codec.safetensors"  # the finished autoencoder
 
@@ -182,8 +183,10 @@ class CodecConfig:
 
     rare: extra weight of a pixel that differs from the data set's mean picture by the whole range;
     moving: extra weight of one that changes by the whole range between frames; size: weight of the
-    latents' square; decoder, noise: the last stage, which trains the decoder alone behind latents
-    with up to this share of noise; autocast: compute in bfloat16, None = where that is faster.
+    latents' square; decoder, noise, foreseen, adversarial: the last stage, which trains the decoder
+    alone (`magi_world.training.decoder`): its optimisation, most noise mixed into latents, the
+    share of steps on latents that the transformer expected, and how hard a discriminator pulls
+    beside the other losses (0: there is none).
     """
 
     vae: VAEConfig
@@ -196,8 +199,17 @@ class CodecConfig:
     moving: float = 4.0
     size: float = 1e-4
     noise: float = 0.05
-    autocast: bool | None = None
+    foreseen: float = 0.0
+    adversarial: float = 0.0
     compile: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.foreseen <= 1:
+            raise ValueError(
+                f"codec.foreseen is {self.foreseen}; it must be a share of the steps, 0 to 1"
+            )
+        if self.adversarial < 0:
+            raise ValueError(f"codec.adversarial is {self.adversarial}; it must not be negative")
 
 
 def gradients(x: Tensor) -> list[Tensor]:
@@ -287,53 +299,13 @@ def train_codec(
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x = draw_video(data, config.loop.batch, generator, device)
-        with computing(device, config.autocast):
+        with training_attention(device):
             return compiled(x), {}
 
     train("codec", model, loss, config.loop, folder, probe=probe(held_out))
     with training_attention(device):
         equalise(model, video[:48].to(device))
     save_tensors(finished, model.state_dict())
-    return model
-
-
-def train_decoder(
-    config: CodecConfig,
-    model: VAE,
-    data: ChunkDataset,
-    held_out: ChunkDataset,
-    folder: Path,
-    device: torch.device,
-) -> VAE:
-    """Go on with the decoder alone, on slightly noised latents: dreams are never quite clean.
-
-    The latents stay as they are, so that this can run after, or beside, the transformer.
-    Resumes from ``folder/decoder.ckpt``.
-
-    Raises:
-        Stopped: asked to stop; run again to go on.
-    """
-    mean = mean_picture(data)[1].to(device)
-    model.encoder.requires_grad_(False)
-    model.decoder.requires_grad_(True)
-    keep_blind(model)
-
-    def objective(x: Tensor, z: Tensor) -> Tensor:
-        return codec_loss(model.decoder(z).float(), x, mean, config)
-
-    compiled = torch.compile(objective) if config.compile else objective
-
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        x = draw_video(data, config.decoder.batch, generator, device)
-        with computing(device, config.autocast):
-            with torch.no_grad():
-                z = model.encode(x).float()
-                share = torch.rand(len(z), 1, 1, 1, 1, generator=generator) * config.noise
-                noise = torch.randn(z.shape, generator=generator)
-                z = z * (1 - share.to(device)) + noise.to(device) * share.to(device)
-            return compiled(x, z), {}
-
-    train("decoder", model, loss, config.decoder, folder, probe=probe(held_out))
     return model
 
 

@@ -125,7 +125,7 @@ def shifts_of(
         patch: latent cells of a token, each way.
         beside: cells that stand still are copied, too (`copies_fit`).
     """
-    clip, command = data.clips(1024, 2, torch.Generator().manual_seed(0))
+    clip, command = data.clips(*data.draw(1024, 2, torch.Generator().manual_seed(0)))
     rows, masks, cells = [], [], []
     stays: list[Tensor] = []
     stands: list[Tensor] = []

@@ -33,7 +33,7 @@ from magi_world.simulator import (
     RecordConfig,
     SimulatedChunk,
 )
-from magi_world.training.loop import computing
+from magi_world.training.loop import training_attention
 
 
 def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: Path) -> int:
@@ -185,15 +185,11 @@ class LatentDataset:
         vae: encodes; latents are scaled by its ``scale_factor``.
         data: the recording.
         commands: the command table of the recording.
-        autocast: encode in bfloat16; None = where that is faster.
     """
 
-    def __init__(
-        self, vae: VAE, data: ChunkDataset, commands: Sequence[str], autocast: bool | None = None
-    ) -> None:
+    def __init__(self, vae: VAE, data: ChunkDataset, commands: Sequence[str]) -> None:
         self.vae, self.data = vae.eval().requires_grad_(False), data
         self.device = next(vae.parameters()).device
-        self.autocast = autocast
         size = data.frames[0].shape
         cfg = vae.config
         self.shape = (
@@ -218,7 +214,7 @@ class LatentDataset:
         for part in new.split(batch) if len(new) else ():
             s, r = part.unbind(1)
             frames = self.data.pixels(r, s.bool()).to(self.device)
-            with computing(self.device, self.autocast):
+            with training_attention(self.device):
                 z = self.vae.scale(self.vae.encode(frames_to_video(frames)))
             self._latents[s, r] = z.half().cpu()
             self._known[s, r] = True
@@ -249,16 +245,20 @@ class LatentDataset:
             self._weights[key] = starts, total[starts + length] - total[starts]
         return self._weights[key]
 
-    def clips(
+    def draw(
         self, count: int, length: int, generator: torch.Generator, balance: float = 0.5
     ) -> tuple[Tensor, Tensor]:
-        """``count`` clips: latents (count, length, C, W, h, w) float32, commands (count, length).
+        """``count`` clips at random: their rows (count, length), and which side of the mirror they
+        are from (count,)."""
+        starts, weights = self.windows(length, balance)
+        rows = starts[torch.multinomial(weights, count, True, generator=generator)]
+        return rows[:, None] + torch.arange(length), self.data.sides(count, generator)
+
+    def clips(self, rows: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+        """The clips of `draw`: latents (count, length, C, W, h, w) float32 and commands.
 
         The command of a chunk is the one that was held while it was recorded.
         """
-        starts, weights = self.windows(length, balance)
-        rows = starts[torch.multinomial(weights, count, True, generator=generator)]
-        side = self.data.sides(count, generator)[:, None].expand(-1, length)
-        index = rows[:, None] + torch.arange(length)
-        clips = self.latents(side.flatten(), index.flatten())
-        return clips.unflatten(0, (count, length)), self.command[side, index]
+        side = side[:, None].expand_as(rows)
+        clips = self.latents(side.flatten(), rows.flatten())
+        return clips.unflatten(0, rows.shape), self.command[side, rows]

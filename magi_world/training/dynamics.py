@@ -32,7 +32,7 @@ from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
 
 MOST_ROUNDS = 4  # a clip's history is dreamed at most this often over
-LEAST_LOSS = 0.1  # below it a target's loss counts as it is, in `evened`
+LEAST_CHANGE = 0.1  # in `even_weights`, of what a first chunk is: below it a change counts as this
 TRANSFORMER = "start.safetensors"  # weights that the transformer's training begins with
 
 
@@ -54,9 +54,9 @@ class DynamicsConfig:
     to go on from what it makes; own_times: first and last place from which such a dream is taken to
     its end, in shares of ``until``: an early one errs as a stream does, which begins as noise
     alone; a late one is as sharp as a stream's last step, but the truth is still in it; even: a
-    target's loss is divided by this power of itself (`evened`), so that what cannot be foreseen
-    does not outvote the rest; copy_start: begin as a copy of the chunk before, shifted as the
-    command shifts it (`magi_world.training.copying`);
+    target's loss is divided by this power of what its command usually changes (`even_weights`), so
+    that turning does not outvote standing still; copy_start: begin as a copy of the chunk before,
+    shifted as the command shifts it (`magi_world.training.copying`);
     autocast: compute in bfloat16, None = where that is faster.
     """
 
@@ -123,6 +123,9 @@ class Batch:
     after: Tensor  # (K,)
     captions: Captions
     interval: Tensor  # (B, K)
+    command: Tensor  # (B, K) int64 of the target; of a first chunk -1
+    row: Tensor  # (B, n) int64 of the data set
+    side: Tensor  # (B,) int64, 1 is mirrored
 
     def rows(self, part: slice) -> Batch:
         """Some of the clips."""
@@ -135,6 +138,9 @@ class Batch:
             self.after,
             Captions(told.rows[part], told.mask[part], told.dropped[part]),
             self.interval[part],
+            self.command[part],
+            self.row[part],
+            self.side[part],
         )
 
 
@@ -148,7 +154,8 @@ def draw_batch(
 ) -> Batch:
     """Clips, times, noise, captions of one step, all from ``generator``."""
     b, n, m = config.loop.batch, config.chunks, config.copies
-    clip, command = data.clips(b, n, generator, balance=config.balance)
+    row, side = data.draw(b, n, generator, balance=config.balance)
+    clip, command = data.clips(row, side)
     after = torch.arange(-1, n - 1).repeat(m)  # -1: a first chunk, without any history
     target = clip[:, after + 1]
     share = torch.rand(b, n, 1, 1, 1, 1, generator=generator) * config.history_noise
@@ -161,6 +168,7 @@ def draw_batch(
     dropped = torch.rand(b, len(after), generator=generator) < config.drop
     pick = torch.randint(len(config.intervals), (b, 1), generator=generator)
     interval = torch.tensor(config.intervals)[pick].expand(b, len(after))
+    command = command[:, after + 1].masked_fill(after < 0, -1)
     return Batch(
         clean.to(device),
         target.to(device),
@@ -169,6 +177,9 @@ def draw_batch(
         after.to(device),
         Captions(rows.to(device), mask.to(device), dropped.to(device)),
         interval.to(device),
+        command.to(device),
+        row,
+        side,
     )
 
 
@@ -196,6 +207,36 @@ def dreamed(
     return b
 
 
+@torch.no_grad()
+def foreseen(
+    model: DiT,
+    config: DynamicsConfig,
+    data: LatentDataset,
+    phrases: PhraseTable,
+    steps: int,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Frames (count, T, H, W, 3) uint8 that came, and the latents (count, C, W, h, w) which
+    ``model`` expects of them: as soft as those of a dream, whose last step is one such guess.
+
+    Args:
+        steps: of the sampler; the guess is made from where its last one begins.
+    """
+    later = config.chunks - 1  # a first chunk has nothing to go by
+    device = next(model.parameters()).device
+    some = replace(config, copies=1, loop=replace(config.loop, batch=-(-count // later)))
+    b = draw_batch(some, data, phrases, generator, device)
+    b = dreamed(model, some, b, generator, rounds_of(config.own_history, generator))
+    t = torch.full_like(b.t, float(time_at(torch.tensor(1 - 1 / steps), config.shift)))
+    x = mix(b.target, b.noise, t)
+    v = velocity(model, b.clean, x, t, b.after, b.captions, b.interval, config.history)
+    guess = x + v * (1 - t)[..., None, None, None, None]
+    side = b.side[:, None].expand(-1, later)
+    frames = data.data.pixels(b.row[:, 1:].flatten()[:count], side.flatten()[:count].bool())
+    return frames, guess[:, 1:].flatten(0, 1)[:count]
+
+
 def rounds_of(own_history: float, generator: torch.Generator) -> int:
     """How often this step's history is dreamed: again and again with the chance ``own_history``."""
     rounds = 0
@@ -217,14 +258,39 @@ def goal(config: DiTConfig, b: Batch, x: Tensor) -> Tensor:
     return velocity_to(b.target, x, b.t)
 
 
-def evened(each: Tensor, power: float) -> Tensor:
-    """Losses of single targets, each divided by a power of itself that gives no gradient.
+def even_weights(
+    config: DynamicsConfig, data: LatentDataset, channels: Tensor, most: int = 64
+) -> Tensor:
+    """Weights (commands + 1,) of targets by their command; the last is a first chunk's.
 
     A first chunk, which has no history, costs ten times as much as one that goes on, and half a
-    turn as much as a dozen that stand still: the gradient of a plain mean is mostly theirs. With
-    power 1 every target pulls equally hard, as in the likelihood of errors of unknown size.
+    turn as much as a dozen that stand still: the gradient of a plain mean is mostly theirs. A
+    weight is a power of the mean change that a command makes from one chunk to the next, in the
+    measure of the loss, not of the target's own loss: that would favour the likelier of two
+    outcomes over their mean, which is what a sampler has to be told.
+
+    Args:
+        channels: weight (C,) of every latent channel (`channel_weights`).
+        most: chunks of a command that are looked at.
     """
-    return each * (each.detach() + LEAST_LOSS) ** -power
+    count = int(data.command.max()) + 1
+    generator = torch.Generator().manual_seed(3)
+    follow = torch.nonzero(data.data.first != torch.arange(len(data.data))).squeeze(1)
+    seen: list[Tensor | None] = []
+    for command in range(count):
+        rows = follow[data.command[0, follow] == command]
+        rows = rows[torch.randperm(len(rows), generator=generator)[:most]]
+        if len(rows) == 0:
+            seen.append(None)
+            continue
+        here, before = (data.latents(torch.zeros_like(r), r) for r in (rows, rows - 1))
+        seen.append((here - before).square().mean((0, 2, 3, 4)) @ channels)
+    rows = torch.randint(len(data.data), (256,), generator=generator)
+    z = data.latents(torch.zeros_like(rows), rows)
+    alone = z.square().mean((0, 2, 3, 4)) @ channels
+    change = torch.stack([alone if c is None else c for c in [*seen, alone]]) / alone
+    weight = change.clamp_min(LEAST_CHANGE) ** -config.even
+    return weight / weight.mean()
 
 
 def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
@@ -284,7 +350,9 @@ def train_dynamics(
     elif config.copy_start:
         copy_chunk_before(model, config, data, phrases)
     model.to(device)
-    weight = channel_weights(config, data).to(device)
+    weight = channel_weights(config, data)
+    even = even_weights(config, data, weight).to(device)
+    weight = weight.to(device)
     amp = mixed(config.autocast, device)
 
     def objective(b: Batch) -> Tensor:
@@ -300,7 +368,7 @@ def train_dynamics(
         rounds = rounds_of(config.own_history, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             batch = dreamed(model, config, batch, generator, rounds)
-            return evened(compiled(batch), config.even).mean(), {}
+            return (compiled(batch) * even[batch.command]).mean(), {}
 
     @torch.no_grad()
     def probe(m: DiT) -> dict[str, float]:
@@ -312,5 +380,6 @@ def train_dynamics(
                 error += compiled(batch).unflatten(1, (config.copies, -1)).mean((0, 2)).cpu()
         return {f"held_out_{i}": float(e) / parts for i, e in enumerate(error)}
 
-    train("dynamics", model, loss, config.loop, folder, "videodit_blocks", probe, 100)
+    low = torch.bfloat16 if amp else None
+    train("dynamics", model, loss, config.loop, folder, "videodit_blocks", probe, 100, low)
     return model

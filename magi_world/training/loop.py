@@ -59,14 +59,6 @@ def training_attention(device: torch.device) -> AbstractContextManager[None]:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 
 
-@contextmanager
-def computing(device: torch.device, wanted: bool | None) -> Iterator[None]:
-    """Inside, the autoencoder computes as is fastest: `mixed`, `training_attention`."""
-    precision = torch.autocast(device.type, torch.bfloat16, enabled=mixed(wanted, device))
-    with precision, training_attention(device):
-        yield
-
-
 def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     """(K, r, c), r <= c -> the same with singular values near 1, by Newton-Schulz.
 
@@ -96,7 +88,7 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: matrices only.
-        dtype: of the orthogonalisation; None is bfloat16 on a GPU, float32 elsewhere.
+        dtype: of the orthogonalisation; None is bfloat16 on a GPU, the matrices' own elsewhere.
     """
 
     def __init__(
@@ -235,6 +227,7 @@ def train(
     matrices: str = "blocks",
     probe: Callable[[M], dict[str, float]] | None = None,
     probe_every: int = 200,
+    muon_dtype: torch.dtype | None = None,
 ) -> None:
     """Train ``model`` and leave its averaged weights in it.
 
@@ -243,6 +236,7 @@ def train(
         loss: (step, generator) -> scalar loss of one batch and figures to show.
         matrices: part of the name of the parameters that Muon trains.
         probe: called every ``probe_every`` steps with the model; its figures go to the log.
+        muon_dtype: of `Muon`.
 
     Raises:
         Stopped: a signal asked to stop; the checkpoint is complete.
@@ -251,7 +245,7 @@ def train(
         ValueError: the checkpoint belongs to another configuration.
     """
     muon_params, adam_params = parameter_groups(model, matrices)
-    muon = Muon(muon_params, config.muon_lr, config.weight_decay)
+    muon = Muon(muon_params, config.muon_lr, config.weight_decay, dtype=muon_dtype)
     adam = torch.optim.AdamW(
         adam_params, lr=config.adam_lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True
     )

@@ -14,16 +14,18 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from magi_world.training.codec import train_codec, train_decoder
+from magi_world.training.codec import train_codec
 from magi_world.training.data import ChunkDataset, LatentDataset
+from magi_world.training.decoder import train_decoder
 from magi_world.training.distill import train_distill
-from magi_world.training.dynamics import train_dynamics
+from magi_world.training.dynamics import foreseen, train_dynamics
 from magi_world.training.heads import fit_heads
 from magi_world.training.judge import train_classifier
 from magi_world.training.loop import LoopConfig
@@ -131,13 +133,15 @@ def _stages(
     phrases = PhraseTable(_AnyWords(config.text.channels), config.commands)  # type: ignore[arg-type]
     vae = train_codec(config.codec, data, data, folder, device)
     latents = LatentDataset(vae, data, names)
-    latents.clips(1, config.dynamics.chunks, torch.Generator())
+    latents.clips(*latents.draw(1, config.dynamics.chunks, torch.Generator()))
     yield
     dit = train_dynamics(config.dynamics, latents, latents, phrases, folder, device)
     yield
     train_distill(config.distill, config.dynamics, dit, latents, phrases, folder, device)
     yield
-    train_decoder(config.codec, vae, data, data, folder, device)
+    steps = config.sampler.num_steps
+    foresee = partial(foreseen, dit, config.dynamics, latents, phrases, steps)
+    train_decoder(config.codec, vae, data, data, folder, device, foresee)
     yield
     if config.heads.predicted:
         fit_heads(config.heads, latents, events, folder, device)

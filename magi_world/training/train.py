@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from magi_world.model.static_text import StaticTextEncoder
 from magi_world.model.vae import VAE
 from magi_world.simulator import load_object
 from magi_world.training.assemble import inherit, make_package, pick_starts
-from magi_world.training.codec import CODEC, train_codec, train_decoder
+from magi_world.training.codec import CODEC, train_codec
 from magi_world.training.data import LatentDataset
+from magi_world.training.decoder import train_decoder
 from magi_world.training.distill import train_distill
-from magi_world.training.dynamics import train_dynamics
+from magi_world.training.dynamics import foreseen, train_dynamics
 from magi_world.training.evaluate import as_json, draw_strips, evaluate_package, store_quality
 from magi_world.training.heads import fit_heads, labels, measure_dreamed_heads, measure_heads
 from magi_world.training.judge import obedience, train_classifier
@@ -117,7 +119,9 @@ def finish(
 ) -> None:
     """Decoder, heads, package, figures: everything after the transformer."""
     config = run.config
-    vae = train_decoder(config.codec, vae, run.data, run.held_out, run.folder, run.device)
+    phrases = PhraseTable(text, config.commands)
+    foresee = partial(foreseen, dit, config.dynamics, latents, phrases, config.sampler.num_steps)
+    vae = train_decoder(config.codec, vae, run.data, run.held_out, run.folder, run.device, foresee)
     events = list(config.record.events)
     heads = None
     quality: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from magi_world.model.attention import plain_attention
 from magi_world.model.dit import DiT
 from magi_world.sampling import schedule
 from magi_world.sampling.stream import ChunkStream, StreamConfig
-from magi_world.training.dynamics import LEAST_LOSS, evened, mix, start
+from magi_world.training.dynamics import mix, start
 from magi_world.training.forward import Captions, history_index, velocity
 
 STEPS, WIDTH, HISTORY = 4, 2, 2
@@ -141,13 +141,3 @@ def test_times_are_the_samplers() -> None:
         torch.testing.assert_close(schedule.time_at(s, shift), grid, rtol=0, atol=1e-6)
     clean, noise = torch.ones(1, 1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 1, 1)
     assert mix(clean, noise, torch.tensor([[0.25]])).item() == 0.25
-
-
-def test_evened_losses_pull_equally_hard() -> None:
-    weight = torch.ones(3, requires_grad=True)
-    sizes = torch.tensor([100.0, 10.0, 1e-3])
-    evened(weight * sizes, 1.0).sum().backward()
-    assert weight.grad is not None
-    torch.testing.assert_close(weight.grad[:2], torch.ones(2), rtol=0.02, atol=0)
-    assert weight.grad[2] == pytest.approx(1e-3 / (1e-3 + LEAST_LOSS))
-    torch.testing.assert_close(evened(sizes, 0.0), sizes)

@@ -20,10 +20,13 @@ from magi_world.training.assemble import AHEAD, pick_starts
 from magi_world.training.data import ChunkDataset, LatentDataset
 from magi_world.training.distill import DistillConfig, step_times, train_distill
 from magi_world.training.dynamics import (
+    LEAST_CHANGE,
     MOST_ROUNDS,
     DynamicsConfig,
+    channel_weights,
     draw_batch,
     dreamed,
+    even_weights,
     goal,
     mix,
     rounds_of,
@@ -59,7 +62,7 @@ def phrases() -> PhraseTable:
 @pytest.fixture(scope="module")
 def latents(train_data: ChunkDataset) -> LatentDataset:
     torch.manual_seed(0)
-    return LatentDataset(VAE(tiny_vae()), train_data, COMMANDS, autocast=False)
+    return LatentDataset(VAE(tiny_vae()), train_data, COMMANDS)
 
 
 def dynamics(**loop: float) -> DynamicsConfig:
@@ -71,6 +74,31 @@ def dynamics(**loop: float) -> DynamicsConfig:
         autocast=False,
         compile=False,
     )
+
+
+def test_targets_weigh_by_what_their_command_usually_changes(
+    phrases: PhraseTable, latents: LatentDataset
+) -> None:
+    plain = dynamics()
+    channels = channel_weights(plain, latents)
+    torch.testing.assert_close(
+        even_weights(plain, latents, channels), torch.ones(len(COMMANDS) + 1)
+    )
+    half, whole = (
+        even_weights(replace(plain, even=power), latents, channels) for power in (0.5, 1.0)
+    )
+    # Standing still weighs most, a first chunk least.
+    assert whole.argmax() == COMMANDS.index("stay")
+    assert whole.argmin() == len(COMMANDS)
+    ratio = whole / whole[-1]
+    assert float(ratio[:-1].min()) > 1
+    assert float(ratio.max()) <= 1 / LEAST_CHANGE + 1e-3
+    torch.testing.assert_close((half / half[-1]).square(), ratio)
+    # Of which command a target is, a batch says; a first chunk is of none.
+    batch = draw_batch(plain, latents, phrases, torch.Generator().manual_seed(0), CPU)
+    assert batch.command.shape == batch.t.shape
+    assert ((batch.command == -1) == (batch.after == -1)).all()
+    assert torch.equal(batch.rows(slice(1)).command, batch.command[:1])
 
 
 def test_it_may_start_as_a_copy_of_the_chunk_before(

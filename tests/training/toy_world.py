@@ -49,7 +49,6 @@ codec:
         final_proj: true, scale_factor: 1.0}
   loop: {steps: 4, batch: 4, warmup: 1, ema: 0.5}
   decoder: {steps: 2, batch: 4, warmup: 1, ema: 0.5}
-  autocast: false
   compile: false
 dynamics:
   dit: {layers: 2, hidden: 32, ffn: 64, heads: 4, kv_groups: 2, head_dim: 8, latent_channels: 6,
