@@ -95,6 +95,9 @@ def random_batch(config: DynamicsConfig, width: int, size: list[int]) -> Batch:
         after,
         Captions(rows, mask, dropped),
         torch.full((b, k), 2.0),
+        torch.zeros(b, k, dtype=torch.int64),
+        torch.zeros(b, n, dtype=torch.int64),
+        torch.zeros(b, dtype=torch.int64),
     )
 
 
@@ -109,7 +112,7 @@ class Trainer:
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.Muon(muon, lr=1e-3, adjust_lr_fn="match_rms_adamw")
             if old
-            else Muon(muon, lr=1e-3),
+            else Muon(muon, lr=1e-3, dtype=torch.bfloat16 if amp else None),
             torch.optim.AdamW(adam, lr=1e-3, fused=True),
         ]
         self.objective = torch.compile(self.loss) if compiled else self.loss

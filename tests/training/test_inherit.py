@@ -43,7 +43,7 @@ def test_the_stages_begin_with_the_packages_parts(
     for name, value in theirs.vae.state_dict().items():
         assert torch.equal(vae.state_dict()[name], value), name
     phrases = PhraseTable(theirs.text, config.commands)  # type: ignore[arg-type]
-    latents = LatentDataset(vae, train_data, COMMANDS, autocast=False)
+    latents = LatentDataset(vae, train_data, COMMANDS)
     still = LoopConfig(steps=1, batch=2, muon_lr=0.0, adam_lr=0.0)
     dynamics = replace(config.dynamics, loop=still)
     dit = train_dynamics(dynamics, latents, latents, phrases, tmp_path, CPU)
