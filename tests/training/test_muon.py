@@ -48,3 +48,15 @@ def test_steps_are_those_of_torch() -> None:
 def test_vectors_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(4,\)"):
         Muon([torch.nn.Parameter(torch.zeros(4))], lr=0.1)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 32), (2, 64, 128), (2, 128, 512)])
+def test_low_precision_keeps_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    """Gradients are nearly of low rank: there bfloat16 Gram matrices went up to 13."""
+    torch.manual_seed(0)
+    n, r, c = shape
+    left = torch.linalg.qr(torch.randn(n, r, r))[0] * torch.logspace(0, -4, r)
+    stack = left @ torch.linalg.qr(torch.randn(n, c, r))[0].mT
+    for dtype in (torch.float32, torch.bfloat16):
+        made = torch.linalg.svdvals(orthogonalise(stack.to(dtype)).float())
+        assert made.max() < 1.4, dtype
