@@ -103,13 +103,16 @@ def train_decoder(
 
     Raises:
         Stopped: asked to stop; run again to go on.
+        ValueError: ``config.foreseen`` is not 0, and there is no ``foresee``.
     """
+    if config.foreseen and foresee is None:
+        raise ValueError(f"codec.foreseen is {config.foreseen}; it needs a transformer's `foresee`")
     mean = mean_picture(data)[1].to(device)
     model.encoder.requires_grad_(False)
     model.decoder.requires_grad_(True)
     keep_blind(model)
     torch.manual_seed(config.decoder.seed)
-    rivals = Rivals(model).to(device)
+    rivals = Rivals(model).to(device) if config.adversarial else None
     rise = max(1.0, RISE * config.decoder.steps)
 
     def noised(generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -133,13 +136,12 @@ def train_decoder(
             x, z = pairs(generator)
             made = decode(z).float()
             error = codec_loss(made, x, mean, config)
-            if not config.adversarial:
+            if rivals is None:
                 return error, {}
             found, judged = rivals.losses(made, x, error)
         pull = config.adversarial * min(1.0, step / rise)
         return error + pull * found + judged, {"error": error.item(), "judge": judged.item()}
 
     measure = probe(held_out)
-    whole = rivals if config.adversarial else model
-    train("decoder", whole, loss, config.decoder, folder, probe=lambda _: measure(model))
+    train("decoder", rivals or model, loss, config.decoder, folder, probe=lambda _: measure(model))
     return model

@@ -274,6 +274,8 @@ def even_weights(
         most: chunks of a command that are looked at.
     """
     count = int(data.command.max()) + 1
+    if config.even == 0:
+        return torch.ones(count + 1)
     generator = torch.Generator().manual_seed(3)
     follow = torch.nonzero(data.data.first != torch.arange(len(data.data))).squeeze(1)
     seen: list[Tensor | None] = []

@@ -63,8 +63,8 @@ def orthogonalise(stack: Tensor, steps: int = 5) -> Tensor:
     """(K, r, c), r <= c -> the same with singular values near 1, by Newton-Schulz.
 
     The polynomials are evaluated on the Gram matrices (r, r) and multiplied onto the stack once at
-    the end where that is less work (from c = 2 r on); not in low precision, where
-    that leaves singular values of up to 13 and training falls apart.
+    the end where that is less work (from c = 2 r on); not in low precision, where that leaves
+    singular values of up to 13 and training falls apart.
     """
     a, b, c = QUINTIC
     x = stack / stack.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_stages import Letters
 from torch import Tensor
 from toy import COMMANDS, tiny_dit, tiny_vae
+from toy_text import toy_phrases
 
 from magi_world.model.dit import DiT
 from magi_world.model.vae import VAE, frames_to_video
@@ -21,7 +21,6 @@ from magi_world.training.data import ChunkDataset, LatentDataset
 from magi_world.training.decoder import PatchDiscriminator, Rivals, train_decoder
 from magi_world.training.dynamics import DynamicsConfig, foreseen, start
 from magi_world.training.loop import LoopConfig
-from magi_world.training.phrases import CommandConfig, PhraseTable
 
 CPU = torch.device("cpu")
 LOOP = LoopConfig(steps=6, batch=3, muon_lr=1e-4, adam_lr=1e-4, warmup=1, ema=0.0)
@@ -64,9 +63,9 @@ def test_the_discriminator_learns_and_pulls(train_data: ChunkDataset) -> None:
     optimiser = torch.optim.Adam(rivals.judge.parameters(), lr=1e-3)
     z = rivals.vae.encode(video)
     for _ in range(60):
-        made = rivals.vae.decode(z) * 0 + soft
+        made = rivals.vae.decode(z) * 0 + soft  # soft, but of the decoder's making
         error = (rivals.vae.decode(z) - video).square().mean()
-        _, judged = rivals.losses(made.requires_grad_(), video, error)
+        _, judged = rivals.losses(made, video, error)
         optimiser.zero_grad()
         judged.backward()
         optimiser.step()
@@ -90,8 +89,7 @@ def test_it_is_trained_on_what_the_transformer_expects(
 ) -> None:
     vae = fresh(train_data)
     latents = LatentDataset(vae, train_data, COMMANDS)
-    table = {name: CommandConfig((name + " now",), (name + " then",)) for name in COMMANDS}
-    phrases = PhraseTable(Letters(), table)  # type: ignore[arg-type]
+    phrases = toy_phrases()
     loop = LoopConfig(steps=1, batch=2)
     dynamics = DynamicsConfig(tiny_dit(), loop, chunks=3, history=2, autocast=False)
     model = DiT(dynamics.dit)
@@ -127,8 +125,11 @@ def test_it_is_trained_on_what_the_transformer_expects(
     train_decoder(never, vae, train_data, train_data, tmp_path, CPU, partial(pytest.fail, "asked"))
 
 
-def test_wrong_shares_are_refused() -> None:
+def test_wrong_shares_are_refused(train_data: ChunkDataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"codec.foreseen is 1.5; it must be a share"):
         replace(CONFIG, foreseen=1.5)
     with pytest.raises(ValueError, match=r"codec.adversarial is -1"):
         replace(CONFIG, adversarial=-1)
+    config, vae = replace(CONFIG, foreseen=0.5), fresh(train_data)
+    with pytest.raises(ValueError, match=r"codec.foreseen is 0.5; it needs a transformer"):
+        train_decoder(config, vae, train_data, train_data, tmp_path, CPU)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from toy import COMMANDS, tiny_dit, tiny_vae
+from toy_text import Letters, toy_phrases
 
 from magi_world.model.dit import DiT
 from magi_world.model.heads import Heads, HeadsConfig
@@ -41,22 +42,9 @@ from magi_world.training.phrases import CommandConfig, PhraseTable
 CPU = torch.device("cpu")
 
 
-class Letters:
-    """A text encoder of 8 channels: one row a letter."""
-
-    channels = 8
-
-    def encode(self, prompt: str) -> Tensor:
-        rows = torch.zeros(len(prompt), 8)
-        for i, letter in enumerate(prompt):
-            rows[i, ord(letter) % 8] = 1.0
-        return rows
-
-
 @pytest.fixture(scope="module")
 def phrases() -> PhraseTable:
-    table = {name: CommandConfig((name + " now",), (name + " then",)) for name in COMMANDS}
-    return PhraseTable(Letters(), table)  # type: ignore[arg-type]
+    return toy_phrases()
 
 
 @pytest.fixture(scope="module")
