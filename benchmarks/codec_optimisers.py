@@ -118,10 +118,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate * loop.rate(step)
         x = draw_video(data, loop.batch, step_generator(loop.seed, step), device)
-        with (
-            torch.autocast(device.type, torch.bfloat16, enabled=config.autocast),
-            training_attention(device),
-        ):
+        with training_attention(device):
             value = compiled(x)
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
