@@ -32,7 +32,9 @@ from magi_world.training.loop import LoopConfig, mixed, train
 from magi_world.training.phrases import PhraseTable
 
 MOST_ROUNDS = 4  # a clip's history is dreamed at most this often over
-LEAST_CHANGE = 0.1  # in `even_weights`, of what a first chunk is: below it a change counts as this
+# In `even_weights`, below these a change counts as this:
+LEAST_CHANGE = 0.1  # of what a first chunk is
+LEAST_CHANGE_OF_CELL = 0.01  # of the mean over all cells
 TRANSFORMER = "start.safetensors"  # weights that the transformer's training begins with
 
 
@@ -55,7 +57,9 @@ class DynamicsConfig:
     its end, in shares of ``until``: an early one errs as a stream does, which begins as noise
     alone; a late one is as sharp as a stream's last step, but the truth is still in it; even: a
     target's loss is divided by this power of what its command usually changes (`even_weights`), so
-    that turning does not outvote standing still; copy_start: begin as a copy of the chunk before,
+    that turning does not outvote standing still; even_cells: the same for each cell of the picture,
+    beside the others, by what usually changes there under any command, so that a number in a corner
+    is not outvoted by all that moves; copy_start: begin as a copy of the chunk before,
     shifted as the command shifts it (`magi_world.training.copying`);
     autocast: compute in bfloat16, None = where that is faster.
     """
@@ -76,6 +80,7 @@ class DynamicsConfig:
     own_history: float = 0.0
     own_times: tuple[float, float] = (0.5, 1.0)
     even: float = 0.0
+    even_cells: float = 0.0
     copy_start: bool = False
     autocast: bool | None = None
     compile: bool = True
@@ -258,41 +263,47 @@ def goal(config: DiTConfig, b: Batch, x: Tensor) -> Tensor:
     return velocity_to(b.target, x, b.t)
 
 
-def even_weights(
-    config: DynamicsConfig, data: LatentDataset, channels: Tensor, most: int = 64
-) -> Tensor:
-    """Weights (commands + 1,) of targets by their command; the last is a first chunk's.
-
-    A first chunk, which has no history, costs ten times as much as one that goes on, and half a
-    turn as much as a dozen that stand still: the gradient of a plain mean is mostly theirs. A
-    weight is a power of the mean change that a command makes from one chunk to the next, in the
-    measure of the loss, not of the target's own loss: that would favour the likelier of two
-    outcomes over their mean, which is what a sampler has to be told.
+def usual_changes(data: LatentDataset, channels: Tensor, most: int = 64) -> Tensor:
+    """(commands + 1, h, w): the mean square by which a command changes a cell from one chunk to the
+    next, in the measure of the loss; the last, and a command never recorded, what a first chunk is.
 
     Args:
         channels: weight (C,) of every latent channel (`channel_weights`).
         most: chunks of a command that are looked at.
     """
-    count = int(data.command.max()) + 1
-    if config.even == 0:
-        return torch.ones(count + 1)
     generator = torch.Generator().manual_seed(3)
     follow = torch.nonzero(data.data.first != torch.arange(len(data.data))).squeeze(1)
+
+    def size(z: Tensor) -> Tensor:
+        return torch.einsum("nctyx,c->yx", z.square(), channels) / (z.shape[0] * z.shape[2])
+
     seen: list[Tensor | None] = []
-    for command in range(count):
+    for command in range(int(data.command.max()) + 1):
         rows = follow[data.command[0, follow] == command]
         rows = rows[torch.randperm(len(rows), generator=generator)[:most]]
-        if len(rows) == 0:
-            seen.append(None)
-            continue
         here, before = (data.latents(torch.zeros_like(r), r) for r in (rows, rows - 1))
-        seen.append((here - before).square().mean((0, 2, 3, 4)) @ channels)
+        seen.append(size(here - before) if len(rows) else None)
     rows = torch.randint(len(data.data), (256,), generator=generator)
-    z = data.latents(torch.zeros_like(rows), rows)
-    alone = z.square().mean((0, 2, 3, 4)) @ channels
-    change = torch.stack([alone if c is None else c for c in [*seen, alone]]) / alone
-    weight = change.clamp_min(LEAST_CHANGE) ** -config.even
-    return weight / weight.mean()
+    alone = size(data.latents(torch.zeros_like(rows), rows))
+    return torch.stack([alone if c is None else c for c in [*seen, alone]])
+
+
+def even_weights(config: DynamicsConfig, changes: Tensor) -> Tensor:
+    """Weights (commands + 1, h, w) of a target's cells by its command; the last is a first chunk's.
+
+    A first chunk, which has no history, costs ten times as much as one that goes on, and half a
+    turn as much as a dozen that stand still: the gradient of a plain mean is mostly theirs. A
+    weight is a power of the usual change, not of the target's own loss: that would favour the
+    likelier of two outcomes over their mean, which is what a sampler has to be told.
+
+    Args:
+        changes: of `usual_changes`.
+    """
+    whole = changes.mean((1, 2))
+    by_command = (whole / whole[-1]).clamp_min(LEAST_CHANGE) ** -config.even
+    cell = changes[:-1].mean(0)
+    by_cell = (cell / cell.mean()).clamp_min(LEAST_CHANGE_OF_CELL) ** -config.even_cells
+    return (by_command / by_command.mean())[:, None, None] * by_cell / by_cell.mean()
 
 
 def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
@@ -353,15 +364,18 @@ def train_dynamics(
         copy_chunk_before(model, config, data, phrases)
     model.to(device)
     weight = channel_weights(config, data)
-    even = even_weights(config, data, weight).to(device)
+    if config.even or config.even_cells:  # it encodes thousands of chunks
+        even = even_weights(config, usual_changes(data, weight)).to(device)
+    else:
+        even = torch.ones(len(phrases.commands) + 1, 1, 1, device=device)
     weight = weight.to(device)
     amp = mixed(config.autocast, device)
 
     def objective(b: Batch) -> Tensor:
         x = mix(b.target, b.noise, b.t)
         v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
-        error = (v - goal(config.dit, b, x)).square().mean(dim=(3, 4, 5))
-        return (error * weight).mean(2)
+        error = (v - goal(config.dit, b, x)).square().mean(dim=3)  # (B, K, C, h, w)
+        return (error * weight[:, None, None]).mean(2)
 
     compiled = torch.compile(objective) if config.compile else objective
 
@@ -379,7 +393,7 @@ def train_dynamics(
             generator = torch.Generator().manual_seed(10_000 + i)
             batch = draw_batch(config, held_out, phrases, generator, device)
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-                error += compiled(batch).unflatten(1, (config.copies, -1)).mean((0, 2)).cpu()
+                error += compiled(batch).unflatten(1, (config.copies, -1)).mean((0, 2, 3, 4)).cpu()
         return {f"held_out_{i}": float(e) / parts for i, e in enumerate(error)}
 
     low = torch.bfloat16 if amp else None

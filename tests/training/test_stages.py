@@ -33,6 +33,7 @@ from magi_world.training.dynamics import (
     rounds_of,
     start,
     train_dynamics,
+    usual_changes,
 )
 from magi_world.training.forward import velocity
 from magi_world.training.heads import FitHeadsConfig, fit_heads, labels, measure_heads
@@ -68,12 +69,11 @@ def test_targets_weigh_by_what_their_command_usually_changes(
     phrases: PhraseTable, latents: LatentDataset
 ) -> None:
     plain = dynamics()
-    channels = channel_weights(plain, latents)
-    torch.testing.assert_close(
-        even_weights(plain, latents, channels), torch.ones(len(COMMANDS) + 1)
-    )
+    changes = usual_changes(latents, channel_weights(plain, latents))
+    assert changes.shape == (len(COMMANDS) + 1, *latents.shape[2:])
+    torch.testing.assert_close(even_weights(plain, changes), torch.ones_like(changes))
     half, whole = (
-        even_weights(replace(plain, even=power), latents, channels) for power in (0.5, 1.0)
+        even_weights(replace(plain, even=power), changes)[:, 0, 0] for power in (0.5, 1.0)
     )
     # Standing still weighs most, a first chunk least.
     assert whole.argmax() == COMMANDS.index("stay")
@@ -82,6 +82,14 @@ def test_targets_weigh_by_what_their_command_usually_changes(
     assert float(ratio[:-1].min()) > 1
     assert float(ratio.max()) <= 1 / LEAST_CHANGE + 1e-3
     torch.testing.assert_close((half / half[-1]).square(), ratio)
+    # Of cells the one in which least changes.
+    cells = even_weights(replace(plain, even_cells=0.5), changes)
+    usual = changes[:-1].mean(0)
+    assert cells[0].argmax() == usual.argmin()
+    assert torch.equal(cells[0], cells[-1])
+    assert cells.mean() == pytest.approx(1, abs=1e-4)
+    both = even_weights(replace(plain, even=1.0, even_cells=0.5), changes)
+    torch.testing.assert_close(both, whole[:, None, None] * cells[0])
     # Of which command a target is, a batch says; a first chunk is of none.
     batch = draw_batch(plain, latents, phrases, torch.Generator().manual_seed(0), CPU)
     assert batch.command.shape == batch.t.shape
