@@ -22,6 +22,8 @@ class TrainAgentConfig:
         world: what `magi_world.load_world` takes.
         real: a training configuration (YAML); its simulator takes the world's place.
         starts: folder of recorded shards; episodes begin from ``num_starts`` clips of it as well.
+        starts_before: an event of that recording; only clips that it soon follows, so that there is
+            something to be found before a dream goes astray.
         noise_scale, denoise_steps, dtype: of the world; None is its own. bfloat16 saves a third of
             the time on CPUs that know it.
         uncertainty: weight of the penalty for rewards that the heads are not sure of.
@@ -53,6 +55,7 @@ class TrainAgentConfig:
     real: str | None = None
     starts: str | None = None
     num_starts: int = 512
+    starts_before: str | None = None
     num_envs: int = 16
     horizon: int = 32
     noise_scale: float = 1.0
@@ -105,6 +108,11 @@ class TrainAgentConfig:
             )
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; it must be 'float32' or 'bfloat16'")
+        if self.starts_before is not None and self.starts is None:
+            raise ValueError(
+                f"starts_before is {self.starts_before!r}, but starts is None; it chooses clips "
+                "of a recording"
+            )
         if self.real is not None and (self.starts is not None or self.uncertainty):
             name = "starts" if self.starts is not None else "uncertainty"
             raise ValueError(f"{name} is {getattr(self, name)}; it is for a world, but real is set")

@@ -175,22 +175,28 @@ def open_parts(config: TrainAgentConfig, folder: Path) -> WorldParts:
     if config.starts is not None:
         path = folder / STARTS
         if not path.exists():
-            found = recorded_starts(parts, config.starts, config.num_starts, config.seed)
+            found = recorded_starts(
+                parts, config.starts, config.num_starts, config.seed, config.starts_before
+            )
             save_tensors(path, {"starts": found})
         parts = with_starts(parts, load_tensors(path)["starts"])
     return parts
 
 
-def recorded_starts(parts: WorldParts, folder: str | Path, count: int, seed: int) -> Tensor:
+def recorded_starts(
+    parts: WorldParts, folder: str | Path, count: int, seed: int, before: str | None = None
+) -> Tensor:
     """Latents (n, C, t, h, w) of clips of a recording, as long as the world's own starts.
 
     Args:
         folder: of shards, or of a run of `magi-world train-world`.
         count: n; fewer where the recording has fewer places to begin at.
         seed: decides which.
+        before: an event that happens in one of the next `AFTER` chunks of every clip.
 
     Raises:
-        ValueError: no shards, chunks of another size, or no episode that is long enough.
+        ValueError: no shards, chunks of another size, no episode that is long enough, or no clip
+            with the event behind it.
     """
     place = Path(folder)
     if not any(place.glob("shard_*.safetensors")):
@@ -205,6 +211,8 @@ def recorded_starts(parts: WorldParts, folder: str | Path, count: int, seed: int
     rows = data.starts(chunks + AFTER)
     if len(rows) == 0:
         raise ValueError(f"{place} has no episode of {chunks + AFTER} chunks to take a start from")
+    if before is not None:
+        rows = rows[_follows(data, place, before, rows + chunks)]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     rows = rows[order[:count]].sort().values
     # Chunk by chunk, as the world's transformer met them in its training.
@@ -212,6 +220,18 @@ def recorded_starts(parts: WorldParts, folder: str | Path, count: int, seed: int
     encoded = [_encoded(parts, data.pixels(some)) for some in index.split(BATCH)]
     latents = torch.cat(encoded).unflatten(0, (len(rows), chunks))
     return latents.transpose(1, 2).flatten(2, 3)
+
+
+def _follows(data: ChunkDataset, place: Path, event: str, rows: Tensor) -> Tensor:
+    """bool (n,): whether an event happens in the `AFTER` chunks from ``rows`` on."""
+    if event not in data.event_names:
+        known = ", ".join(data.event_names) or "no names: it is older than they are"
+        raise ValueError(f"starts_before is {event!r}; the recording in {place} has {known}")
+    happened = data.events[:, data.event_names.index(event)] > 0
+    soon = happened[rows[:, None] + torch.arange(AFTER)].any(1)
+    if not soon.any():
+        raise ValueError(f"starts_before is {event!r}; it follows no clip of {place}")
+    return soon
 
 
 def with_starts(parts: WorldParts, starts: Tensor) -> WorldParts:

@@ -77,6 +77,7 @@ class TrainAgent(JsonOption):
     real: Opt[str] = option("train in the simulator of this configuration instead")
     starts: Opt[str] = option("begin episodes from clips of this folder of a recording as well")
     num_starts: OptCount = option(f"how many clips ({_D.num_starts})")
+    starts_before: Opt[str] = option("only clips that this event of the recording soon follows")
     num_envs: OptCount = option(f"worlds in the batch ({_D.num_envs})")
     horizon: OptCount = option(f"chunks of an episode ({_D.horizon})")
     noise_scale: Opt[float] = option(

@@ -12,11 +12,13 @@ events, C t h w latents.
 | end     | N, int8            | 1 the episode ended in this chunk, 2 a limit cut it short  |
 | episode | N, int32           | episode number within the shard                            |
 
-An episode that ends inside a chunk has its last frame repeated to the chunk's end.
+An episode that ends inside a chunk has its last frame repeated to the chunk's end. The names of
+commands and events, in their order, are in the file's metadata (`shard_names`).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,9 @@ def write_shard(config: RecordConfig, rows: Sequence[Mapping[str, Any]], path: P
     # Stacked views keep their order in memory, which the file would take for that of the axes.
     tensors = {name: np.ascontiguousarray([row[name] for row in rows]) for name in rows[0]}
     with replacing(path) as part:
-        save_file(tensors, part, metadata={"commands": "|".join(config.actions)})
+        # One entry: several are written in an order that differs from run to run.
+        names = {"commands": list(config.actions), "events": list(config.events)}
+        save_file(tensors, part, metadata={"names": json.dumps(names)})
     return len(rows)
 
 
@@ -54,6 +58,16 @@ def shard_row(chunk: SimulatedChunk, episode: int) -> dict[str, Any]:
         "end": np.int8(2 if chunk.cut else 1 if chunk.ended else 0),
         "episode": np.int32(episode),
     }
+
+
+def shard_names(path: Path) -> dict[str, list[str]]:
+    """The names of a shard's "commands" and "events"; an older one tells of no events."""
+    with safe_open(path, framework="np") as shard:
+        told = shard.metadata() or {}
+    if "names" in told:
+        names: dict[str, list[str]] = json.loads(told["names"])
+        return names
+    return {"commands": told.get("commands", "").split("|"), "events": []}
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -93,6 +107,7 @@ class ChunkDataset:
         command, end, episode, first: int64 (N,); episode numbers are unique over the set, ``first``
             is the row at which the chunk's episode starts.
         reward: float32 (N,); events: float32 (N, E).
+        event_names: of the columns of ``events``; () in a recording older than they are.
 
     Raises:
         ValueError: the folder has no shard, or a shard lacks a tensor.
@@ -104,6 +119,7 @@ class ChunkDataset:
         self.paths, self.mirror = list(paths), dict(mirror or {})
         columns: dict[str, list[Tensor]] = {}
         self.frames: list[Tensor] = []
+        self.event_names = tuple(shard_names(self.paths[0])["events"])
         for path in self.paths:
             with safe_open(path, framework="pt") as shard:
                 names = {"frames", "command", "reward", "events", "end", "episode"}

@@ -34,7 +34,7 @@ from magi_world.simulator import (
     open_env,
     shrink,
 )
-from magi_world.training.data import shard_path, shard_row, write_shard
+from magi_world.training.data import shard_names, shard_path, shard_row, write_shard
 from magi_world.training.policies import NearestCommand
 
 if TYPE_CHECKING:
@@ -327,10 +327,9 @@ def _buffer(episode: Episode, record: RecordConfig, config: ExportConfig) -> Epi
 def _check_shard(path: Path, record: RecordConfig) -> int:
     """The number of chunks in a shard of ``record``."""
     with safe_open(path, framework="np") as shard:
-        table = (shard.metadata() or {}).get("commands", "").split("|")
         shape = shard.get_slice("frames").get_shape()
         events = shard.get_slice("events").get_shape()[1]
-    commands = list(record.actions)
+    commands, table = list(record.actions), shard_names(path)["commands"]
     require(table == commands, f"{path} was recorded with commands {table}, not {commands}")
     wanted = [record.frames_per_chunk, *record.frame_size, 3]
     require(shape[1:] == wanted, f"{path} has chunks of shape {shape[1:]}, not {wanted}")

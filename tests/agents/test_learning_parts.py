@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor
 
 pytest.importorskip("stable_baselines3", reason="needs the extra sb3")
@@ -85,6 +86,27 @@ def test_recorded_starts_are_what_the_world_shows(tmp_path: Path) -> None:
     one, other = ours.step("turn left"), theirs.step("turn left")
     np.testing.assert_allclose(one.latents, other.latents, atol=1e-4)
     assert len({tuple(ours.reset(seed=s).latents.flatten()[:4].tolist()) for s in range(60)}) == 6
+
+
+def test_starts_before_an_event(tmp_path: Path) -> None:
+    parts, count = tiny_parts(), 9
+    frames = torch.arange(count).view(-1, 1, 1, 1, 1).expand(-1, 8, 32, 48, 3)
+    events = torch.zeros(count, 2)
+    events[5, 1] = 1
+    names = {"commands": ["walk"], "events": ["fall", "coin"]}
+    zeros = {name: torch.zeros(count) for name in ("command", "reward", "end", "episode")}
+    tensors = {"frames": (10 * frames).byte().contiguous(), "events": events, **zeros}
+    save_file(tensors, tmp_path / "shard_0000.safetensors", {"names": json.dumps(names)})
+    # Two chunks are a start, the coin comes in one of the three behind: rows 1, 2 and 3 of 0 to 4.
+    found = recorded_starts(parts, tmp_path, 10, 0, "coin")
+    every = recorded_starts(parts, tmp_path, 10, 0)
+    assert torch.equal(found, every[1:4])
+    with pytest.raises(ValueError, match=r"starts_before is 'gem'; .* has fall, coin"):
+        recorded_starts(parts, tmp_path, 10, 0, "gem")
+    with pytest.raises(ValueError, match="starts_before is 'fall'; it follows no clip"):
+        recorded_starts(parts, tmp_path, 10, 0, "fall")
+    with pytest.raises(ValueError, match="starts_before is 'coin', but starts is None"):
+        TrainAgentConfig(starts_before="coin")
 
 
 def test_recordings_that_do_not_fit(tmp_path: Path) -> None:

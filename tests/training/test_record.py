@@ -12,12 +12,12 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from toy import COMMANDS, record_config
 
 from magi_world.simulator import EventConfig, as_action, load_object, shrink
 from magi_world.training.collect import play, record, record_shard
-from magi_world.training.data import shard_path
+from magi_world.training.data import shard_names, shard_path
 
 
 def test_frames_follow_the_command(recording: Path) -> None:
@@ -53,6 +53,15 @@ def test_a_shard_is_its_seed(recording: Path, tmp_path: Path) -> None:
     assert all(np.array_equal(one[k], two[k]) for k in one)
     record_shard(record_config(seed=5), 1, again)
     assert not np.array_equal(one["frames"], load_file(again)["frames"])
+
+
+def test_a_shard_names_its_columns(recording: Path, tmp_path: Path) -> None:
+    config = record_config()
+    names = shard_names(shard_path(recording, 0))
+    assert names == {"commands": list(config.actions), "events": list(config.events)}
+    # One of before says its commands only.
+    save_file({"end": np.zeros(1)}, tmp_path / "old", {"commands": "go|stay"})
+    assert shard_names(tmp_path / "old") == {"commands": ["go", "stay"], "events": []}
 
 
 def test_recording_resumes(recording: Path, tmp_path: Path) -> None:
