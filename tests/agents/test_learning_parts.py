@@ -266,6 +266,7 @@ def test_a_policy_may_say_some_commands_only(
 
 def test_training_in_the_simulator(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, toy = yaml.safe_load(SHIPPED.read_text()), toy_config()
+    del config["record"]["scenes"]
     config["record"].update(
         {
             "env": toy.record.env, "policy": toy.record.policy, "env_options": {},

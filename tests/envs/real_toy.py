@@ -10,7 +10,7 @@ from magi_world.training.phrases import CommandConfig
 from magi_world.training.settings import WorldTrainConfig, read_settings
 from tests.training.toy import COMMANDS, record_config
 
-SHIPPED = Path(__file__).parents[2] / "configs" / "vizdoom-arena.yaml"
+SHIPPED = Path(__file__).parents[2] / "configs" / "courtyard.yaml"
 
 
 def toy_record(**changes: object) -> RecordConfig:
