@@ -389,7 +389,7 @@ def agent_digest(name: str) -> str:
 def baseline_names(commands: Sequence[str], dream: bool = False) -> list[str]:
     """What every agent is to be compared with; the collection policy cannot play in a dream."""
     plain = ["random", *(f"constant:{command}" for command in commands)]
-    return plain if dream else [*plain, "collect", "gather"]
+    return plain if dream else [*plain, "collect"]
 
 
 def table_rows(

@@ -25,7 +25,7 @@ from magi_world.world.spec import WorldSpec
 
 POLICIES = Path(__file__).parent / "policies"  # shipped ones
 CHOICES = (
-    "'random', 'dreamer', 'constant:COMMAND', 'planner', 'gather', 'collect', the folder of a "
+    "'random', 'dreamer', 'constant:COMMAND', 'planner', 'collect', the folder of a "
     "trained policy, 'greedy:FOLDER', or 'package.module:thing'"
 )
 
@@ -39,8 +39,7 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
             "constant:turn left": always this command.
             "planner", "planner:futures=4,chunks=2,world=NAME": `magi_world.agents.planning`, with
                 changed options.
-            "gather", "collect": the policy that recorded the training data, always heading for what
-                is worth something, or as it was for the recording; in the real simulator only.
+            "collect": the policy that recorded the training data; in the real simulator only.
             "dreamer": the policy that comes along, trained in a dream alone.
             a folder with a policy.json: what `magi-world train-agent` wrote; it draws commands with
                 the probabilities it learnt. "greedy:FOLDER" (or "greedy:dreamer") always says the
@@ -55,8 +54,8 @@ def load_agent(name: str, seed: int = 0, env: Any = None) -> Agent:
     """
     if name == "random":
         return RandomAgent(config=RandomConfig(seed))
-    if name in ("gather", "collect"):
-        return CollectingAgent(env, seed, gather=1.0 if name == "gather" else None)
+    if name == "collect":
+        return CollectingAgent(env, seed)
     first, colon, rest = name.partition(":")
     if first == "constant" and colon:
         return ScriptedAgent({1: rest})
@@ -126,15 +125,13 @@ class CollectingAgent:
     how much there is to get. It plays in a `RealWorldEnv` only.
     """
 
-    def __init__(self, env: object, seed: int = 0, gather: float | None = None) -> None:
+    def __init__(self, env: object, seed: int = 0) -> None:
         """Args:
             env: where it plays.
             seed: of its choices.
-            gather: share of the chunks in which it heads for what is worth something; None plays
-                as for the recording.
 
         Raises:
-            ValueError: no simulator, ``gather`` outside 0 .. 1, or given for a policy without it.
+            ValueError: no simulator.
         """
         if not isinstance(env, RealWorldEnv):
             raise ValueError(
@@ -145,13 +142,6 @@ class CollectingAgent:
         rng = np.random.default_rng([seed, 1])
         self.policy: Any = load_object(name)(env.simulator.env, list(env.commands), rng)
         self.policy.reset()
-        if gather is None:
-            return
-        if not 0 <= gather <= 1:
-            raise ValueError(f"gather is {gather}; it must be 0 .. 1")
-        if not hasattr(self.policy, "gather"):
-            raise ValueError(f"record.policy is {name}; it has no attribute 'gather' to set")
-        self.policy.gather = gather
 
     def act(self, observation: np.ndarray, info: Mapping[str, Any]) -> str:
         return checked_command(self.policy.command(), "the collection policy")

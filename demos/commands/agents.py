@@ -230,8 +230,7 @@ class EvalAgent(JsonOption):
     - FOLDER, greedy:FOLDER: a policy that train-agent wrote: commands drawn with its probabilities,
       or always the likeliest.
     - planner: imagines futures in the world; planner:futures=4,chunks=2,world=NAME.
-    - gather, collect: the policy that recorded the training data (it sees the simulator's inside):
-      always heading for what is worth something, or as it recorded.
+    - collect: the policy that recorded the training data (it sees the simulator's inside).
     - package.module:thing: an agent, or a function of (observation, info), of your own.
     """
 
@@ -240,7 +239,7 @@ class EvalAgent(JsonOption):
         "a world, or the YAML file that it was trained from; default: the world that the first "
         "agent was trained in, else the shipped one"
     )
-    baselines: Switch = option("also: random, every constant command, collect, gather", False)
+    baselines: Switch = option("also: random, every constant command, collect", False)
     dream: Opt[str] = option(
         "play in this world (a name or a folder) instead of the simulator, to compare the two; "
         "needs --max-chunks"
