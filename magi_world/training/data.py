@@ -221,7 +221,7 @@ class LatentDataset:
         count = torch.bincount(data.command, minlength=len(commands)).clamp_min(1).float()
         count = (count + count[mirrored]) / 2
         self._rarity = count.mean() / count
-        self._weights: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
+        self._weights: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
     def latents(self, side: Tensor, rows: Tensor, batch: int = 64) -> Tensor:
@@ -245,28 +245,45 @@ class LatentDataset:
         ]
         return torch.cat(parts, 2)
 
-    def windows(self, length: int, balance: float = 0.5) -> tuple[Tensor, Tensor]:
+    def windows(
+        self, length: int, balance: float = 0.5, often: Mapping[str, float] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Starts of clips and their weights: clips with rare commands are drawn more often.
 
         A chunk weighs as much as its command is rare, to the power ``balance``: with 1 every
-        command is as often the reason for a clip as any other, with more the rarest is.
+        command is as often the reason for a clip as any other, with more the rarest is. One in
+        which an event of ``often`` happened weighs that many times as much.
+
+        Raises:
+            ValueError: the recording does not name such an event.
         """
-        key = length, balance
+        key = length, balance, *sorted((often or {}).items())
         if key not in self._weights:
             starts = self.data.starts(length)
             # The chunk in which an episode ends is padded with its last frame.
             starts = starts[self.data.end[starts + length - 1] == 0]
-            rarity = (self._rarity**balance)[self.data.command].double().cumsum(0)
-            total = torch.cat([torch.zeros(1).double(), rarity])
+            weight = (self._rarity**balance)[self.data.command].double()
+            for event, times in (often or {}).items():
+                if event not in self.data.event_names:
+                    known = ", ".join(self.data.event_names) or "none: it is older than their names"
+                    raise ValueError(f"often has {event!r}; the recording's events are {known}")
+                happened = self.data.events[:, self.data.event_names.index(event)] > 0
+                weight = torch.where(happened, times * weight, weight)
+            total = torch.cat([torch.zeros(1).double(), weight.cumsum(0)])
             self._weights[key] = starts, total[starts + length] - total[starts]
         return self._weights[key]
 
     def draw(
-        self, count: int, length: int, generator: torch.Generator, balance: float = 0.5
+        self,
+        count: int,
+        length: int,
+        generator: torch.Generator,
+        balance: float = 0.5,
+        often: Mapping[str, float] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """``count`` clips at random: their rows (count, length), and which side of the mirror they
         are from (count,)."""
-        starts, weights = self.windows(length, balance)
+        starts, weights = self.windows(length, balance, often)
         rows = starts[torch.multinomial(weights, count, True, generator=generator)]
         return rows[:, None] + torch.arange(length), self.data.sides(count, generator)
 

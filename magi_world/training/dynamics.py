@@ -9,7 +9,8 @@ Legend: B clips, n chunks of a clip, K = copies * n targets, C W h w latents.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -45,7 +46,9 @@ class DynamicsConfig:
     chunks: n; copies: noisy copies of each target; history: clean chunks a target sees;
     history_noise: most noise mixed into a history chunk; drop: share of captions dropped;
     word_drop: chance that a caption loses some of its word rows; balance: rare commands are drawn
-    more often, by this power of their rarity (`LatentDataset.windows`); intervals: values of the
+    more often, by this power of their rarity (`LatentDataset.windows`); often: event -> how many
+    times as often its chunks are, for what is rare but certain (what is left to chance would be
+    dreamed too often); intervals: values of the
     second time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel
     counts in the loss by this power of its variance, so that walls and motion are not outvoted by
     specks; until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with
@@ -73,6 +76,7 @@ class DynamicsConfig:
     drop: float = 0.08
     word_drop: float = 0.15
     balance: float = 0.5
+    often: Mapping[str, float] = field(default_factory=dict)
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
     until: float = 1.0
@@ -92,6 +96,8 @@ class DynamicsConfig:
                 f"dynamics.own_times is {list(self.own_times)}; it must be two shares of `until`, "
                 "the smaller one first, like [0.5, 1.0]"
             )
+        if wrong := {e: n for e, n in self.often.items() if not n > 0}:
+            raise ValueError(f"dynamics.often has {wrong}; how many times as often must be above 0")
         if self.copy_start:
             check_room(self.dit)
 
@@ -159,7 +165,7 @@ def draw_batch(
 ) -> Batch:
     """Clips, times, noise, captions of one step, all from ``generator``."""
     b, n, m = config.loop.batch, config.chunks, config.copies
-    row, side = data.draw(b, n, generator, balance=config.balance)
+    row, side = data.draw(b, n, generator, config.balance, config.often)
     clip, command = data.clips(row, side)
     after = torch.arange(-1, n - 1).repeat(m)  # -1: a first chunk, without any history
     target = clip[:, after + 1]

@@ -264,6 +264,14 @@ def _shift(dynamics: Any, sampler: Any) -> Found:
         )
 
 
+def _often(record: Any, dynamics: Any) -> Found:
+    if unknown := sorted(set(dynamics.often) - set(record.events)):
+        yield (
+            "dynamics.often",
+            f"dynamics.often has {unknown}; record.events are {list(record.events)}",
+        )
+
+
 def _clips(record: Any, dynamics: Any) -> Found:
     for name in ("max_chunks_per_episode", "chunks_per_shard"):
         if dynamics.chunks > getattr(record, name):
@@ -326,6 +334,7 @@ RULES: Sequence[Callable[..., Found]] = (
     _caption,
     _history,
     _shift,
+    _often,
     _clips,
     _events,
     _starts,

@@ -100,6 +100,22 @@ def test_rare_commands_are_drawn_more_often(train_data: ChunkDataset) -> None:
     torch.testing.assert_close(data.windows(1, 1.0)[1], weights**2)
 
 
+def test_clips_with_a_certain_event_are_drawn_more_often(train_data: ChunkDataset) -> None:
+    data = LatentDataset(VAE(tiny_vae()), train_data, COMMANDS)
+    starts, plain = data.windows(2)
+    (name,) = train_data.event_names
+    happened = train_data.events[:, 0] > 0
+    assert 0 < int(happened.sum()) < len(happened)
+    _, often = data.windows(2, often={name: 5.0})
+    none = ~happened[starts] & ~happened[starts + 1]
+    torch.testing.assert_close(often[none], plain[none])
+    both = happened[starts] & happened[starts + 1]
+    torch.testing.assert_close(often[both], 5 * plain[both])
+    assert (often[~none] > plain[~none]).all()
+    with pytest.raises(ValueError, match=f"often has 'gem'; the recording's events are {name}"):
+        data.draw(1, 2, torch.Generator(), often={"gem": 2.0})
+
+
 def test_nothing_is_mirrored_unless_it_is_asked_for(recording: Path) -> None:
     plain = ChunkDataset(split_shards(recording, 1)[0])
     generator = torch.Generator().manual_seed(0)

@@ -149,6 +149,7 @@ sampler: {kv_range: [9], shift: 2}
 text: {channels: 96}
 dynamics:
   dit: {caption_channels: 8}
+  often: {coin: 4}
 best_start: 32
 """
     )
@@ -164,7 +165,8 @@ best_start: 32
         "16 sampler.shift is 2.0; it must be dynamics.shift (3.0)",
         "18 dynamics.chunks is 8; clips lie within an episode",
         "19 dynamics.dit.caption_channels is 8; it must be text.channels (96)",
-        "20 best_start is 32; it must be 0 .. 31",
+        "20 dynamics.often has ['coin']; record.events are []",
+        "21 best_start is 32; it must be 0 .. 31",
     ):
         assert line in told, told
     twinless = MINIMAL.replace("go right", "go up") + "  mirror: {left: right}\n"

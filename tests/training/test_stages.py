@@ -97,6 +97,11 @@ def test_targets_weigh_by_what_their_command_usually_changes(
     assert torch.equal(batch.rows(slice(1)).command, batch.command[:1])
 
 
+def test_often_is_above_zero() -> None:
+    with pytest.raises(ValueError, match=r"dynamics.often has {'hit': 0}"):
+        replace(dynamics(), often={"hit": 0})
+
+
 def test_it_may_start_as_a_copy_of_the_chunk_before(
     phrases: PhraseTable, latents: LatentDataset, tmp_path: Path
 ) -> None:
