@@ -212,7 +212,10 @@ def recorded_starts(
     if len(rows) == 0:
         raise ValueError(f"{place} has no episode of {chunks + AFTER} chunks to take a start from")
     if before is not None:
-        rows = rows[_follows(data, place, before, rows + chunks)]
+        soon = data.happened(before)[rows[:, None] + chunks + torch.arange(AFTER)].any(1)
+        if not soon.any():
+            raise ValueError(f"starts_before is {before!r}; it follows no clip of {place}")
+        rows = rows[soon]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     rows = rows[order[:count]].sort().values
     # Chunk by chunk, as the world's transformer met them in its training.
@@ -220,18 +223,6 @@ def recorded_starts(
     encoded = [_encoded(parts, data.pixels(some)) for some in index.split(BATCH)]
     latents = torch.cat(encoded).unflatten(0, (len(rows), chunks))
     return latents.transpose(1, 2).flatten(2, 3)
-
-
-def _follows(data: ChunkDataset, place: Path, event: str, rows: Tensor) -> Tensor:
-    """bool (n,): whether an event happens in the `AFTER` chunks from ``rows`` on."""
-    if event not in data.event_names:
-        known = ", ".join(data.event_names) or "no names: it is older than they are"
-        raise ValueError(f"starts_before is {event!r}; the recording in {place} has {known}")
-    happened = data.events[:, data.event_names.index(event)] > 0
-    soon = happened[rows[:, None] + torch.arange(AFTER)].any(1)
-    if not soon.any():
-        raise ValueError(f"starts_before is {event!r}; it follows no clip of {place}")
-    return soon
 
 
 def with_starts(parts: WorldParts, starts: Tensor) -> WorldParts:

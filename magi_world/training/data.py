@@ -159,6 +159,17 @@ class ChunkDataset:
         """The rows in front of ``rows``; of an episode's first chunk that row itself."""
         return torch.maximum(rows - 1, self.first[rows])
 
+    def happened(self, event: str) -> Tensor:
+        """bool (N,): the chunks in which an event happened.
+
+        Raises:
+            ValueError: the recording does not name such an event.
+        """
+        if event not in self.event_names:
+            known = ", ".join(self.event_names) or "without names: it is older than they are"
+            raise ValueError(f"there is no event {event!r}; the recording's events are {known}")
+        return self.events[:, self.event_names.index(event)] > 0
+
     def sides(self, count: int, generator: torch.Generator) -> Tensor:
         """int64 (count,): 1 for those to be mirrored, half of them where mirroring is allowed."""
         drawn = torch.randint(2, (count,), generator=generator)
@@ -264,11 +275,7 @@ class LatentDataset:
             starts = starts[self.data.end[starts + length - 1] == 0]
             weight = (self._rarity**balance)[self.data.command].double()
             for event, times in (often or {}).items():
-                if event not in self.data.event_names:
-                    known = ", ".join(self.data.event_names) or "none: it is older than their names"
-                    raise ValueError(f"often has {event!r}; the recording's events are {known}")
-                happened = self.data.events[:, self.data.event_names.index(event)] > 0
-                weight = torch.where(happened, times * weight, weight)
+                weight = torch.where(self.data.happened(event), times * weight, weight)
             total = torch.cat([torch.zeros(1).double(), weight.cumsum(0)])
             self._weights[key] = starts, total[starts + length] - total[starts]
         return self._weights[key]

@@ -48,22 +48,21 @@ class DynamicsConfig:
     word_drop: chance that a caption loses some of its word rows; balance: rare commands are drawn
     more often, by this power of their rarity (`LatentDataset.windows`); often: event -> how many
     times as often its chunks are, for what is rare but certain (what is left to chance would be
-    dreamed too often); intervals: values of the
-    second time scalar (num_steps / 2) that the weights shall know; channel_power: a latent channel
-    counts in the loss by this power of its variance, so that walls and motion are not outvoted by
-    specks; until: latest place on the sampler's grid, in (0, 1], from which a step is learnt: with
-    n steps the last one begins at (n - 1) / n, and what lies beyond would outweigh all the rest;
-    shift: of that grid (`SamplerConfig`);
-    own_history: share of the steps whose history the model has dreamed itself, and of those the
-    share whose history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns
-    to go on from what it makes; own_times: first and last place from which such a dream is taken to
-    its end, in shares of ``until``: an early one errs as a stream does, which begins as noise
-    alone; a late one is as sharp as a stream's last step, but the truth is still in it; even: a
-    target's loss is divided by this power of what its command usually changes (`even_weights`), so
-    that turning does not outvote standing still; even_cells: the same for each cell of the picture,
-    beside the others, by what usually changes there under any command, so that a number in a corner
-    is not outvoted by all that moves; copy_start: begin as a copy of the chunk before,
-    shifted as the command shifts it (`magi_world.training.copying`);
+    dreamed too often); intervals: values of the second time scalar (num_steps / 2) that the weights
+    shall know; channel_power: a latent channel counts in the loss by this power of its variance, so
+    that walls and motion are not outvoted by specks; until: latest place on the sampler's grid, in
+    (0, 1], from which a step is learnt: with n steps the last one begins at (n - 1) / n, and what
+    lies beyond would outweigh all the rest; shift: of that grid (`SamplerConfig`); own_history:
+    share of the steps whose history the model has dreamed itself, and of those the share whose
+    history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns to go on from
+    what it makes; own_times: first and last place from which such a dream is taken to its end, in
+    shares of ``until``: an early one errs as a stream does, which begins as noise alone; a late one
+    is as sharp as a stream's last step, but the truth is still in it; even: a target's loss is
+    divided by this power of what its command usually changes (`even_weights`), so that turning does
+    not outvote standing still; even_cells: the same for each cell of the picture, beside the
+    others, by what usually changes there under any command, so that a number in a corner is not
+    outvoted by all that moves; copy_start: begin as a copy of the chunk before, shifted as the
+    command shifts it (`magi_world.training.copying`);
     autocast: compute in bfloat16, None = where that is faster.
     """
 

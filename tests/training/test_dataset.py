@@ -112,7 +112,7 @@ def test_clips_with_a_certain_event_are_drawn_more_often(train_data: ChunkDatase
     both = happened[starts] & happened[starts + 1]
     torch.testing.assert_close(often[both], 5 * plain[both])
     assert (often[~none] > plain[~none]).all()
-    with pytest.raises(ValueError, match=f"often has 'gem'; the recording's events are {name}"):
+    with pytest.raises(ValueError, match=f"no event 'gem'; the recording's events are {name}"):
         data.draw(1, 2, torch.Generator(), often={"gem": 2.0})
 
 
