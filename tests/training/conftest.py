@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from toy import record_config
+import torch
+from toy import COMMANDS, record_config, tiny_vae
 
+from magi_world.model.vae import VAE
 from magi_world.training.collect import record
-from magi_world.training.data import ChunkDataset, split_shards
+from magi_world.training.data import ChunkDataset, LatentDataset, split_shards
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,9 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def train_data(recording: Path) -> ChunkDataset:
     return ChunkDataset(split_shards(recording, 1)[0], {"left": "right"})
+
+
+@pytest.fixture(scope="module")
+def latents(train_data: ChunkDataset) -> LatentDataset:
+    torch.manual_seed(0)
+    return LatentDataset(VAE(tiny_vae()), train_data, COMMANDS)
