@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,17 @@ def test_a_seed_says_everything(env: CrafterEnv) -> None:
     others, again = play(CrafterEnv())
     np.testing.assert_array_equal(frames, others)
     assert rewards == again
+
+
+def test_a_copy_goes_on_from_the_same_moment(env: CrafterEnv) -> None:
+    pytest.importorskip("crafter")
+    env.reset(seed=3)
+    for _ in range(20):
+        env.step(0)
+    other = copy.deepcopy(env)
+    actions = np.random.default_rng(1).integers(17, size=40).tolist()
+    frames = [env.step(a)[0]["screen"] for a in actions]
+    np.testing.assert_array_equal(frames, [other.step(a)[0]["screen"] for a in actions])
 
 
 def clear(env: CrafterEnv, seed: int = 0) -> tuple[int, int]:

@@ -136,8 +136,14 @@ def test_a_circle_is_watched_whatever_a_chunk_is_long(
                 shown.append(walls[ORDER[self.at // 10 % 4]])
             return SimpleNamespace(decoded=torch.stack(shown)[None])
 
-    monkeypatch.setattr(courtyard_figures, "situations", lambda *_: torch.zeros(1).long())
-    monkeypatch.setattr(courtyard_figures, "begin", lambda *_: None)
-    config, data = EvaluateConfig(), cast(ChunkDataset, None)
+    # Two starts, the first by night, when a wall's colour says nothing.
+    begun: list[int] = []
+    light = torch.tensor([60, 120]).byte()[:, None, None, None, None]
+    shots = SimpleNamespace(pixels=lambda rows: light[rows])
+    monkeypatch.setattr(courtyard_figures, "history_of", lambda _: 1)
+    monkeypatch.setattr(courtyard_figures, "situations", lambda *_: torch.arange(2))
+    monkeypatch.setattr(courtyard_figures, "begin", lambda w, d, rows, s: begun.extend(rows))
+    config, data = EvaluateConfig(), cast(ChunkDataset, shots)
     assert circles(cast(World, Turning(1)), data, config) == 1
     assert circles(cast(World, Turning(-1)), data, config) == 0
+    assert begun == [1, 1]

@@ -46,7 +46,7 @@ class CrafterEnv(gymnasium.Env[Any, Any]):
     ``counts`` float32 (38,), the 16 numbers of the inventory (health, food, drink, energy, sapling,
     wood ...) and how often each of the 22 achievements was reached. Reward: the game's, 1 for an
     achievement's first time and a tenth of every change of health. End: death; truncated after
-    ``length`` steps.
+    ``length`` steps. ``copy.deepcopy`` gives a game that goes on from the same moment.
 
     zombies: share of the time, in spells of thirty steps or so, in which zombies come, one for
     every field of grass; None: by night, as in the game, and many. The picture is always that of
@@ -72,11 +72,8 @@ class CrafterEnv(gymnasium.Env[Any, Any]):
         if zombies is not None:
             self.zombies = zombies
             self.game._update_time = self._update_time
-        # The game draws one creature of a set, whose order is that of addresses in memory.
-        balance = self.game._balance_chunk
-        self.game._balance_chunk = lambda chunk, there: balance(
-            chunk, sorted(there, key=lambda thing: tuple(thing.pos))
-        )
+        # Bound methods, not lambdas: those of a copy (`copy.deepcopy`) are the copy's.
+        self._balance, self.game._balance_chunk = self.game._balance_chunk, self._balance_in_order
         box = gymnasium.spaces.Box
         self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
         self.observation_space = gymnasium.spaces.Dict(
@@ -90,6 +87,10 @@ class CrafterEnv(gymnasium.Env[Any, Any]):
         """How light it is for the creatures: 0.8 is enough to keep all zombies away but one."""
         spell = self.game._step % SPELL < self.zombies * SPELL
         self.game._world.daylight = 0.8 if spell else 1.0
+
+    def _balance_in_order(self, chunk: Any, there: Any) -> None:
+        """The game draws one creature of a set, whose order is that of addresses in memory."""
+        self._balance(chunk, sorted(there, key=lambda thing: tuple(thing.pos)))
 
     @property
     def player(self) -> Any:
