@@ -9,7 +9,7 @@ Legend: B clips, n chunks of a clip, K = copies * n targets, C W h w latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -48,22 +48,24 @@ class DynamicsConfig:
     word_drop: chance that a caption loses some of its word rows; balance: rare commands are drawn
     more often, by this power of their rarity (`LatentDataset.windows`); often: event -> how many
     times as often its chunks are, for what is rare but certain (what is left to chance would be
-    dreamed too often); intervals: values of the second time scalar (num_steps / 2) that the weights
-    shall know; channel_power: a latent channel counts in the loss by this power of its variance, so
-    that walls and motion are not outvoted by specks; until: latest place on the sampler's grid, in
-    (0, 1], from which a step is learnt: with n steps the last one begins at (n - 1) / n, and what
-    lies beyond would outweigh all the rest; shift: of that grid (`SamplerConfig`); own_history:
-    share of the steps whose history the model has dreamed itself, and of those the share whose
-    history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns to go on from
-    what it makes; own_times: first and last place from which such a dream is taken to its end, in
-    shares of ``until``: an early one errs as a stream does, which begins as noise alone; a late one
-    is as sharp as a stream's last step, but the truth is still in it; even: a target's loss is
-    divided by this power of what its command usually changes (`even_weights`), so that turning does
-    not outvote standing still; even_cells: the same for each cell of the picture, beside the
-    others, by what usually changes there under any command, so that a number in a corner is not
-    outvoted by all that moves; copy_start: begin as a copy of the chunk before, shifted as the
-    command shifts it (`magi_world.training.copying`);
-    autocast: compute in bfloat16, None = where that is faster.
+    dreamed too often); weigh: command or event -> how many times as much a target counts in the
+    loss that is under it, or in which it happens (both: times both), where what is to be learnt of
+    it is outvoted by all else that moves; intervals: values of the second time scalar (num_steps /
+    2) that the weights shall know; channel_power: a latent channel counts in the loss by this power
+    of its variance, so that walls and motion are not outvoted by specks; until: latest place on the
+    sampler's grid, in (0, 1], from which a step is learnt: with n steps the last one begins at (n -
+    1) / n, and what lies beyond would outweigh all the rest; shift: of that grid (`SamplerConfig`);
+    own_history: share of the steps whose history the model has dreamed itself, and of those the
+    share whose history was dreamed behind a dreamed one, and so on (`dreamed`), so that it learns
+    to go on from what it makes; own_times: first and last place from which such a dream is taken to
+    its end, in shares of ``until``: an early one errs as a stream does, which begins as noise
+    alone; a late one is as sharp as a stream's last step, but the truth is still in it; even: a
+    target's loss is divided by this power of what its command usually changes (`even_weights`), so
+    that turning does not outvote standing still; even_cells: the same for each cell of the picture,
+    beside the others, by what usually changes there under any command, so that a number in a corner
+    is not outvoted by all that moves; copy_start: begin as a copy of the chunk before, shifted as
+    the command shifts it (`magi_world.training.copying`); autocast: compute in bfloat16, None =
+    where that is faster.
     """
 
     dit: DiTConfig
@@ -76,6 +78,7 @@ class DynamicsConfig:
     word_drop: float = 0.15
     balance: float = 0.5
     often: Mapping[str, float] = field(default_factory=dict)
+    weigh: Mapping[str, float] = field(default_factory=dict)
     intervals: tuple[float, ...] = (2.0, 4.0, 8.0)
     channel_power: float = 1.0
     until: float = 1.0
@@ -95,8 +98,9 @@ class DynamicsConfig:
                 f"dynamics.own_times is {list(self.own_times)}; it must be two shares of `until`, "
                 "the smaller one first, like [0.5, 1.0]"
             )
-        if wrong := {e: n for e, n in self.often.items() if not n > 0}:
-            raise ValueError(f"dynamics.often has {wrong}; how many times as often must be above 0")
+        for name, times in {"often": self.often, "weigh": self.weigh}.items():
+            if wrong := {e: n for e, n in times.items() if not n > 0}:
+                raise ValueError(f"dynamics.{name} has {wrong}; how many times must be above 0")
         if self.copy_start:
             check_room(self.dit)
 
@@ -311,6 +315,20 @@ def even_weights(config: DynamicsConfig, changes: Tensor) -> Tensor:
     return (by_command / by_command.mean())[:, None, None] * by_cell / by_cell.mean()
 
 
+def weigh_targets(
+    config: DynamicsConfig, data: LatentDataset, commands: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """What ``config.weigh`` makes of every command (A + 1,), the last a first chunk's, and, by
+    what happens in it, of every chunk of the recording (N,)."""
+    by_command, by_row = torch.ones(len(commands) + 1), torch.ones(len(data.data))
+    for name, times in config.weigh.items():
+        if name in commands:
+            by_command[commands.index(name)] = times
+        else:
+            by_row[data.data.happened(name)] *= times
+    return by_command, by_row
+
+
 def channel_weights(config: DynamicsConfig, data: LatentDataset) -> Tensor:
     """Weight (C,) of every latent channel in the loss, mean 1."""
     rows = torch.randperm(len(data.data), generator=torch.Generator().manual_seed(2))[:256]
@@ -374,6 +392,8 @@ def train_dynamics(
     else:
         even = torch.ones(len(phrases.commands) + 1, 1, 1, device=device)
     weight = weight.to(device)
+    by_command, by_row = weigh_targets(config, data, list(phrases.commands))
+    even = even * by_command[:, None, None].to(device)
     amp = mixed(config.autocast, device)
 
     def objective(b: Batch) -> Tensor:
@@ -389,7 +409,11 @@ def train_dynamics(
         rounds = rounds_of(config.own_history, generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
             batch = dreamed(model, config, batch, generator, rounds)
-            return (compiled(batch) * even[batch.command]).mean(), {}
+            after = batch.after.cpu()
+            # What happens in a first chunk follows from nothing that is seen.
+            happens = by_row[batch.row[:, after + 1]].masked_fill(after < 0, 1.0).to(device)
+            weights = even[batch.command] * happens[..., None, None]
+            return (compiled(batch) * weights).mean(), {}
 
     @torch.no_grad()
     def probe(m: DiT) -> dict[str, float]:

@@ -270,6 +270,12 @@ def _often(record: Any, dynamics: Any) -> Found:
             "dynamics.often",
             f"dynamics.often has {unknown}; record.events are {list(record.events)}",
         )
+    if unknown := sorted(set(dynamics.weigh) - set(record.events) - set(record.actions)):
+        yield (
+            "dynamics.weigh",
+            f"dynamics.weigh has {unknown}; it may have events ({list(record.events)}) and "
+            f"commands ({list(record.actions)})",
+        )
 
 
 def _clips(record: Any, dynamics: Any) -> Found:

@@ -150,6 +150,7 @@ text: {channels: 96}
 dynamics:
   dit: {caption_channels: 8}
   often: {coin: 4}
+  weigh: {go left: 2, swim: 2}
 best_start: 32
 """
     )
@@ -166,7 +167,8 @@ best_start: 32
         "18 dynamics.chunks is 8; clips lie within an episode",
         "19 dynamics.dit.caption_channels is 8; it must be text.channels (96)",
         "20 dynamics.often has ['coin']; record.events are []",
-        "21 best_start is 32; it must be 0 .. 31",
+        "21 dynamics.weigh has ['swim']; it may have events ([]) and commands (['do nothing",
+        "22 best_start is 32; it must be 0 .. 31",
     ):
         assert line in told, told
     twinless = MINIMAL.replace("go right", "go up") + "  mirror: {left: right}\n"

@@ -31,6 +31,7 @@ from magi_world.training.dynamics import (
     start,
     train_dynamics,
     usual_changes,
+    weigh_targets,
 )
 from magi_world.training.forward import velocity
 from magi_world.training.loop import LoopConfig, step_generator
@@ -85,6 +86,38 @@ def test_targets_weigh_by_what_their_command_usually_changes(
     assert batch.command.shape == batch.t.shape
     assert ((batch.command == -1) == (batch.after == -1)).all()
     assert torch.equal(batch.rows(slice(1)).command, batch.command[:1])
+
+
+def test_a_target_weighs_by_its_command_and_by_what_happens_in_it(
+    phrases: PhraseTable, latents: LatentDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hit,) = latents.data.event_names
+    config = replace(dynamics(), weigh={"go left": 3.0, hit: 5.0})
+    by_command, by_row = weigh_targets(config, latents, COMMANDS)
+    assert by_command.tolist() == [3.0 if c == "go left" else 1.0 for c in (*COMMANDS, "first")]
+    assert torch.equal(by_row, torch.where(latents.data.happened(hit), 5.0, 1.0))
+    # And so the loss counts them, but for first chunks.
+    told: list[Any] = []
+
+    def caught(name: str, model: DiT, loss: Any, *rest: object) -> None:
+        told.append((model, loss))
+
+    monkeypatch.setattr("magi_world.training.dynamics.train", caught)
+    train_dynamics(config, latents, latents, phrases, tmp_path, CPU)
+    model, loss = told[0]
+    weights = []
+    for seed in range(4):
+        b = draw_batch(config, latents, phrases, torch.Generator().manual_seed(seed), CPU)
+        x = mix(b.target, b.noise, b.t)
+        v = velocity(model, b.clean, x, b.t, b.after, b.captions, b.interval, config.history)
+        error = (v - goal(config.dit, b, x)).square().mean((3, 4, 5))
+        error = (error * channel_weights(config, latents)).mean(2)
+        rows = b.row[:, b.after + 1]
+        known = by_command[b.command] * torch.where(b.after < 0, 1.0, by_row[rows])
+        value, _ = loss(0, torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(value, (error * known).mean())
+        weights.append(known)
+    assert set(torch.stack(weights).unique().tolist()) >= {1.0, 3.0, 5.0}
 
 
 def test_it_may_start_as_a_copy_of_the_chunk_before(
@@ -203,6 +236,8 @@ def test_history_from_the_models_own_dreams(
         replace(config, own_times=(0.5, 0.2))
     with pytest.raises(ValueError, match=r"dynamics.often has {'hit': 0}"):
         replace(config, often={"hit": 0})
+    with pytest.raises(ValueError, match=r"dynamics.weigh has {'stay': -1}"):
+        replace(config, weigh={"stay": -1})
     always = replace(config, own_history=1.0, loop=LoopConfig(steps=2, batch=2, warmup=1))
     train_dynamics(always, latents, latents, phrases, tmp_path, CPU)
 
