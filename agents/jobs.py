@@ -88,11 +88,18 @@ def read_config(kind: type[C], path: Path) -> C | None:
     return build(kind, stored, str(path))
 
 
-def keep_config(config: Any, path: Path, free: Sequence[str], begun: str = "begun") -> None:
+def keep_config(
+    config: Any,
+    path: Path,
+    free: Sequence[str],
+    begun: str = "begun",
+    grows: Sequence[str] = (),
+) -> None:
     """Write a job's configuration, or compare with the one that is there.
 
     Args:
         free: fields that may differ when the job goes on.
+        grows: fields that may be larger when it goes on; they are written anew.
 
     Raises:
         ValueError: it was begun with another configuration; the message names the field.
@@ -101,10 +108,16 @@ def keep_config(config: Any, path: Path, free: Sequence[str], begun: str = "begu
     if stored is None:
         write_text(path, json.dumps(asdict(config), indent=1) + "\n")
         return
+    grown = {}
     for name, value in asdict(config).items():
         before = getattr(stored, name)
-        if name not in free and before != value:
+        if name in grows and value > before:
+            grown[name] = value
+        elif name not in free and before != value:
+            also = " or more" if name in grows else ""
             raise ValueError(
                 f"{path.parent} was {begun} with {name} = {before!r}, not {value!r}; go on with "
-                "the same, or use another folder"
+                f"the same{also}, or use another folder"
             )
+    if grown:
+        write_text(path, json.dumps({**asdict(stored), **grown}, indent=1) + "\n")

@@ -70,7 +70,7 @@ def train_agent_with_rllib(
     folder = Path(folder).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder / ".lock", str(folder)):
-        keep_config(config, folder / "config.json", FREE, "trained")
+        keep_config(config, folder / "config.json", FREE, "trained", grows=("steps",))
         with cluster(), clean_stop() as asked:
             _Run(config, folder, asked, tell or (lambda line: None)).train()
     return folder

@@ -84,7 +84,7 @@ def train_agent(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with only_one(folder / ".lock", str(folder)):
-        keep_config(config, folder / "config.json", FREE, "trained")
+        keep_config(config, folder / "config.json", FREE, "trained", grows=("steps",))
         env = env or open_env(config, folder)
         try:
             with clean_stop() as asked:

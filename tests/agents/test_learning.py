@@ -149,6 +149,22 @@ def test_where_episodes_cannot_be_kept_new_ones_begin(
     assert [int(row["steps"]) for row in figures(tmp_path)] == [8, 16, 24, 32, 40]
 
 
+def test_a_run_that_is_done_goes_on_for_more_steps(tmp_path: Path) -> None:
+    train_agent(SMALL, tmp_path, env=tiny_dream())
+    before = weights(tmp_path)
+    more = replace(SMALL, steps=SMALL.steps + 16)
+    train_agent(more, tmp_path, env=tiny_dream())
+    steps = [int(row["steps"]) for row in figures(tmp_path)]
+    assert steps == [8, 16, 24, 32, 40, 48, 56]
+    assert not same(before, weights(tmp_path))
+    assert read_policy(tmp_path)[0].training["steps"] == more.steps
+    # From then on it is a run of so many.
+    train_agent(more, tmp_path, env=tiny_dream())
+    assert len(figures(tmp_path)) == 7
+    with pytest.raises(ValueError, match="steps = 56, not 40; go on with the same or more, or use"):
+        train_agent(SMALL, tmp_path, env=tiny_dream())
+
+
 def test_another_configuration_is_refused(tmp_path: Path) -> None:
     train_agent(SMALL, tmp_path, env=sign_env(SMALL))
     with pytest.raises(ValueError, match=r"was trained with gamma = 0\.95, not 0\.9; go on with"):
