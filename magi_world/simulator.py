@@ -19,7 +19,6 @@ MOVED = {
     "magi_world.training.courtyard": "magi_world.training.simulators.courtyard",
     "magi_world.training.courtyard_figures": "magi_world.training.simulators.courtyard_figures",
     "magi_world.training.scenes": "magi_world.simulator",
-    "magi_world.training.vizdoom": "magi_world.training.simulators.vizdoom",
 }
 
 

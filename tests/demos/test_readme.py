@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import tomllib
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -65,7 +64,6 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(loading, "SHIPPED", tmp_path / "worlds")
     folder = tmp_path / "worlds" / "courtyard"
     write_package(folder, square_parts(tiny_text(folder / "text")), torch.float32)
-    shutil.copytree(folder, folder.with_name("vizdoom-arena"))
     return tmp_path
 
 

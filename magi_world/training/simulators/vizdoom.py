@@ -1,8 +1,6 @@
-"""ViZDoom for the recorder: the environment and a policy that mixes wandering and medkits.
+"""ViZDoom for the recorder: the game, and where things are in it.
 
-The environment is an ordinary Gymnasium one; only the policy looks at the simulator's inside
-(where the medkits are), because a recording must contain what a person would do. Angles are
-degrees, 0 is east, counterclockwise; a bearing is positive to the left.
+Angles are degrees, 0 is east, counterclockwise; a bearing is positive to the left.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -79,15 +77,6 @@ def make_game(
     return OwnFolder(game)
 
 
-def make_health_gathering(frame_skip: int = 2, resolution: str = "RES_512X384") -> Any:
-    """``VizdoomHealthGathering-MultiBinary-v1`` without HUD and weapon, with more buttons.
-
-    Buttons: forward, backward, strafe left, strafe right (binary) and degrees turned to the right
-    per tic (continuous). The picture is rendered large and averaged down by the recorder.
-    """
-    return make_game(frame_skip, resolution)
-
-
 def pose(env: Any) -> tuple[float, float, float] | None:
     """Position x, y and angle of the player, or None between episodes."""
     state = env.unwrapped.state
@@ -115,54 +104,3 @@ def nearest_medkit(
         return chosen
     costs = [math.hypot(a - x, b - y) + 3.0 * abs(bearing(x, y, angle, (a, b))) for a, b in items]
     return items[int(np.argmin(costs))] if items else None
-
-
-class WanderAndGather:
-    """Sticky random commands, and in a share of the chunks the command that leads to a medkit."""
-
-    weights: ClassVar[dict[str, float]] = {
-        "stand still": 0.06,
-        "turn left": 0.14,
-        "turn right": 0.14,
-        "walk forward": 0.2,
-        "walk forward while turning left": 0.11,
-        "walk forward while turning right": 0.11,
-        "walk backward": 0.09,
-        "strafe left": 0.075,
-        "strafe right": 0.075,
-    }
-    stay = 0.45
-
-    def __init__(self, env: Any, commands: list[str], rng: np.random.Generator) -> None:
-        unknown = set(commands) - set(self.weights)
-        if unknown:
-            raise ValueError(f"commands {sorted(unknown)} are not known to WanderAndGather")
-        self.env, self.rng, self.commands = env, rng, commands
-        total = np.array([self.weights[c] for c in commands])
-        self.share = total / total.sum()
-        self.gather, self.held = 0.0, commands[0]
-
-    def reset(self) -> None:
-        self.gather = float(self.rng.choice([0.0, 0.5, 0.85], p=[0.4, 0.35, 0.25]))
-        self.held = self._draw()
-
-    def _draw(self) -> str:
-        return str(self.rng.choice(self.commands, p=self.share))
-
-    def command(self) -> str:
-        if self.rng.random() < self.gather:
-            self.held = self._to_medkit() or self._draw()
-        elif self.rng.random() > self.stay:
-            self.held = self._draw()
-        return self.held
-
-    def _to_medkit(self) -> str | None:
-        if (where := pose(self.env)) is None:
-            return None
-        if (place := nearest_medkit(self.env, *where)) is None:
-            return None
-        off = bearing(*where, place)
-        side = "left" if off > 0 else "right"
-        if abs(off) > 45:
-            return f"turn {side}"
-        return "walk forward" if abs(off) < 11 else f"walk forward while turning {side}"
