@@ -265,17 +265,12 @@ def _shift(dynamics: Any, sampler: Any) -> Found:
 
 
 def _often(record: Any, dynamics: Any) -> Found:
-    if unknown := sorted(set(dynamics.often) - set(record.events)):
-        yield (
-            "dynamics.often",
-            f"dynamics.often has {unknown}; record.events are {list(record.events)}",
-        )
-    if unknown := sorted(set(dynamics.weigh) - set(record.events) - set(record.actions)):
-        yield (
-            "dynamics.weigh",
-            f"dynamics.weigh has {unknown}; it may have events ({list(record.events)}) and "
-            f"commands ({list(record.actions)})",
-        )
+    for name, known in (("often", record.events), ("weigh", {**record.events, **record.actions})):
+        if unknown := sorted(set(getattr(dynamics, name)) - set(known)):
+            yield (
+                f"dynamics.{name}",
+                f"dynamics.{name} has {unknown}; of this recording it may have {list(known)}",
+            )
 
 
 def _clips(record: Any, dynamics: Any) -> Found:

@@ -166,8 +166,8 @@ best_start: 32
         "16 sampler.shift is 2.0; it must be dynamics.shift (3.0)",
         "18 dynamics.chunks is 8; clips lie within an episode",
         "19 dynamics.dit.caption_channels is 8; it must be text.channels (96)",
-        "20 dynamics.often has ['coin']; record.events are []",
-        "21 dynamics.weigh has ['swim']; it may have events ([]) and commands (['do nothing",
+        "20 dynamics.often has ['coin']; of this recording it may have []",
+        "21 dynamics.weigh has ['swim']; of this recording it may have ['do nothing', 'go left', ",
         "22 best_start is 32; it must be 0 .. 31",
     ):
         assert line in told, told
